@@ -1,0 +1,111 @@
+//! The one error of this crate: what kind it is, which thing it is about, and what caused it.
+
+use std::{error, fmt, io};
+
+/// The result of every fallible operation of the log.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and so what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument, a setting or a record is not acceptable. Fix it; trying again will not help.
+    Invalid,
+    /// The topic, partition or file does not exist.
+    NotFound,
+    /// The topic exists already, or exists otherwise than asked for.
+    AlreadyExists,
+    /// The offset lies before the partition's start or after its end.
+    OffsetOutOfRange,
+    /// Bytes on disk are not what was written. Nothing behind them is believed or deleted.
+    Corrupt,
+    /// The disk is full. Free space and reopen.
+    Full,
+    /// Another producer with this transactional id, or a newer epoch of it, has taken over. Stop.
+    Fenced,
+    /// A producer's sequence does not follow its last one: records between are missing.
+    OutOfOrderSequence,
+    /// The transaction is not in a state that allows this.
+    TransactionState,
+    /// Another process or handle holds the directory.
+    Locked,
+    /// A write or sync of this partition failed before; it refuses writes until it is opened again.
+    Poisoned,
+    /// The log is closed or the directory was opened read-only.
+    Closed,
+    /// The format is newer than this version reads, or a codec it does not have.
+    Unsupported,
+    /// A bounded buffer is full or a deadline passed. Try again.
+    Retry,
+    /// The operating system refused a read or write for another reason.
+    Io,
+}
+
+/// Why an operation of the log failed. The message names the thing: topic, partition, offset, file.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `context` says which thing and what would have been right.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, context: context.into(), source: None }))
+    }
+
+    /// An error of `kind` that `source` caused.
+    pub fn caused(
+        kind: ErrorKind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn error::Error + Send + Sync>>,
+    ) -> Self {
+        Self(Box::new(Inner { kind, context: context.into(), source: Some(source.into()) }))
+    }
+
+    /// An error of the operating system; a full disk and a missing file get their own kinds.
+    pub fn io(context: impl Into<String>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Io,
+        };
+        Self::caused(kind, context, source)
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The same error, said of a larger thing: `context` goes in front of what is already said.
+    #[must_use]
+    pub fn within(mut self, context: impl fmt::Display) -> Self {
+        self.0.context = format!("{context}: {}", self.0.context);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.context)?;
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as _)
+    }
+}

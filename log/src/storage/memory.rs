@@ -1,0 +1,1 @@
+//! Files in memory that crash as a disk does.

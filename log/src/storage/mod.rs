@@ -1,0 +1,185 @@
+//! The port to files and directories, and its two implementations: the disk, and a memory that can
+//! lose, tear and reorder whatever was not synced.
+//!
+//! The rules are POSIX's, taken strictly: bytes are durable after a sync of their file; a name
+//! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
+//! A file that was synced but whose directory was not may be gone after a power cut.
+
+pub mod disk;
+pub mod memory;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; the file must exist.
+    Read,
+    /// For reading and writing; the file must exist.
+    Write,
+    /// For reading and writing; the file must not exist and is made.
+    Create,
+}
+
+/// What a sync is for. Storage may count syncs by purpose, and a test leaves one purpose out to show
+/// that the promise it carries depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum SyncPurpose {
+    /// Records, before they are acknowledged, and before a transaction that holds them is decided.
+    Records,
+    /// Source records up to the offsets that a transaction consumed, before it is decided.
+    Consumed,
+    /// A transaction's decision: the commit point.
+    Decision,
+    /// Transaction markers, before the transaction is recorded complete.
+    Markers,
+    /// What recovery keeps of a partition's tail, before anyone reads it.
+    Recovered,
+    /// The name of a new, renamed or removed file or directory.
+    Directory,
+    /// The catalogue of topics.
+    Catalogue,
+    /// Recovery points.
+    RecoveryPoint,
+    /// Producer and transaction snapshots, clean-shutdown marker.
+    Snapshot,
+    /// A file that a connector or a checkpoint made.
+    Export,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The name within the directory.
+    pub name: String,
+    /// Whether it is a directory itself.
+    pub is_directory: bool,
+}
+
+/// Files and directories.
+pub trait Storage: Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Makes a directory and those above it, where missing.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The entries of a directory, sorted by name.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Whether a file or directory of this name exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Renames a file (replacing one of that name) or a directory.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Handles that are open keep reading it.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and all in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()>;
+
+    /// Takes the exclusive lock of `path` (a file, made if missing) and writes `holder` into it. Where
+    /// somebody else has it: `WouldBlock`, with what that holder wrote as the error's message.
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>>;
+}
+
+/// An open file. All methods may be called from several threads; appends are the caller's to order.
+pub trait StorageFile: Send + Sync {
+    /// The length in bytes, unsynced bytes included.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file holds nothing.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Writes all of `bytes` at `position`, which may lie at the end. A failed write may have written a part.
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Reads into `buffer` from `position`; returns how many bytes, fewer only at the end of the file.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Cuts the file to `length` bytes.
+    fn truncate(&self, length: u64) -> io::Result<()>;
+
+    /// Submits a sync of the bytes (and of the length) as they are now. Never waits.
+    fn sync(&self, purpose: SyncPurpose) -> SyncTicket;
+}
+
+/// Held for as long as the lock is; dropping it gives the lock up.
+pub trait StorageLock: Send + Sync {}
+
+/// A submitted sync. Once failed it stays failed: a sync is never tried again.
+#[derive(Clone, Debug)]
+pub struct SyncTicket {
+    shared: Arc<TicketState>,
+}
+
+#[derive(Debug, Default)]
+struct TicketState {
+    /// `Some(None)` is success; an error is kept as kind and message, since each waiter gets a copy.
+    outcome: Mutex<Option<Option<(io::ErrorKind, String)>>>,
+    done: Condvar,
+}
+
+impl SyncTicket {
+    /// A ticket and the half that completes it.
+    pub fn pending() -> (Self, SyncCompletion) {
+        let shared = Arc::<TicketState>::default();
+        (Self { shared: shared.clone() }, SyncCompletion { shared })
+    }
+
+    /// A ticket for a sync that is done already.
+    pub fn completed(outcome: io::Result<()>) -> Self {
+        let (ticket, completion) = Self::pending();
+        completion.complete(outcome);
+        ticket
+    }
+
+    /// The outcome, if there is one yet.
+    pub fn poll(&self) -> Option<io::Result<()>> {
+        self.shared.outcome.lock().as_ref().map(outcome)
+    }
+
+    /// Blocks until there is an outcome.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut guard = self.shared.outcome.lock();
+        loop {
+            if let Some(done) = guard.as_ref() {
+                return outcome(done);
+            }
+            self.shared.done.wait(&mut guard);
+        }
+    }
+}
+
+fn outcome(done: &Option<(io::ErrorKind, String)>) -> io::Result<()> {
+    match done {
+        None => Ok(()),
+        Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),
+    }
+}
+
+/// The half of a [`SyncTicket`] that storage keeps.
+#[derive(Debug)]
+pub struct SyncCompletion {
+    shared: Arc<TicketState>,
+}
+
+impl SyncCompletion {
+    /// Says how the sync ended.
+    pub fn complete(self, outcome: io::Result<()>) {
+        let failure = outcome.err().map(|error| (error.kind(), error.to_string()));
+        *self.shared.outcome.lock() = Some(failure);
+        self.shared.done.notify_all();
+    }
+}
