@@ -1,0 +1,63 @@
+# The first target that builds sets the machine up: see scripts/setup for what that means.
+
+# RocksDB is C++ and slow to compile: ccache answers for every profile and clone after the first.
+ifeq ($(origin CC),default)
+CC := ccache gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := ccache g++
+endif
+export CC CXX
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/lotic/target
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+# Tests run optimised, with debug assertions: one build serves unit tests, the kill test and the lints.
+CHECKED := --workspace --profile checked --locked
+
+CYCLES ?= 1000
+SEED ?=
+
+.PHONY: help setup demo test bench crash fmt lint doc
+
+help:
+	@echo 'make setup                    what the build and the tests need'
+	@echo 'make demo                     the flights of January 2013, killed in the middle and finished'
+	@echo 'make test                     format, lints, documentation, every test'
+	@echo 'make bench [BENCH=name]       the benchmarks, each beside a peer'
+	@echo 'make crash CYCLES=n [SEED=s]  kill and restart the flights example n times'
+	@echo 'make fmt | lint | doc         format the code | clippy | the documentation'
+
+setup:
+	@scripts/setup
+
+demo:
+	@scripts/setup build
+	cargo build --release --locked -p lotic-examples --bins
+	$(CARGO_TARGET_DIR)/release/demo
+
+test: setup
+	cargo fmt --all --check
+	cargo clippy $(CHECKED) --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CHECKED) --no-deps
+	cargo build $(CHECKED) --bins
+	cargo test $(CHECKED)
+
+bench: setup
+	cargo build --release --locked --workspace --bins
+	cargo run --release --locked -p lotic-benches -- $(BENCH)
+
+crash:
+	@scripts/setup build
+	cargo build $(CHECKED) --bins
+	$(CARGO_TARGET_DIR)/checked/crash --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
+
+fmt:
+	cargo fmt --all
+
+lint:
+	@scripts/setup build
+	cargo clippy $(CHECKED) --all-targets -- -D warnings
+
+doc:
+	@scripts/setup build
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CHECKED) --no-deps
