@@ -50,3 +50,6 @@ pub use sealed::{ProducerStamp, SealedBatch};
 /// The most bytes that the records of one batch may take uncompressed: the builder writes no more,
 /// and a reader takes a batch that decompresses to more for damaged or hostile.
 pub const BATCH_BYTES_MAX: usize = 256 << 20;
+
+#[cfg(test)]
+mod tests;
