@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`record`] | records and the newtypes that name their place |
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
+//! | [`partitioner`] | which partition a record goes to |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
 //! | [`clock`], [`spawn`] | the only place that reads a clock, the only one that starts a thread |
 //! | [`error`] | the one error |
@@ -16,12 +17,14 @@
 pub mod batch;
 pub mod clock;
 pub mod error;
+pub mod partitioner;
 pub mod record;
 pub mod spawn;
 pub mod storage;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use partitioner::{Partitioner, murmur2, partition_for_key};
 pub use record::{
     Header, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Record, Sequence, Timestamp,
     TopicId, TopicPartition,
