@@ -1,0 +1,96 @@
+//! Which operation fails, and which syncs are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+
+use super::super::SyncPurpose;
+use super::{injected, unplugged};
+
+/// What becomes of a counted operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Proceed,
+    /// It fails, this once.
+    Fail(ErrorKind),
+    /// It is the one at which the plug is pulled.
+    Unplug,
+}
+
+impl Verdict {
+    pub(super) fn into_result(self) -> io::Result<()> {
+        match self {
+            Self::Proceed => Ok(()),
+            Self::Fail(kind) => Err(injected(kind)),
+            Self::Unplug => Err(unplugged()),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Faults {
+    operations: u64,
+    /// Numbers of operations, as [`Self::operations`] counts them.
+    unplug_at: Option<u64>,
+    fail_at: Option<(u64, ErrorKind)>,
+    unplugged: bool,
+    ignored: BTreeSet<SyncPurpose>,
+    syncs: BTreeMap<SyncPurpose, u64>,
+}
+
+impl Faults {
+    pub(super) fn admit(&mut self) -> Verdict {
+        let operation = self.operations;
+        self.operations += 1;
+        if self.unplug_at == Some(operation) {
+            self.unplug_at = None;
+            self.unplugged = true;
+            return Verdict::Unplug;
+        }
+        match self.fail_at {
+            Some((at, kind)) if at == operation => {
+                self.fail_at = None;
+                Verdict::Fail(kind)
+            }
+            _ => Verdict::Proceed,
+        }
+    }
+
+    pub(super) fn pull_plug_after(&mut self, operations: u64) {
+        self.unplug_at = Some(self.operations + operations);
+    }
+
+    pub(super) fn fail_after(&mut self, kind: ErrorKind, operations: u64) {
+        self.fail_at = Some((self.operations + operations, kind));
+    }
+
+    pub(super) fn clear_scheduled(&mut self) {
+        self.unplug_at = None;
+        self.fail_at = None;
+    }
+
+    pub(super) fn plug_in(&mut self) {
+        self.unplugged = false;
+    }
+
+    pub(super) fn is_unplugged(&self) -> bool {
+        self.unplugged
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    pub(super) fn ignore(&mut self, purpose: SyncPurpose) {
+        self.ignored.insert(purpose);
+    }
+
+    /// Counts a sync; says whether it is to be left out.
+    pub(super) fn count_sync(&mut self, purpose: SyncPurpose) -> bool {
+        *self.syncs.entry(purpose).or_default() += 1;
+        self.ignored.contains(&purpose)
+    }
+
+    pub(super) fn sync_count(&self, purpose: SyncPurpose) -> u64 {
+        self.syncs.get(&purpose).copied().unwrap_or_default()
+    }
+}
