@@ -1,5 +1,6 @@
 //! The one error of this crate: what kind it is, which thing it is about, and what caused it.
 
+use std::sync::Arc;
 use std::{error, fmt, io};
 
 /// The result of every fallible operation of the log.
@@ -42,18 +43,22 @@ pub enum ErrorKind {
 }
 
 /// Why an operation of the log failed. The message names the thing: topic, partition, offset, file.
-pub struct Error(Box<Inner>);
+///
+/// A clone is cheap: one failure of the disk is told to everyone who waited for it.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     context: String,
-    source: Option<Box<dyn error::Error + Send + Sync>>,
+    source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `context` says which thing and what would have been right.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, context: context.into(), source: None }))
+        Self(Arc::new(Inner { kind, context: context.into(), source: None }))
     }
 
     /// An error of `kind` that `source` caused.
@@ -62,7 +67,7 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn error::Error + Send + Sync>>,
     ) -> Self {
-        Self(Box::new(Inner { kind, context: context.into(), source: Some(source.into()) }))
+        Self(Arc::new(Inner { kind, context: context.into(), source: Some(source.into().into()) }))
     }
 
     /// An error of the operating system; a full disk and a missing file get their own kinds.
@@ -83,7 +88,8 @@ impl Error {
     /// The same error, said of a larger thing: `context` goes in front of what is already said.
     #[must_use]
     pub fn within(mut self, context: impl fmt::Display) -> Self {
-        self.0.context = format!("{context}: {}", self.0.context);
+        let inner = Arc::make_mut(&mut self.0);
+        inner.context = format!("{context}: {}", inner.context);
         self
     }
 }

@@ -167,6 +167,15 @@ impl fmt::Display for TopicPartition {
     }
 }
 
+/// A partition of one particular topic, however often the topic's name was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionKey {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition in it.
+    pub partition: PartitionId,
+}
+
 /// A name and a value carried beside a record's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

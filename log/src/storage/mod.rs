@@ -11,6 +11,7 @@ pub mod memory;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -126,9 +127,15 @@ pub struct SyncTicket {
 
 #[derive(Debug, Default)]
 struct TicketState {
-    /// `Some(None)` is success; an error is kept as kind and message, since each waiter gets a copy.
-    outcome: Mutex<Option<Option<(io::ErrorKind, String)>>>,
+    state: Mutex<Waited>,
     done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waited {
+    /// `Some(None)` is success; an error is kept as kind and message, since each waiter gets a copy.
+    outcome: Option<Option<(io::ErrorKind, String)>>,
+    wakers: Vec<Waker>,
 }
 
 impl SyncTicket {
@@ -147,17 +154,28 @@ impl SyncTicket {
 
     /// The outcome, if there is one yet.
     pub fn poll(&self) -> Option<io::Result<()>> {
-        self.shared.outcome.lock().as_ref().map(outcome)
+        self.shared.state.lock().outcome.as_ref().map(outcome)
+    }
+
+    /// Wakes `waker` when there is an outcome; at once where there is one already.
+    pub fn wake(&self, waker: &Waker) {
+        let mut state = self.shared.state.lock();
+        if state.outcome.is_none() {
+            state.wakers.push(waker.clone());
+        } else {
+            drop(state);
+            waker.wake_by_ref();
+        }
     }
 
     /// Blocks until there is an outcome.
     pub fn wait(&self) -> io::Result<()> {
-        let mut guard = self.shared.outcome.lock();
+        let mut state = self.shared.state.lock();
         loop {
-            if let Some(done) = guard.as_ref() {
+            if let Some(done) = &state.outcome {
                 return outcome(done);
             }
-            self.shared.done.wait(&mut guard);
+            self.shared.done.wait(&mut state);
         }
     }
 }
@@ -179,7 +197,11 @@ impl SyncCompletion {
     /// Says how the sync ended.
     pub fn complete(self, outcome: io::Result<()>) {
         let failure = outcome.err().map(|error| (error.kind(), error.to_string()));
-        *self.shared.outcome.lock() = Some(failure);
+        let mut state = self.shared.state.lock();
+        state.outcome = Some(failure);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
         self.shared.done.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
