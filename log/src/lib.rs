@@ -11,6 +11,10 @@
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`partitioner`] | which partition a record goes to |
 //! | [`flusher`] | group commit |
+//! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
+//! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
+//! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
+//! | `recovery` | opening a partition after a crash |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
 //! | [`clock`], [`spawn`] | the only place that reads a clock, the only one that starts a thread |
 //! | [`error`] | the one error |
@@ -18,17 +22,33 @@
 pub mod batch;
 pub mod clock;
 pub mod error;
+mod files;
 pub mod flusher;
+mod index;
+mod partition;
 pub mod partitioner;
+mod producer_state;
+mod read_buffers;
 pub mod record;
+mod recovery;
+mod scanner;
+mod segment;
 pub mod spawn;
 pub mod storage;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
+pub use index::AbortedTransaction;
+pub use partition::{
+    Appended, CommittedBatches, Durability, Fetched, Isolation, Partition, PartitionConfig, PartitionContext,
+    PartitionOffsets, PartitionSite,
+};
 pub use partitioner::{Partitioner, murmur2, partition_for_key};
+pub use producer_state::OpenTransaction;
+pub use read_buffers::ReadBuffers;
 pub use record::{
     Header, LeaderEpoch, Offset, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Record, Sequence,
     Timestamp, TopicId, TopicPartition,
 };
+pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;

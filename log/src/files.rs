@@ -1,0 +1,133 @@
+//! The names of the files in a partition's directory, as Kafka gives them: twenty digits of an offset
+//! and what kind of file it is.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::record::Offset;
+use crate::storage::Storage;
+
+/// What a file of a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FileKind {
+    /// Record batches.
+    Log,
+    /// Where batches begin, by offset.
+    OffsetIndex,
+    /// From which offset on timestamps may be as large, by time.
+    TimeIndex,
+    /// Aborted transactions.
+    TransactionIndex,
+    /// What the partition knew of its producers when its end was this offset.
+    Snapshot,
+}
+
+impl FileKind {
+    const ALL: [Self; 5] =
+        [Self::Log, Self::OffsetIndex, Self::TimeIndex, Self::TransactionIndex, Self::Snapshot];
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::OffsetIndex => "index",
+            Self::TimeIndex => "timeindex",
+            Self::TransactionIndex => "txnindex",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// The file of this kind that belongs to `offset`.
+    pub(crate) fn path(self, directory: &Path, offset: Offset) -> PathBuf {
+        directory.join(format!("{:020}.{}", offset.0, self.extension()))
+    }
+
+    /// What a file's name says; `None` for a file that is none of these.
+    fn parse(name: &str) -> Option<(Offset, Self)> {
+        let (digits, extension) = name.split_once('.')?;
+        let kind = Self::ALL.into_iter().find(|kind| kind.extension() == extension)?;
+        let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        Some((Offset(is_offset.then(|| digits.parse().ok())??), kind))
+    }
+}
+
+/// The extension, behind that of a log file, of bytes that recovery cut off and kept aside.
+pub(crate) const TORN_EXTENSION: &str = "torn";
+
+/// The extension of a file that is not whole yet; recovery removes it.
+pub(crate) const PART_EXTENSION: &str = "part";
+
+/// What there is in a partition's directory.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The base offsets of the segments, ascending.
+    pub(crate) segments: Vec<Offset>,
+    /// The offsets of the producer snapshots, ascending.
+    pub(crate) snapshots: Vec<Offset>,
+    /// Index files by the segment they belong to.
+    indexes: BTreeMap<Offset, Vec<FileKind>>,
+    /// Files that never became whole.
+    unfinished: Vec<String>,
+}
+
+impl Listing {
+    /// Reads the directory.
+    pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> io::Result<Self> {
+        let mut listing = Self::default();
+        for entry in storage.list(directory)? {
+            match FileKind::parse(&entry.name) {
+                Some((base, FileKind::Log)) => listing.segments.push(base),
+                Some((offset, FileKind::Snapshot)) => listing.snapshots.push(offset),
+                Some((base, kind)) => listing.indexes.entry(base).or_default().push(kind),
+                None if entry.name.ends_with(PART_EXTENSION) => listing.unfinished.push(entry.name),
+                None => {}
+            }
+        }
+        listing.segments.sort_unstable();
+        listing.snapshots.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Whether the segment has the indexes that every sealed segment has.
+    pub(crate) fn is_indexed(&self, base: Offset) -> bool {
+        self.indexes.get(&base).is_some_and(|kinds| {
+            kinds.contains(&FileKind::OffsetIndex) && kinds.contains(&FileKind::TimeIndex)
+        })
+    }
+
+    /// Index files whose segment is not among `segments`, and files that never became whole.
+    pub(crate) fn strays(&self, directory: &Path, segments: &[Offset]) -> Vec<PathBuf> {
+        let orphans = self.indexes.iter().filter(|(base, _)| segments.binary_search(base).is_err());
+        let orphans = orphans.flat_map(|(base, kinds)| kinds.iter().map(|kind| kind.path(directory, *base)));
+        let unfinished = self.unfinished.iter().map(|name| directory.join(name));
+        orphans.chain(unfinished).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_its_path_was_made_from() {
+        for kind in FileKind::ALL {
+            let path = kind.path(Path::new("topic-0"), Offset(1234));
+            let name = path.file_name().and_then(|name| name.to_str()).expect("the name is text");
+            assert!(name.starts_with("00000000000000001234."));
+            assert_eq!(FileKind::parse(name), Some((Offset(1234), kind)));
+        }
+    }
+
+    #[test]
+    fn other_names_are_none_of_ours() {
+        for name in [
+            "partition.metadata",
+            "1234.log",
+            "00000000000000001234.log.torn",
+            "+0000000000000001234.log",
+            "99999999999999999999.log",
+        ] {
+            assert_eq!(FileKind::parse(name), None, "{name}");
+        }
+    }
+}

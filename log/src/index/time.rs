@@ -1,0 +1,112 @@
+//! From which offset on timestamps may be as large as one asked for.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Entry, EntryFile, field};
+use crate::files::FileKind;
+use crate::record::{Offset, Timestamp};
+use crate::storage::{Storage, StorageFile};
+
+/// | bytes | field | |
+/// |---|---|---|
+/// | 0..8 | timestamp | `i64`, ms; the largest one in the segment so far |
+/// | 8..12 | offset | `i32`, of the last record of the batch that holds it, less the segment's base offset |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TimeEntry {
+    timestamp: i64,
+    relative_offset: i32,
+}
+
+impl Entry for TimeEntry {
+    const BYTES: usize = 12;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.timestamp.to_be_bytes());
+        out.extend_from_slice(&self.relative_offset.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        Self {
+            timestamp: i64::from_be_bytes(field(bytes, 0)),
+            relative_offset: i32::from_be_bytes(field(bytes, 8)),
+        }
+    }
+
+    fn follows(&self, before: &Self) -> bool {
+        self.timestamp > before.timestamp && self.relative_offset > before.relative_offset
+    }
+}
+
+/// The largest timestamp among the records up to some offset, and the last offset of its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LargestTimestamp {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) offset: Offset,
+}
+
+/// The sparse index of a segment by time. Transaction markers, which carry the clock's time and not an
+/// event's, are not in it.
+pub(crate) struct TimeIndex {
+    base: Offset,
+    file: EntryFile<TimeEntry>,
+}
+
+impl TimeIndex {
+    pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
+        let path = FileKind::TimeIndex.path(directory, base);
+        Self { base, file: EntryFile::empty(storage.clone(), path) }
+    }
+
+    pub(crate) fn sealed(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
+        let path = FileKind::TimeIndex.path(directory, base);
+        Ok(Self { base, file: EntryFile::sealed(storage.clone(), path)? })
+    }
+
+    /// The index as far as it speaks of offsets below `below`.
+    pub(crate) fn believed(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        base: Offset,
+        below: Offset,
+    ) -> io::Result<Self> {
+        let path = FileKind::TimeIndex.path(directory, base);
+        let is_believed = |entry: &TimeEntry| {
+            entry.relative_offset >= 0 && i64::from(entry.relative_offset) < below.0 - base.0
+        };
+        Ok(Self { base, file: EntryFile::believed(storage.clone(), path, is_believed)? })
+    }
+
+    /// Notes the largest timestamp so far; it is larger than the last one noted.
+    pub(crate) fn push(&self, largest: LargestTimestamp) {
+        let relative_offset = i32::try_from(largest.offset.0 - self.base.0);
+        self.file.push(TimeEntry {
+            timestamp: largest.timestamp.0,
+            relative_offset: relative_offset.expect("a segment rolls before its offsets pass an i32"),
+        });
+    }
+
+    /// The last entry: of a sealed segment, its largest timestamp.
+    pub(crate) fn last(&self) -> io::Result<Option<LargestTimestamp>> {
+        Ok(self.file.last()?.map(|entry| self.largest(entry)))
+    }
+
+    /// An offset at or before which every record is older than `timestamp`; `None` if the index does
+    /// not know one.
+    pub(crate) fn last_before(&self, timestamp: Timestamp) -> io::Result<Option<Offset>> {
+        let found = self.file.search(|entry| entry.timestamp < timestamp.0)?;
+        Ok(found.last.map(|entry| self.largest(entry).offset))
+    }
+
+    fn largest(&self, entry: TimeEntry) -> LargestTimestamp {
+        LargestTimestamp {
+            timestamp: Timestamp(entry.timestamp),
+            offset: self.base.plus(i64::from(entry.relative_offset)),
+        }
+    }
+
+    pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        self.file.persist()
+    }
+}

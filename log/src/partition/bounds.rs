@@ -1,0 +1,97 @@
+//! The offsets of a partition as its readers see them.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::record::Offset;
+
+/// No transaction is open.
+const NONE_OPEN: i64 = i64::MAX;
+
+/// Where a partition begins and up to where what is true of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionOffsets {
+    /// The offset of the first record that is kept.
+    pub start: Offset,
+    /// The last stable offset: readers of committed records read up to here, before the first record of
+    /// an open transaction.
+    pub stable: Offset,
+    /// The high watermark: readers read up to here. What is durable under [`super::Durability::Sync`],
+    /// the end otherwise.
+    pub high_watermark: Offset,
+    /// The end of what is known to be synced.
+    pub durable: Offset,
+    /// The offset of the next record.
+    pub end: Offset,
+}
+
+/// Which records a reader is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// All, also those of transactions that are open or were aborted.
+    #[default]
+    ReadUncommitted,
+    /// Those of no transaction and those of committed ones, up to the last stable offset.
+    ReadCommitted,
+}
+
+/// The published offsets. One writer moves them; readers see a state that was true, if not all of it
+/// at the same moment: never a record of a transaction that they take for stable and is open.
+pub(super) struct Bounds {
+    start: AtomicI64,
+    durable: AtomicI64,
+    end: AtomicI64,
+    first_unstable: AtomicI64,
+    /// Whether readers are shown what is not synced yet.
+    shows_unsynced: bool,
+}
+
+impl Bounds {
+    pub(super) fn new(
+        start: Offset,
+        end: Offset,
+        first_unstable: Option<Offset>,
+        shows_unsynced: bool,
+    ) -> Self {
+        Self {
+            start: AtomicI64::new(start.0),
+            durable: AtomicI64::new(end.0),
+            end: AtomicI64::new(end.0),
+            first_unstable: AtomicI64::new(first_unstable.map_or(NONE_OPEN, |offset| offset.0)),
+            shows_unsynced,
+        }
+    }
+
+    /// Publishes a new end. A transaction that begins is published before the records it holds, one that
+    /// ends after its marker.
+    pub(super) fn publish(&self, end: Offset, first_unstable: Option<Offset>) {
+        let first_unstable = first_unstable.map_or(NONE_OPEN, |offset| offset.0);
+        self.first_unstable.fetch_min(first_unstable, Ordering::Release);
+        self.end.store(end.0, Ordering::Release);
+        self.first_unstable.store(first_unstable, Ordering::Release);
+    }
+
+    /// Publishes that a sync reached `durable`.
+    pub(super) fn publish_durable(&self, durable: Offset) {
+        self.durable.fetch_max(durable.0, Ordering::Release);
+    }
+
+    pub(super) fn durable(&self) -> Offset {
+        Offset(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The offsets now. The end is read before the first unstable offset: a record below the end that
+    /// was read is in an open transaction only if that offset says so.
+    pub(super) fn load(&self) -> PartitionOffsets {
+        let durable = self.durable();
+        let end = Offset(self.end.load(Ordering::Acquire));
+        let high_watermark = if self.shows_unsynced { end } else { durable };
+        let first_unstable = Offset(self.first_unstable.load(Ordering::Acquire));
+        PartitionOffsets {
+            start: Offset(self.start.load(Ordering::Acquire)),
+            stable: high_watermark.min(first_unstable),
+            high_watermark,
+            durable,
+            end,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The note that a sync failed. Bytes whose sync failed can be read back and may still never reach the
+//! disk, so the next to open the partition cuts it off at the last offset that a sync did reach.
+//!
+//! The file `failed-sync`:
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | version | `u32`, 1 |
+//! | 4..12 | offset | `i64`, the end of what was synced |
+//! | 12..16 | checksum | CRC-32 of the bytes before it |
+//!
+//! All big-endian. The note is not synced: after a power cut the disk tells for itself what it has. It
+//! is best effort, since the disk that failed may fail again; without it recovery keeps what it can read
+//! back, but writes it once more before it syncs it.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::PartitionSite;
+use crate::record::Offset;
+use crate::storage::OpenMode;
+
+const FILE_NAME: &str = "failed-sync";
+const VERSION: u32 = 1;
+const BYTES: usize = 16;
+
+fn path(site: &PartitionSite) -> PathBuf {
+    site.directory.join(FILE_NAME)
+}
+
+/// Notes that nothing at or behind `synced` can be relied on. A note that is there already stays.
+pub(super) fn write(site: &PartitionSite, synced: Offset) -> io::Result<()> {
+    let file = match site.storage().open(&path(site), OpenMode::Create) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        opened => opened?,
+    };
+    file.write_at(0, &encode(synced))
+}
+
+/// Where to cut, if a sync failed.
+pub(crate) fn read(site: &PartitionSite) -> io::Result<Option<Offset>> {
+    let file = match site.storage().open(&path(site), OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = [0; BYTES + 1];
+    let read = file.read_at(0, &mut bytes)?;
+    let synced = decode(&bytes[..read]);
+    if synced.is_none() {
+        tracing::warn!(partition = %site.name, "the note of a failed sync is not whole and is not followed");
+    }
+    Ok(synced)
+}
+
+/// Removes the note; for good once the directory is synced. Says whether there was one.
+pub(crate) fn remove(site: &PartitionSite) -> io::Result<bool> {
+    match site.storage().remove_file(&path(site)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
+    }
+}
+
+fn encode(synced: Offset) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..4].copy_from_slice(&VERSION.to_be_bytes());
+    bytes[4..12].copy_from_slice(&synced.0.to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[..12]);
+    bytes[12..].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Offset> {
+    let bytes: &[u8; BYTES] = bytes.try_into().ok()?;
+    let (version, rest) = bytes.split_first_chunk()?;
+    let (offset, checksum) = rest.split_first_chunk()?;
+    let is_whole = checksum == crc32fast::hash(&bytes[..12]).to_be_bytes();
+    (is_whole && u32::from_be_bytes(*version) == VERSION).then(|| Offset(i64::from_be_bytes(*offset)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_note_says_nothing() {
+        let bytes = encode(Offset(1 << 40));
+        assert_eq!(decode(&bytes), Some(Offset(1 << 40)));
+        for length in 0..BYTES {
+            assert_eq!(decode(&bytes[..length]), None);
+        }
+        for bit in 0..BYTES * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&bytes), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A partition: records in the order in which they were appended, in a directory of segments.
+//!
+//! One writer at a time, behind a mutex: it checks idempotence, writes the batch with one `pwrite`,
+//! takes note of it and publishes the new end. Readers take no lock while they read: they load the list
+//! of segments and the published offsets, and read by position.
+//!
+//! What is appended is durable once a group commit that began later is done ([`crate::flusher::Flush`]).
+//! After a write or a sync that failed the partition is poisoned: it refuses appends and syncs until it
+//! is opened again, and is read on.
+
+mod bounds;
+mod committed;
+pub(crate) mod failed_sync;
+mod metadata;
+mod reader;
+mod site;
+mod sync;
+mod tail;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::Listing;
+use crate::producer_state::OpenTransaction;
+use crate::record::{Offset, TopicId, TopicPartition};
+use crate::recovery::{self, RecoveryBorder, RecoveryReport};
+use crate::segment::Segment;
+use crate::storage::SyncPurpose;
+
+use bounds::Bounds;
+use reader::ReadHints;
+use writer::{Mode, Writer};
+
+pub use bounds::{Isolation, PartitionOffsets};
+pub use committed::CommittedBatches;
+pub use reader::Fetched;
+pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
+pub(crate) use tail::Tail;
+pub use writer::Appended;
+
+/// An open partition. Share it in an `Arc`.
+pub struct Partition {
+    site: PartitionSite,
+    bounds: Bounds,
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    hints: Mutex<ReadHints>,
+    /// What failed, once something has.
+    poisoned: OnceLock<String>,
+    writer: Mutex<Writer>,
+}
+
+impl Partition {
+    /// Makes the directory of a new partition and opens it. Everything in it is synced; the directory's
+    /// own name is the caller's to sync.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if there is a partition already; those of the operating system.
+    pub fn create(site: PartitionSite) -> Result<Arc<Self>> {
+        let storage = site.storage().clone();
+        let directory = site.directory.clone();
+        let io = |error| site.io("make", &directory, error);
+        storage.create_dir_all(&directory).map_err(io)?;
+        if !Listing::read(&*storage, &directory).map_err(io)?.segments.is_empty() {
+            let what = format!("{} holds a partition already", directory.display());
+            return Err(site.error(ErrorKind::AlreadyExists, what));
+        }
+        metadata::create(&site)?;
+        let segment = Segment::create(&storage, &directory, Offset(0)).map_err(io)?;
+        storage.sync_dir(&directory, SyncPurpose::Directory).map_err(io)?;
+        let tail = Tail::new(segment, site.config.index_interval_bytes);
+        Ok(Self::with_tail(site, tail, Mode::Writing))
+    }
+
+    /// Opens a partition to write to it, and recovers it first. Nothing is changed if this fails with
+    /// [`ErrorKind::Corrupt`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if what was synced is not there any more; [`ErrorKind::Invalid`] if the
+    /// directory belongs to another topic; those of the operating system.
+    pub fn open(site: PartitionSite, border: &RecoveryBorder) -> Result<(Arc<Self>, RecoveryReport)> {
+        metadata::check(&site)?;
+        let (tail, report) = recovery::recover(&site, border)?;
+        Ok((Self::with_tail(site, tail, Mode::Writing), report))
+    }
+
+    /// Opens a partition to read it, while another process may be writing to it: nothing is written. A
+    /// torn tail at or behind `recovery_point` is the end; see [`Self::refresh`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn open_read_only(site: PartitionSite, recovery_point: Option<Offset>) -> Result<Arc<Self>> {
+        metadata::check(&site)?;
+        let tail = recovery::read(&site, recovery_point)?;
+        Ok(Self::with_tail(site, tail, Mode::ReadOnly { recovery_point }))
+    }
+
+    fn with_tail(site: PartitionSite, tail: Tail, mode: Mode) -> Arc<Self> {
+        let is_read_only = matches!(mode, Mode::ReadOnly { .. });
+        let shows_unsynced = is_read_only || site.config.durability != Durability::Sync;
+        let start = tail.segments[0].base();
+        Arc::new(Self {
+            bounds: Bounds::new(start, tail.end, tail.producers.first_unstable(), shows_unsynced),
+            segments: ArcSwap::from_pointee(tail.segments.clone()),
+            hints: Mutex::default(),
+            poisoned: OnceLock::new(),
+            writer: Mutex::new(Writer::new(tail, mode)),
+            site,
+        })
+    }
+
+    /// Reads on in a partition that was opened read-only: takes in what was appended since.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`]; [`ErrorKind::Retry`] if the partition was cut back since, and is to be
+    /// opened again; those of the operating system.
+    pub fn refresh(&self) -> Result<PartitionOffsets> {
+        let mut writer = self.writer.lock();
+        let Mode::ReadOnly { recovery_point } = writer.mode else { return Ok(self.offsets()) };
+        let tail = &mut writer.tail;
+        recovery::read_on(&self.site, tail, recovery_point)?;
+        if self.segments.load().len() < tail.segments.len() {
+            self.segments.store(Arc::new(tail.segments.clone()));
+        }
+        self.bounds.publish(tail.end, tail.producers.first_unstable());
+        self.bounds.publish_durable(tail.end);
+        Ok(self.offsets())
+    }
+
+    /// Topic and partition.
+    pub fn name(&self) -> &TopicPartition {
+        &self.site.name
+    }
+
+    /// The topic's id.
+    pub fn topic_id(&self) -> TopicId {
+        self.site.topic_id
+    }
+
+    /// How the partition keeps its records.
+    pub fn config(&self) -> &PartitionConfig {
+        &self.site.config
+    }
+
+    /// Where the partition begins and ends.
+    pub fn offsets(&self) -> PartitionOffsets {
+        self.bounds.load()
+    }
+
+    /// The transactions that have records here and no marker, in the order in which they began.
+    pub fn open_transactions(&self) -> Vec<OpenTransaction> {
+        self.writer.lock().tail.producers.open_transactions()
+    }
+
+    /// Whether a write or a sync has failed, so that the partition has to be opened again.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned.get().is_some()
+    }
+
+    /// Refuses every write from here on, because of `error`.
+    fn poison(&self, error: Error) -> Error {
+        self.set_poisoned(error.to_string());
+        error
+    }
+
+    fn set_poisoned(&self, cause: String) {
+        if let Ok(()) = self.poisoned.set(cause.clone()) {
+            tracing::error!(partition = %self.site.name, cause, "writes are refused until the partition is opened again");
+        }
+    }
+
+    fn check_not_poisoned(&self) -> Result<()> {
+        match self.poisoned.get() {
+            None => Ok(()),
+            Some(cause) => {
+                let what = format!("refuses writes until it is opened again, after: {cause}");
+                Err(self.site.error(ErrorKind::Poisoned, what))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition")
+            .field("name", &self.site.name)
+            .field("offsets", &self.offsets())
+            .finish_non_exhaustive()
+    }
+}

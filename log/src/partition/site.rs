@@ -1,0 +1,115 @@
+//! Where a partition is and what it works with; how its errors name it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::read_buffers::ReadBuffers;
+use crate::record::{TopicId, TopicPartition};
+use crate::scanner::{BatchPlace, ReadError};
+use crate::storage::Storage;
+
+/// When an append counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Once a group commit has synced it: it survives a power cut. Nobody reads it before.
+    #[default]
+    Sync,
+    /// At once; synced so often. A power cut may take what was appended since.
+    Interval(Duration),
+    /// At once; the operating system writes it out when it likes. It survives the process, not a power cut.
+    Os,
+}
+
+/// How a partition keeps its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionConfig {
+    /// When an append counts.
+    pub durability: Durability,
+    /// Bytes after which a segment is sealed and the next one begun; at most 2 GiB, a position being an `i32`.
+    pub segment_bytes: u64,
+    /// Bytes between two entries of an index.
+    pub index_interval_bytes: u64,
+    /// Bytes after which the producers are written down again: at most so much of the log is read to
+    /// know them after a crash.
+    pub snapshot_interval_bytes: u64,
+    /// The largest batch that is appended.
+    pub batch_bytes_max: usize,
+}
+
+impl Default for PartitionConfig {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Sync,
+            segment_bytes: 1 << 30,
+            index_interval_bytes: 4096,
+            snapshot_interval_bytes: 64 << 20,
+            batch_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What the partitions of a log share.
+#[derive(Clone)]
+pub struct PartitionContext {
+    /// Where the files are.
+    pub storage: Arc<dyn Storage>,
+    /// Gives transaction markers their time.
+    pub clock: Arc<dyn Clock>,
+    /// What fetched batches are read into.
+    pub buffers: ReadBuffers,
+}
+
+/// Where a partition is and what it works with.
+pub struct PartitionSite {
+    /// Topic and partition.
+    pub name: TopicPartition,
+    /// The topic's id.
+    pub topic_id: TopicId,
+    /// The partition's directory.
+    pub directory: PathBuf,
+    /// How the partition keeps its records.
+    pub config: PartitionConfig,
+    /// What the partitions of the log share.
+    pub context: PartitionContext,
+}
+
+impl PartitionSite {
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.context.storage
+    }
+
+    /// An error of `kind` about this partition.
+    pub(crate) fn error(&self, kind: ErrorKind, what: impl std::fmt::Display) -> Error {
+        Error::new(kind, format!("{self}: {what}"))
+    }
+
+    /// The operating system's error while `doing` something to `path`.
+    pub(crate) fn io(&self, doing: &str, path: &Path, error: io::Error) -> Error {
+        Error::io(format!("{self}: cannot {doing} {}", path.display()), error)
+    }
+
+    /// Bytes in the log that are not what was written.
+    pub(crate) fn corrupt(&self, path: &Path, place: BatchPlace, what: impl std::fmt::Display) -> Error {
+        let BatchPlace { position, offset } = place;
+        let what = format!("offset {offset}: {} is damaged at position {position}: {what}", path.display());
+        self.error(ErrorKind::Corrupt, what)
+    }
+
+    /// Why the batches in `path` could not be read.
+    pub(crate) fn read_error(&self, path: &Path, error: ReadError) -> Error {
+        match error {
+            ReadError::Io(error) => self.io("read", path, error),
+            ReadError::Bad { place, error } => self.corrupt(path, place, error),
+        }
+    }
+}
+
+impl std::fmt::Display for PartitionSite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "topic {}, partition {}", self.name.topic, self.name.partition)
+    }
+}

@@ -1,0 +1,123 @@
+//! Making a partition durable: a sync begins, and later it ends.
+
+use std::io;
+use std::sync::Arc;
+
+use super::writer::{Mode, Writer};
+use super::{Partition, failed_sync};
+use crate::error::{Error, Result};
+use crate::flusher::{Flush, Submission};
+use crate::record::{Offset, PartitionKey};
+use crate::storage::{StorageFile, SyncPurpose};
+
+/// What a sync has to cover.
+struct Unsynced {
+    files: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
+    has_new_names: bool,
+    upto: Offset,
+}
+
+/// Group commit. Names are synced where a round is submitted, which waits for the disk; but only a new
+/// segment or snapshot has any.
+impl Flush for Partition {
+    fn key(&self) -> PartitionKey {
+        PartitionKey { topic: self.site.topic_id, partition: self.site.name.partition }
+    }
+
+    /// Submits syncs of everything that was appended so far.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
+    /// closed or read-only partition has nothing to sync.
+    fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
+        let mut writer = self.writer.lock();
+        if writer.mode != Mode::Writing {
+            return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
+        }
+        let unsynced = self.take_unsynced(&mut writer, purpose)?;
+        drop(writer);
+        self.submit_syncs(unsynced)
+    }
+
+    fn flushed(&self, upto: Offset) {
+        self.bounds.publish_durable(upto);
+    }
+
+    fn failed(&self, error: &Error) {
+        self.fail_sync(error.to_string());
+    }
+
+    fn durable(&self) -> Offset {
+        self.bounds.durable()
+    }
+}
+
+impl Partition {
+    /// The last sync, when nothing is appended any more.
+    pub(super) fn sync_last(&self) -> Result<()> {
+        let unsynced = self.take_unsynced(&mut self.writer.lock(), SyncPurpose::Records)?;
+        let submission = self.submit_syncs(unsynced)?;
+        let outcome = submission.tickets.iter().try_for_each(|ticket| ticket.wait());
+        outcome.map_err(|error| self.sync_error(error))?;
+        self.flushed(submission.upto);
+        Ok(())
+    }
+
+    fn take_unsynced(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<Unsynced> {
+        self.check_not_poisoned()?;
+        self.write_aborted_transactions(writer, purpose)?;
+        let (tail, durable) = (&writer.tail, self.bounds.durable());
+        let dirty = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) > durable);
+        let mut files: Vec<_> = dirty.map(|index| (tail.segments[index].file().clone(), purpose)).collect();
+        files.append(&mut writer.unsynced);
+        Ok(Unsynced {
+            files,
+            has_new_names: std::mem::take(&mut writer.has_new_names),
+            upto: writer.tail.end,
+        })
+    }
+
+    fn submit_syncs(&self, unsynced: Unsynced) -> Result<Submission> {
+        let Unsynced { files, has_new_names, upto } = unsynced;
+        let tickets = files.into_iter().map(|(file, purpose)| file.sync(purpose)).collect();
+        if has_new_names {
+            let synced = self.site.storage().sync_dir(&self.site.directory, SyncPurpose::Directory);
+            synced.map_err(|error| self.sync_error(error))?;
+        }
+        Ok(Submission { tickets, upto })
+    }
+
+    /// The transaction index is written with each round: a marker below the recovery point is not
+    /// looked for again.
+    fn write_aborted_transactions(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<()> {
+        let segment = &writer.tail.active.segment;
+        if !segment.aborted.has_unwritten() {
+            return Ok(());
+        }
+        match segment.aborted.persist() {
+            Ok(file) => {
+                writer.unsynced.extend(file.map(|file| (file, purpose)));
+                writer.has_new_names = true;
+                Ok(())
+            }
+            Err(error) => {
+                let what = "write the transaction index of";
+                Err(self.poison(self.site.io(what, segment.path(), error)))
+            }
+        }
+    }
+
+    fn sync_error(&self, error: io::Error) -> Error {
+        let error = self.site.io("sync", &self.site.directory, error);
+        self.fail_sync(error.to_string());
+        error
+    }
+
+    /// Poisons the partition, and notes for the next to open it up to where syncs have succeeded.
+    fn fail_sync(&self, cause: String) {
+        self.set_poisoned(cause);
+        if let Err(error) = failed_sync::write(&self.site, self.durable()) {
+            tracing::error!(partition = %self.site.name, %error, "the failed sync cannot be noted");
+        }
+    }
+}

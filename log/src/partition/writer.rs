@@ -1,0 +1,274 @@
+//! Appending: one writer, one `pwrite` for each batch.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Partition, Tail};
+use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, marker};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::FileKind;
+use crate::producer_state::{Refusal, Verdict};
+use crate::record::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::segment::Segment;
+use crate::storage::{OpenMode, StorageFile, SyncPurpose};
+
+/// The reign in which an embedded log writes: there is no other leader.
+const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
+
+/// What a handle may do.
+///
+/// ```text
+///   Writing -- close --> Closed        ReadOnly
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Writing,
+    ReadOnly { recovery_point: Option<Offset> },
+    Closed,
+}
+
+/// What only the writer touches.
+pub(super) struct Writer {
+    pub(super) mode: Mode,
+    pub(super) tail: Tail,
+    /// Files other than segments that were written since the last sync began, and what their sync is for.
+    pub(super) unsynced: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
+    /// Whether names were made or removed since the last sync began.
+    pub(super) has_new_names: bool,
+}
+
+impl Writer {
+    pub(super) fn new(tail: Tail, mode: Mode) -> Self {
+        Self { mode, tail, unsynced: Vec::new(), has_new_names: false }
+    }
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The offset of its last record.
+    pub last_offset: Offset,
+    /// Whether it was there already: the producer repeated it.
+    pub duplicate: bool,
+}
+
+impl Partition {
+    /// Appends a batch. It is durable once a sync that begins later is done; readers see it as soon as
+    /// the partition's durability allows.
+    ///
+    /// A batch with a producer's stamp is checked against what that producer wrote before: one of its
+    /// last five batches is answered with its offsets and not appended again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a batch that is too large, empty, or a marker;
+    /// [`ErrorKind::OutOfOrderSequence`] and [`ErrorKind::Fenced`] by the producer's stamp;
+    /// [`ErrorKind::TransactionState`] where an earlier transaction of the producer is open, or the
+    /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
+    /// operating system, which poison the partition.
+    pub fn append(&self, mut batch: SealedBatch) -> Result<Appended> {
+        batch.finish();
+        let header = batch.header();
+        self.check_acceptable(&header)?;
+        let mut writer = self.writer.lock();
+        self.check_writable(&writer)?;
+        match writer.tail.producers.check(&header) {
+            Ok(Verdict::Append) => {}
+            Ok(Verdict::Duplicate { base_offset, last_offset }) => {
+                return Ok(Appended { base_offset, last_offset, duplicate: true });
+            }
+            Err(refusal) => return Err(self.refuse(&header, refusal)),
+        }
+        let header = self.write(&mut writer, batch, None)?;
+        let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+        Ok(Appended { base_offset, last_offset, duplicate: false })
+    }
+
+    /// Appends the marker that ends the transaction of exactly this producer id and epoch. `None` if
+    /// that transaction is not open here: it has its marker already, or never wrote here.
+    ///
+    /// A commit marker is appended once the decision is durable: readers of committed records see what
+    /// it commits at once, whether or not the marker is synced itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the operating system, which poison
+    /// the partition.
+    pub fn append_marker(
+        &self,
+        kind: MarkerKind,
+        producer_id: ProducerId,
+        producer_epoch: ProducerEpoch,
+        coordinator_epoch: i32,
+    ) -> Result<Option<Offset>> {
+        let now = self.site.context.clock.now();
+        let mut batch = marker(kind, producer_id, producer_epoch, coordinator_epoch, now);
+        batch.finish();
+        let mut writer = self.writer.lock();
+        self.check_writable(&writer)?;
+        if !writer.tail.producers.is_open(producer_id, producer_epoch) {
+            return Ok(None);
+        }
+        let control = ControlRecord { kind, coordinator_epoch };
+        Ok(Some(self.write(&mut writer, batch, Some(control))?.base_offset))
+    }
+
+    /// Makes everything durable, completes the indexes and writes the producers down, so that the
+    /// partition opens again without reading its log. Appends are refused from here on. No flush may be
+    /// under way. Closing twice does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`], and those of the operating system: the partition was not shut down
+    /// cleanly then.
+    pub fn close(&self) -> Result<()> {
+        {
+            let mut writer = self.writer.lock();
+            if writer.mode != Mode::Writing {
+                return Ok(());
+            }
+            writer.mode = Mode::Closed;
+            self.check_not_poisoned()?;
+            writer.tail.active.note_time_entry();
+            self.write_snapshot(&mut writer).map_err(|error| self.poison(error))?;
+        }
+        self.sync_last()
+    }
+
+    fn check_acceptable(&self, header: &BatchHeader) -> Result<()> {
+        let bytes_max = self.site.config.batch_bytes_max;
+        let what = if header.is_control {
+            "a marker is appended with append_marker".to_owned()
+        } else if header.record_count == 0 {
+            "a batch without records was to be appended".to_owned()
+        } else if header.length > bytes_max {
+            format!("a batch of {} bytes was to be appended, {bytes_max} are allowed", header.length)
+        } else {
+            return Ok(());
+        };
+        Err(self.site.error(ErrorKind::Invalid, what))
+    }
+
+    fn check_writable(&self, writer: &Writer) -> Result<()> {
+        match writer.mode {
+            Mode::Writing => self.check_not_poisoned(),
+            Mode::ReadOnly { .. } => Err(self.site.error(ErrorKind::Closed, "was opened read-only")),
+            Mode::Closed => Err(self.site.error(ErrorKind::Closed, "is closed")),
+        }
+    }
+
+    fn refuse(&self, header: &BatchHeader, refusal: Refusal) -> Error {
+        let who = format!("producer {} of epoch {}", header.producer_id, header.producer_epoch);
+        let (kind, what) = match refusal {
+            Refusal::Fenced { current } if current == header.producer_epoch => {
+                (ErrorKind::Fenced, format!("{who}: the transaction of this epoch has ended"))
+            }
+            Refusal::Fenced { current } => {
+                (ErrorKind::Fenced, format!("{who} is fenced: epoch {current} has written here"))
+            }
+            Refusal::OutOfOrder { expected } => {
+                let sequence = header.base_sequence;
+                let what = format!("{who} sent sequence {sequence} where {expected} follows");
+                (ErrorKind::OutOfOrderSequence, what)
+            }
+            Refusal::TransactionOpen { epoch } => {
+                let what = format!("{who}: the transaction of epoch {epoch} is open here still");
+                (ErrorKind::TransactionState, what)
+            }
+            Refusal::NotTransactional => {
+                let what = format!("{who} sent a batch outside of its open transaction");
+                (ErrorKind::TransactionState, what)
+            }
+        };
+        self.site.error(kind, what)
+    }
+
+    /// Writes a batch at the end and publishes it. Returns its header as written.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        mut batch: SealedBatch,
+        control: Option<ControlRecord>,
+    ) -> Result<BatchHeader> {
+        batch.place(writer.tail.end, LEADER_EPOCH);
+        let header = batch.header();
+        self.make_room(writer, &header).map_err(|error| self.poison(error))?;
+        let active = &writer.tail.active;
+        let (segment, position) = (&active.segment, active.position());
+        if let Err(error) = segment.file().write_at(position, batch.finish()) {
+            return Err(self.poison(self.site.io("append to", segment.path(), error)));
+        }
+        writer.tail.absorb(&header, control);
+        self.bounds.publish(writer.tail.end, writer.tail.producers.first_unstable());
+        Ok(header)
+    }
+
+    /// Rolls the segment or writes the producers down, if it is time to, before a batch is written: a
+    /// snapshot is synced by every round that makes a later record durable.
+    fn make_room(&self, writer: &mut Writer, header: &BatchHeader) -> Result<()> {
+        let config = &self.site.config;
+        let tail = &writer.tail;
+        if tail.active.is_full_for(header.length, header.last_offset(), config.segment_bytes) {
+            self.roll(writer)
+        } else if tail.bytes_since_snapshot >= config.snapshot_interval_bytes {
+            self.write_snapshot(writer)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Seals the active segment and begins the next one.
+    fn roll(&self, writer: &mut Writer) -> Result<()> {
+        writer.tail.active.note_time_entry();
+        self.write_snapshot(writer)?;
+        let base = writer.tail.end;
+        let segment = Segment::create(self.site.storage(), &self.site.directory, base).map_err(|error| {
+            self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
+        })?;
+        writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);
+        writer.has_new_names = true;
+        self.segments.store(Arc::new(writer.tail.segments.clone()));
+        Ok(())
+    }
+
+    /// Writes out the active segment's indexes and what is known of the producers. The next round of
+    /// syncs covers both.
+    fn write_snapshot(&self, writer: &mut Writer) -> Result<()> {
+        let active = &writer.tail.active;
+        let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
+        let indexes = active.segment.persist_indexes();
+        let indexes =
+            indexes.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))?;
+        writer.unsynced.extend(indexes.into_iter().map(|file| (file, SyncPurpose::Snapshot)));
+        writer.has_new_names = true;
+        if writer.tail.snapshots.last() != Some(&writer.tail.end) {
+            let file = self.write_new(&path, &writer.tail.producers.encode());
+            let file = file.map_err(|error| self.site.io("write", &path, error))?;
+            writer.unsynced.push((file, SyncPurpose::Snapshot));
+            writer.tail.snapshots.push(writer.tail.end);
+            self.forget_old_snapshots(&mut writer.tail);
+        }
+        writer.tail.bytes_since_snapshot = 0;
+        Ok(())
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.site.storage().open(path, OpenMode::Create)?;
+        file.write_at(0, bytes)?;
+        Ok(file)
+    }
+
+    /// Removes the snapshots before the newest ones that recovery will believe: the recovery point is one
+    /// round behind what is durable. It does no harm if
+    /// one comes back or cannot be removed.
+    fn forget_old_snapshots(&self, tail: &mut Tail) {
+        let durable = self.bounds.durable();
+        let believed = tail.snapshots.partition_point(|offset| *offset < durable);
+        for offset in tail.snapshots.drain(..believed.saturating_sub(2)) {
+            let path = FileKind::Snapshot.path(&self.site.directory, offset);
+            if let Err(error) = self.site.storage().remove_file(&path) {
+                tracing::warn!(partition = %self.site.name, file = %path.display(), %error, "an old snapshot stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Finding out what a partition's directory holds. Nothing is written.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{ErrorKind, Result};
+use crate::files::{FileKind, Listing};
+use crate::partition::{PartitionSite, Tail, failed_sync};
+use crate::producer_state::ProducerStates;
+use crate::record::Offset;
+use crate::recovery::RecoveryBorder;
+use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::segment::{ActiveSegment, Segment};
+use crate::storage::{OpenMode, Storage};
+
+/// What was found.
+pub(super) struct Assessment {
+    pub(super) listing: Listing,
+    /// Everything that is kept. Its segments are published up to where they are.
+    pub(super) tail: Tail,
+    /// From where on batches were read.
+    pub(super) scanned_from: Offset,
+    pub(super) scan: Scan,
+}
+
+/// What reading batches to the end came to.
+#[derive(Default)]
+pub(super) struct Scan {
+    /// Bytes of sound batches.
+    pub(super) bytes: u64,
+    /// Where the first batch is that may not be synced: the segment's index in the tail, the position.
+    pub(super) unsynced: Option<(usize, u64)>,
+    /// Why the log ends before its files do.
+    pub(super) cut: Option<Cut>,
+    /// The segments behind the cut.
+    pub(super) beyond: Vec<Offset>,
+}
+
+/// Why the log ends where it does.
+pub(super) struct Cut {
+    pub(super) reason: String,
+    /// Whether the bytes behind it may be worth keeping: they are not if their sync failed.
+    pub(super) keeps_sound_batches: bool,
+}
+
+/// What a scan goes by.
+pub(super) struct Limits {
+    /// What is bad below is corrupt.
+    recovery_point: Offset,
+    /// What is at or behind it is not believed: its sync failed.
+    failed_sync: Option<Offset>,
+}
+
+impl Limits {
+    pub(super) fn new(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Self> {
+        let failed_sync = failed_sync::read(site);
+        Ok(Self {
+            recovery_point: recovery_point.unwrap_or(Offset(0)),
+            failed_sync: failed_sync.map_err(|error| site.io("read", &site.directory, error))?,
+        })
+    }
+}
+
+/// What was known at some offset, from which on batches are read.
+struct Known {
+    offset: Offset,
+    producers: ProducerStates,
+}
+
+/// Finds out what there is, by the newest producer snapshot that can be believed and the batches behind it.
+pub(super) fn assess(
+    site: &PartitionSite,
+    listing: Listing,
+    border: &RecoveryBorder,
+    mode: OpenMode,
+) -> Result<Assessment> {
+    let limits = Limits::new(site, border.recovery_point)?;
+    let mut candidates = believable_snapshots(&listing, border);
+    let (known, mut tail) = loop {
+        let known = newest_known(site, &listing, &mut candidates);
+        let is_last_resort = known.offset == listing.segments[0];
+        match resume(site, &listing, &known, mode) {
+            Ok(tail) => break (known, tail),
+            // A snapshot past the end of the log: a crash took what it speaks of.
+            Err(error)
+                if error.kind() == ErrorKind::Corrupt
+                    && known.offset > limits.recovery_point
+                    && !is_last_resort =>
+            {
+                tracing::debug!(partition = %site.name, offset = %known.offset, %error, "snapshot passed over");
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    tail.snapshots = listing.snapshots.iter().copied().filter(|offset| *offset <= known.offset).collect();
+    let later: Vec<_> = listing.segments.iter().copied().filter(|base| *base > known.offset).collect();
+    tail.producers = known.producers;
+    let scan = scan(site, &mut tail, &later, &limits, mode)?;
+    if tail.end < limits.recovery_point {
+        let path = tail.active.segment.path();
+        let what = format!("the log ends here; offsets up to {} were synced", limits.recovery_point);
+        return Err(site.corrupt(path, tail.place(), what));
+    }
+    Ok(Assessment { listing, tail, scanned_from: known.offset, scan })
+}
+
+/// The snapshots that may be started from, ascending.
+fn believable_snapshots(listing: &Listing, border: &RecoveryBorder) -> Vec<Offset> {
+    let synced = border.recovery_point.unwrap_or(Offset(0));
+    let is_synced = |offset: Offset| border.clean_shutdown || offset < synced;
+    // A sealed segment without its indexes has to be read again, from a snapshot inside or before it.
+    let sealed = listing.segments.windows(2);
+    let unindexed = sealed.filter(|pair| !listing.is_indexed(pair[0])).map(|pair| pair[1]).next();
+    let is_indexed = |offset: Offset| unindexed.is_none_or(|next| offset < next);
+    let snapshots = listing.snapshots.iter().copied();
+    snapshots
+        .filter(|&offset| is_synced(offset) && is_indexed(offset) && offset >= listing.segments[0])
+        .collect()
+}
+
+/// The newest of the snapshots that is whole; the start of the log, of which nothing is known, if none is.
+fn newest_known(site: &PartitionSite, listing: &Listing, candidates: &mut Vec<Offset>) -> Known {
+    while let Some(offset) = candidates.pop() {
+        let path = FileKind::Snapshot.path(&site.directory, offset);
+        let decoded = read_file(&**site.storage(), &path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| ProducerStates::decode(&bytes).map_err(|error| error.to_string()));
+        match decoded {
+            Ok(producers) => return Known { offset, producers },
+            Err(error) => {
+                tracing::warn!(partition = %site.name, file = %path.display(), %error, "snapshot not believed");
+            }
+        }
+    }
+    // A partition that was cut off at the front has a snapshot where it begins, if it had producers.
+    Known { offset: listing.segments[0], producers: ProducerStates::default() }
+}
+
+fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Opens the segments up to the one that holds the offset of which something is known.
+fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode) -> Result<Tail> {
+    let (storage, directory) = (site.storage(), &site.directory);
+    let interval = site.config.index_interval_bytes;
+    let last = listing.segments.partition_point(|base| *base <= known.offset) - 1;
+    let mut segments = Vec::with_capacity(last + 1);
+    for pair in listing.segments[..=last].windows(2) {
+        let (base, next) = (pair[0], pair[1]);
+        let segment = Segment::open_sealed(storage, directory, base, mode);
+        let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
+        check_complete(site, &segment, next)?;
+        segments.push(segment);
+    }
+    let base = listing.segments[last];
+    let segment = Segment::open_believed(storage, directory, base, mode, known.offset);
+    let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
+    segments.push(segment.clone());
+    let resumed = ActiveSegment::resume(segment.clone(), interval, known.offset);
+    let (active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
+    if place.offset != known.offset {
+        let what = format!("the log ends here; something is known up to offset {}", known.offset);
+        return Err(site.corrupt(segment.path(), place, what));
+    }
+    Ok(Tail {
+        segments,
+        active,
+        producers: ProducerStates::default(),
+        end: known.offset,
+        bytes_since_snapshot: 0,
+        snapshots: Vec::new(),
+    })
+}
+
+/// Checks that a sealed segment ends where the next one begins, from its last index entry on.
+fn check_complete(site: &PartitionSite, segment: &Arc<Segment>, next: Offset) -> Result<()> {
+    let bytes = segment.bytes();
+    let resumed = ActiveSegment::resume(segment.clone(), site.config.index_interval_bytes, next);
+    let (_, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
+    if place == (BatchPlace { position: bytes, offset: next }) {
+        return Ok(());
+    }
+    let what = format!("the next segment begins with offset {next} and {bytes} bytes are here");
+    Err(site.corrupt(segment.path(), place, what))
+}
+
+fn open_error(site: &PartitionSite, base: Offset, error: io::Error) -> crate::Error {
+    site.io("open", &FileKind::Log.path(&site.directory, base), error)
+}
+
+/// Reads the batches behind `tail`, in its active segment and in those of `later`, and absorbs them
+/// until the log ends.
+pub(super) fn scan(
+    site: &PartitionSite,
+    tail: &mut Tail,
+    later: &[Offset],
+    limits: &Limits,
+    mode: OpenMode,
+) -> Result<Scan> {
+    let mut scan = Scan::default();
+    let mut later = later.iter();
+    loop {
+        scan.cut = scan_segment(site, tail, limits, &mut scan)?;
+        let Some(&base) = later.next() else { break };
+        if scan.cut.is_none() && base != tail.end {
+            let reason = format!("the next segment begins with offset {base}");
+            scan.cut = Some(Cut { reason, keeps_sound_batches: true });
+        }
+        if scan.cut.is_some() {
+            scan.beyond = std::iter::once(base).chain(later.copied()).collect();
+            break;
+        }
+        let segment = Segment::open(site.storage(), &site.directory, base, mode);
+        let segment = segment.map_err(|error| open_error(site, base, error))?;
+        tail.go_on_in(segment, site.config.index_interval_bytes);
+    }
+    if let Some(cut) = &scan.cut
+        && tail.end < limits.recovery_point
+    {
+        return Err(site.corrupt(tail.active.segment.path(), tail.place(), &cut.reason));
+    }
+    Ok(scan)
+}
+
+/// Absorbs the rest of the active segment. Returns why it ends before the file does, if it does.
+fn scan_segment(
+    site: &PartitionSite,
+    tail: &mut Tail,
+    limits: &Limits,
+    scan: &mut Scan,
+) -> Result<Option<Cut>> {
+    let segment = tail.active.segment.clone();
+    let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
+    let mut scanner = Scanner::new(segment.file().clone(), tail.place(), bytes);
+    loop {
+        let place = scanner.place();
+        if place.offset >= limits.recovery_point && scan.unsynced.is_none() {
+            scan.unsynced = Some((tail.segments.len() - 1, place.position));
+        }
+        if place.position < bytes && limits.failed_sync.is_some_and(|synced| place.offset >= synced) {
+            let reason = "a sync of what follows has failed".to_owned();
+            return Ok(Some(Cut { reason, keeps_sound_batches: false }));
+        }
+        match scanner.next() {
+            Ok(Some((_, batch))) => {
+                tail.absorb_read(&batch);
+                scan.bytes += batch.header().length as u64;
+            }
+            Ok(None) => return Ok(None),
+            Err(ReadError::Bad { error, .. }) => {
+                return Ok(Some(Cut { reason: error.to_string(), keeps_sound_batches: true }));
+            }
+            Err(error) => return Err(site.read_error(segment.path(), error)),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Opening a partition whose end nobody vouches for: finding out what is there, then repairing it.
+//!
+//! First everything is read and nothing written ([`assess`]). The newest believed producer snapshot
+//! says what was known at its offset; the batches behind it are read and absorbed one by one, as the
+//! writer does. The border between a torn tail and corruption is the recovery point: a bad batch below
+//! it is corruption, and the directory is left as it is; at or above it the first bad batch ends the
+//! log. Only then ([`repair`]) is the end cut off, what follows it kept aside if it holds a sound
+//! batch, everything that is kept synced, and whatever else is not believed removed, for good.
+//!
+//! After a crash, a snapshot and the index entries below it are believed if its offset lies below the
+//! recovery point: the round of syncs that made later records durable covered it. After a clean
+//! shutdown everything is believed, and nothing but the end of the last segment is read.
+//!
+//! A crash while recovering leaves a directory that recovers to the same.
+
+mod assess;
+mod repair;
+mod torn;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use crate::error::{ErrorKind, Result};
+use crate::files::Listing;
+use crate::partition::{PartitionSite, Tail};
+use crate::record::{Offset, TopicPartition};
+use crate::segment::Segment;
+use crate::storage::{OpenMode, SyncPurpose};
+
+/// What is known of a partition before it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryBorder {
+    /// Everything below was synced: what is bad there is corrupt. It may rise, for what opening has
+    /// kept, only after opening is done.
+    pub recovery_point: Option<Offset>,
+    /// Whether the partition was closed, and nothing has been written to it since.
+    pub clean_shutdown: bool,
+}
+
+/// What recovering a partition did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The offset of the next record. Everything below is synced.
+    pub end: Offset,
+    /// Bytes of batches that were read and checked.
+    pub scanned_bytes: u64,
+    /// What was cut off, if anything was.
+    pub truncated: Option<Truncation>,
+}
+
+/// The end of a log that was cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truncation {
+    /// The offset at which the log ends now.
+    pub offset: Offset,
+    /// The file that was cut.
+    pub file: PathBuf,
+    /// Where in that file.
+    pub position: u64,
+    /// How many bytes are gone from the log, later segments included.
+    pub bytes: u64,
+    /// What was wrong there.
+    pub reason: String,
+    /// Where bytes are kept that were cut off and hold sound batches.
+    pub torn_files: Vec<PathBuf>,
+}
+
+/// Recovers a partition to write to it.
+pub(crate) fn recover(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, RecoveryReport)> {
+    let listing = list(site)?;
+    if listing.segments.is_empty() {
+        return begin(site, border);
+    }
+    let assessment = assess::assess(site, listing, border, OpenMode::Write)?;
+    repair::repair(site, assessment, border)
+}
+
+/// Reads a partition that another process may be writing to, without changing it.
+pub(crate) fn read(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Tail> {
+    let listing = list(site)?;
+    if listing.segments.is_empty() {
+        return Err(site.error(ErrorKind::NotFound, format!("{} holds no segment", site.directory.display())));
+    }
+    // The writer may be anywhere, so the offset of a snapshot proves nothing; but its checksum does,
+    // and indexes are written before it.
+    let border = RecoveryBorder { recovery_point, clean_shutdown: true };
+    Ok(assess::assess(site, listing, &border, OpenMode::Read)?.tail)
+}
+
+/// Absorbs what was appended behind `tail` by another process.
+pub(crate) fn read_on(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Offset>) -> Result<()> {
+    let segment = &tail.active.segment;
+    let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
+    if bytes < tail.active.position() {
+        let what = format!("{} is shorter than it was: open it again", segment.path().display());
+        return Err(site.error(ErrorKind::Retry, what));
+    }
+    let base = segment.base();
+    let mut later = list(site)?.segments;
+    later.retain(|offset| *offset > base);
+    let limits = assess::Limits::new(site, recovery_point)?;
+    assess::scan(site, tail, &later, &limits, OpenMode::Read).map(|_| ())
+}
+
+fn list(site: &PartitionSite) -> Result<Listing> {
+    let listing = Listing::read(&**site.storage(), &site.directory);
+    listing.map_err(|error| site.io("list", &site.directory, error))
+}
+
+/// Begins a partition whose directory is there and holds no segment yet.
+fn begin(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, RecoveryReport)> {
+    if let Some(synced) = border.recovery_point.filter(|synced| *synced > Offset(0)) {
+        let directory = site.directory.display();
+        let what = format!("{directory} holds no segment, though offsets up to {synced} were synced");
+        return Err(site.error(ErrorKind::Corrupt, what));
+    }
+    let io = |error| site.io("begin a segment in", &site.directory, error);
+    let segment = Segment::create(site.storage(), &site.directory, Offset(0)).map_err(io)?;
+    site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
+    let tail = Tail::new(segment, site.config.index_interval_bytes);
+    let partition = site.name.clone();
+    Ok((tail, RecoveryReport { partition, end: Offset(0), scanned_bytes: 0, truncated: None }))
+}

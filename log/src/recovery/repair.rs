@@ -1,0 +1,155 @@
+//! Making a partition's directory what was found of it, durably, before anyone reads or appends.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::assess::{Assessment, Cut};
+use super::{RecoveryBorder, RecoveryReport, Truncation, torn};
+use crate::error::Result;
+use crate::files::FileKind;
+use crate::partition::{Durability, PartitionSite, Tail, failed_sync};
+use crate::record::Offset;
+use crate::segment::Segment;
+use crate::storage::{OpenMode, StorageFile, SyncPurpose};
+
+/// How much is written again at a time.
+const CHUNK_BYTES: u64 = 256 << 10;
+
+/// Cuts off what is not kept, syncs what is, removes what is not believed.
+pub(super) fn repair(
+    site: &PartitionSite,
+    assessment: Assessment,
+    border: &RecoveryBorder,
+) -> Result<(Tail, RecoveryReport)> {
+    let io = |error| site.io("recover", &site.directory, error);
+    let Assessment { listing, tail, scanned_from, scan } = assessment;
+    let segments: Vec<_> = tail.segments.iter().map(|segment| segment.base()).collect();
+    let strays = listing.strays(&site.directory, &segments);
+    let is_as_closed = border.clean_shutdown && scan.bytes == 0 && scan.cut.is_none() && strays.is_empty();
+    let mut truncated = None;
+    if !is_as_closed {
+        if let Some(cut) = &scan.cut {
+            truncated = Some(cut_off(site, &tail, cut, &scan.beyond).map_err(io)?);
+        }
+        persist_indexes(&tail, scanned_from).map_err(io)?;
+        sync_kept(site, &tail, scan.unsynced).map_err(io)?;
+        let disbelieved = listing.snapshots.iter().filter(|offset| !tail.snapshots.contains(offset));
+        let snapshots = disbelieved.map(|offset| FileKind::Snapshot.path(&site.directory, *offset));
+        remove(site, strays.into_iter().chain(snapshots)).map_err(io)?;
+        failed_sync::remove(site).map_err(io)?;
+        site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
+    }
+    let partition = site.name.clone();
+    let report = RecoveryReport { partition, end: tail.end, scanned_bytes: scan.bytes, truncated };
+    tell(&report);
+    Ok((tail, report))
+}
+
+/// Cuts the log off at the tail's end. What follows is kept aside first, if it holds a sound batch.
+fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> io::Result<Truncation> {
+    let storage = &**site.storage();
+    let segment = &tail.active.segment;
+    let position = tail.active.position();
+    let mut truncation = Truncation {
+        offset: tail.end,
+        file: segment.path().to_owned(),
+        position,
+        bytes: segment.file().len()? - position,
+        reason: cut.reason.clone(),
+        torn_files: Vec::new(),
+    };
+    if cut.keeps_sound_batches && torn::holds_sound_batch(&**segment.file(), position, tail.end)? {
+        let kept = torn::keep_aside(storage, segment.path(), &**segment.file(), position)?;
+        truncation.torn_files.push(kept);
+    }
+    for &base in beyond {
+        let path = FileKind::Log.path(&site.directory, base);
+        let file = storage.open(&path, OpenMode::Write)?;
+        truncation.bytes += file.len()?;
+        if cut.keeps_sound_batches && torn::holds_sound_batch(&*file, 0, tail.end)? {
+            file.sync(SyncPurpose::Recovered).wait()?;
+            let kept = torn::free_name(storage, &path)?;
+            storage.rename(&path, &kept)?;
+            truncation.torn_files.push(kept);
+        } else {
+            storage.remove_file(&path)?;
+        }
+    }
+    // What is kept aside is there before it is gone from the log.
+    storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
+    segment.file().truncate(position)?;
+    Ok(truncation)
+}
+
+/// Writes and syncs the indexes of the segments that were read. Old entries behind those that are
+/// believed go for good: they might be taken for entries of batches yet to come.
+fn persist_indexes(tail: &Tail, scanned_from: Offset) -> io::Result<()> {
+    let scanned = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) >= scanned_from);
+    let mut files = Vec::new();
+    for index in scanned {
+        files.extend(tail.segments[index].persist_indexes()?);
+    }
+    sync_all(&files)
+}
+
+/// Syncs the batches that may not be synced yet: a decision that was only in the page cache must not
+/// be shown and then vanish.
+fn sync_kept(site: &PartitionSite, tail: &Tail, unsynced: Option<(usize, u64)>) -> io::Result<()> {
+    let Some((first, position)) = unsynced else { return Ok(()) };
+    let segments = &tail.segments[first..];
+    if site.config.durability != Durability::Os {
+        for (index, segment) in segments.iter().enumerate() {
+            write_again(segment, if index == 0 { position } else { 0 })?;
+        }
+    }
+    let files: Vec<_> = segments.iter().map(|segment| segment.file().clone()).collect();
+    sync_all(&files)
+}
+
+/// Writes what a segment holds from `position` on once more. After a sync that failed, the system takes
+/// the bytes for clean though they are not on the disk, and a further sync would do nothing.
+fn write_again(segment: &Segment, position: u64) -> io::Result<()> {
+    let mut chunk = Vec::new();
+    let (mut position, end) = (position, segment.bytes());
+    while position < end {
+        chunk.resize(CHUNK_BYTES.min(end - position) as usize, 0);
+        let read = segment.file().read_at(position, &mut chunk)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        segment.file().write_at(position, &chunk[..read])?;
+        position += read as u64;
+    }
+    Ok(())
+}
+
+/// Syncs all of the files at once.
+fn sync_all(files: &[Arc<dyn StorageFile>]) -> io::Result<()> {
+    let tickets: Vec<_> = files.iter().map(|file| file.sync(SyncPurpose::Recovered)).collect();
+    tickets.iter().try_for_each(|ticket| ticket.wait())
+}
+
+fn remove(site: &PartitionSite, paths: impl Iterator<Item = PathBuf>) -> io::Result<()> {
+    for path in paths {
+        site.storage().remove_file(&path)?;
+    }
+    Ok(())
+}
+
+fn tell(report: &RecoveryReport) {
+    let (partition, end) = (&report.partition, report.end);
+    match &report.truncated {
+        Some(cut) => tracing::warn!(
+            %partition,
+            %end,
+            file = %cut.file.display(),
+            position = cut.position,
+            bytes = cut.bytes,
+            reason = cut.reason,
+            kept_aside = ?cut.torn_files,
+            "the end of the log was torn and is cut off"
+        ),
+        None => tracing::debug!(%partition, %end, scanned_bytes = report.scanned_bytes, "recovered"),
+    }
+}

@@ -1,0 +1,369 @@
+//! One file of a partition's log, from a base offset on, and the indexes beside it.
+//!
+//! The partition's writer appends to the last segment; readers of any thread see what it has published:
+//! the length of the file up to which it holds whole batches. They read by position and hold no lock.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::batch::{BatchError, BatchHeader, RecordBatch};
+use crate::files::FileKind;
+use crate::index::{IndexedBatch, LargestTimestamp, OffsetIndex, TimeIndex, TransactionIndex};
+use crate::read_buffers::ReadBuffers;
+use crate::record::{Offset, Timestamp};
+use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::storage::{OpenMode, Storage, StorageFile};
+
+/// The largest timestamp of a segment without records.
+const NO_TIMESTAMP: i64 = i64::MIN;
+
+/// A file of batches and its indexes.
+pub(crate) struct Segment {
+    base: Offset,
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    /// How much of the file holds whole batches that readers may see.
+    bytes: AtomicU64,
+    max_timestamp: AtomicI64,
+    pub(crate) offsets: OffsetIndex,
+    pub(crate) times: TimeIndex,
+    pub(crate) aborted: TransactionIndex,
+}
+
+/// Batches read from a segment in one go.
+pub(crate) struct SegmentRead {
+    /// Whole batches.
+    pub(crate) bytes: Bytes,
+    /// Where the last one ends.
+    pub(crate) end: BatchPlace,
+}
+
+/// What a reader wants of a segment.
+#[derive(Clone, Copy)]
+pub(crate) struct ReadRange {
+    /// Batches that end before it are skipped.
+    pub(crate) from: Offset,
+    /// Batches that begin at or after it are not shown.
+    pub(crate) bound: Offset,
+    /// More than that is read only if the first batch is larger.
+    pub(crate) bytes_max: usize,
+}
+
+impl Segment {
+    /// Makes the file of a new segment. Its name is durable once the directory is synced.
+    pub(crate) fn create(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
+        let path = FileKind::Log.path(directory, base);
+        let file = storage.open(&path, OpenMode::Create)?;
+        Ok(Self::new(storage, directory, base, file))
+    }
+
+    /// Opens a segment of which nothing is known yet: no byte is published and no index entry believed.
+    pub(crate) fn open(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        base: Offset,
+        mode: OpenMode,
+    ) -> io::Result<Self> {
+        let file = storage.open(&FileKind::Log.path(directory, base), mode)?;
+        Ok(Self::new(storage, directory, base, file))
+    }
+
+    /// Opens a segment whose file and indexes are complete.
+    pub(crate) fn open_sealed(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        base: Offset,
+        mode: OpenMode,
+    ) -> io::Result<Self> {
+        let mut segment = Self::open(storage, directory, base, mode)?;
+        segment.offsets = OffsetIndex::sealed(storage, directory, base)?;
+        segment.times = TimeIndex::sealed(storage, directory, base)?;
+        segment.aborted = TransactionIndex::sealed(storage, directory, base)?;
+        segment.bytes = AtomicU64::new(segment.file.len()?);
+        if let Some(largest) = segment.times.last()? {
+            segment.max_timestamp = AtomicI64::new(largest.timestamp.0);
+        }
+        Ok(segment)
+    }
+
+    /// Opens a segment whose indexes are believed for offsets below `below`. No byte is published.
+    pub(crate) fn open_believed(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        base: Offset,
+        mode: OpenMode,
+        below: Offset,
+    ) -> io::Result<Self> {
+        let mut segment = Self::open(storage, directory, base, mode)?;
+        segment.offsets = OffsetIndex::believed(storage, directory, base, below)?;
+        segment.times = TimeIndex::believed(storage, directory, base, below)?;
+        segment.aborted = TransactionIndex::believed(storage, directory, base, below)?;
+        Ok(segment)
+    }
+
+    fn new(storage: &Arc<dyn Storage>, directory: &Path, base: Offset, file: Arc<dyn StorageFile>) -> Self {
+        Self {
+            base,
+            path: FileKind::Log.path(directory, base),
+            file,
+            bytes: AtomicU64::new(0),
+            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            offsets: OffsetIndex::empty(storage, directory, base),
+            times: TimeIndex::empty(storage, directory, base),
+            aborted: TransactionIndex::empty(storage, directory, base),
+        }
+    }
+
+    /// The offset of the first record, or that it would have.
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &Arc<dyn StorageFile> {
+        &self.file
+    }
+
+    /// Bytes of whole batches.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// The largest timestamp of a record, if there is a record.
+    pub(crate) fn max_timestamp(&self) -> Option<Timestamp> {
+        match self.max_timestamp.load(Ordering::Acquire) {
+            NO_TIMESTAMP => None,
+            timestamp => Some(Timestamp(timestamp)),
+        }
+    }
+
+    /// The batches from `start` to the end.
+    pub(crate) fn scan(&self, start: BatchPlace) -> Scanner {
+        Scanner::new(self.file.clone(), start, self.bytes())
+    }
+
+    /// Where the first batch begins.
+    pub(crate) fn start(&self) -> BatchPlace {
+        BatchPlace { position: 0, offset: self.base }
+    }
+
+    /// Where to start looking for the batch that holds `target`: at or before it, a few kilobytes at
+    /// most unless the index is missing.
+    pub(crate) fn place_before(&self, target: Offset) -> io::Result<BatchPlace> {
+        if target <= self.base {
+            return Ok(self.start());
+        }
+        match self.offsets.lookup(target)? {
+            Some(indexed) => self.check_place(indexed, self.bytes()),
+            None => Ok(self.start()),
+        }
+    }
+
+    /// The place that the index speaks of, if the batch there, before `end`, is the one it means; the
+    /// segment's start otherwise. The index is a hint.
+    fn check_place(&self, indexed: IndexedBatch, end: u64) -> io::Result<BatchPlace> {
+        let mut bytes = [0; BatchHeader::BYTES];
+        let position = indexed.position;
+        if position + bytes.len() as u64 <= end {
+            let read = self.file.read_at(position, &mut bytes)?;
+            if let Ok(header) = BatchHeader::parse(&bytes[..read])
+                && header.last_offset() == indexed.last_offset
+            {
+                return Ok(BatchPlace { position, offset: header.base_offset });
+            }
+        }
+        Ok(self.start())
+    }
+
+    /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none.
+    pub(crate) fn read(
+        &self,
+        range: ReadRange,
+        mut place: BatchPlace,
+        buffers: &ReadBuffers,
+    ) -> Result<Option<SegmentRead>, ReadError> {
+        let mut bytes_wanted = range.bytes_max.max(BatchHeader::BYTES) as u64;
+        loop {
+            let available = self.bytes().saturating_sub(place.position);
+            if available == 0 {
+                return Ok(None);
+            }
+            let mut buffer = buffers.take(bytes_wanted.min(available) as usize);
+            self.read_exact(place.position, buffer.as_mut_slice())?;
+            let found = measure(buffer.as_ref(), place, range)?;
+            if found.end.position > found.wanted.position {
+                let relative = |to: BatchPlace| (to.position - place.position) as usize;
+                let bytes = buffer.freeze().slice(relative(found.wanted)..relative(found.end));
+                return Ok(Some(SegmentRead { bytes, end: found.end }));
+            }
+            if found.is_bounded {
+                return Ok(None);
+            }
+            place = found.end;
+            bytes_wanted = range.bytes_max.max(found.bytes_needed) as u64;
+            if place.position + found.bytes_needed as u64 > self.bytes() {
+                let error = BatchError::Incomplete { needed: found.bytes_needed };
+                return Err(ReadError::Bad { place, error });
+            }
+        }
+    }
+
+    fn read_exact(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.file.read_at(position, buffer)? == buffer.len() {
+            return Ok(());
+        }
+        let message = "the log file is shorter than what was written to it";
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
+    }
+
+    /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
+    pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
+        let written = [self.offsets.persist()?, self.times.persist()?, self.aborted.persist()?];
+        Ok(written.into_iter().flatten().collect())
+    }
+
+    fn publish(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Release);
+    }
+}
+
+/// Which batches in a buffer a reader gets.
+struct Measured {
+    /// Where the first one wanted begins.
+    wanted: BatchPlace,
+    /// Where the last whole one ends; the same place if there is none.
+    end: BatchPlace,
+    /// Whether a batch that must not be shown follows.
+    is_bounded: bool,
+    /// Bytes needed to read the batch that the buffer cuts off.
+    bytes_needed: usize,
+}
+
+/// Finds the whole batches that `range` takes in `bytes`, which begin at `place`, and checks them.
+fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange) -> Result<Measured, ReadError> {
+    let mut found = Measured { wanted: place, end: place, is_bounded: false, bytes_needed: 0 };
+    loop {
+        let here = found.end;
+        let rest = &bytes[(here.position - place.position) as usize..];
+        if rest.is_empty() || here.offset >= range.bound {
+            found.is_bounded = here.offset >= range.bound;
+            return Ok(found);
+        }
+        let bad = |error| ReadError::Bad { place: here, error };
+        let batch = match RecordBatch::parse(rest) {
+            Ok(batch) => batch,
+            Err(BatchError::Incomplete { needed }) => {
+                found.bytes_needed = needed;
+                return Ok(found);
+            }
+            Err(error) => return Err(bad(error)),
+        };
+        batch.verify().map_err(bad)?;
+        found.end = here.behind(batch.header()).map_err(bad)?;
+        if found.end.offset <= range.from {
+            found.wanted = found.end;
+        }
+    }
+}
+
+/// The last segment, as its writer knows it.
+pub(crate) struct ActiveSegment {
+    pub(crate) segment: Arc<Segment>,
+    /// Bytes appended since the last entry of the offset index.
+    bytes_since_entry: u64,
+    largest: Option<LargestTimestamp>,
+    /// The largest timestamp that is in the time index.
+    noted: Option<Timestamp>,
+    index_interval_bytes: u64,
+}
+
+impl ActiveSegment {
+    /// A segment that nothing was appended to.
+    pub(crate) fn new(segment: Arc<Segment>, index_interval_bytes: u64) -> Self {
+        Self { segment, bytes_since_entry: 0, largest: None, noted: None, index_interval_bytes }
+    }
+
+    /// A segment whose indexes are believed, up to the batch that begins with `offset`; what they do
+    /// not say of the last few kilobytes is read from the batches. Returns where that batch begins, or
+    /// where the file ends before it.
+    pub(crate) fn resume(
+        segment: Arc<Segment>,
+        index_interval_bytes: u64,
+        offset: Offset,
+    ) -> Result<(Self, BatchPlace), ReadError> {
+        let mut active = Self::new(segment.clone(), index_interval_bytes);
+        active.largest = segment.times.last()?;
+        active.noted = active.largest.map(|largest| largest.timestamp);
+        let end = segment.file.len()?;
+        let start = match segment.offsets.lookup(offset.plus(-1))? {
+            Some(indexed) => segment.check_place(indexed, end)?,
+            None => segment.start(),
+        };
+        let mut scanner = Scanner::new(segment.file.clone(), start, end);
+        while scanner.place().offset < offset {
+            let Some((_, batch)) = scanner.next()? else { break };
+            active.note_timestamp(batch.header());
+            active.bytes_since_entry += batch.header().length as u64;
+        }
+        segment.publish(scanner.place().position);
+        active.publish_timestamp();
+        Ok((active, scanner.place()))
+    }
+
+    /// Where the next batch goes.
+    pub(crate) fn position(&self) -> u64 {
+        self.segment.bytes()
+    }
+
+    /// Whether a batch of `bytes` bytes that ends with `last_offset` goes into another segment.
+    pub(crate) fn is_full_for(&self, bytes: usize, last_offset: Offset, segment_bytes: u64) -> bool {
+        let bytes_after = self.position() + bytes as u64;
+        let limit = segment_bytes.min(i32::MAX as u64);
+        let is_far = last_offset.0 - self.segment.base().0 > i64::from(i32::MAX);
+        self.position() > 0 && (bytes_after > limit || is_far)
+    }
+
+    /// Publishes the batch that was written at [`Self::position`], and notes it in the indexes.
+    pub(crate) fn absorb(&mut self, header: &BatchHeader) {
+        let position = self.position();
+        self.note_timestamp(header);
+        if self.bytes_since_entry > self.index_interval_bytes {
+            self.segment.offsets.push(IndexedBatch { last_offset: header.last_offset(), position });
+            self.note_time_entry();
+            self.bytes_since_entry = 0;
+        }
+        self.bytes_since_entry += header.length as u64;
+        self.publish_timestamp();
+        self.segment.publish(position + header.length as u64);
+    }
+
+    /// Notes the largest timestamp so far in the time index. It is the last entry of a sealed segment's.
+    pub(crate) fn note_time_entry(&mut self) {
+        let Some(largest) = self.largest else { return };
+        if self.noted.is_none_or(|noted| noted < largest.timestamp) {
+            self.segment.times.push(largest);
+            self.noted = Some(largest.timestamp);
+        }
+    }
+
+    fn note_timestamp(&mut self, header: &BatchHeader) {
+        let is_larger = self.largest.is_none_or(|largest| header.max_timestamp > largest.timestamp);
+        if is_larger && !header.is_control {
+            let (timestamp, offset) = (header.max_timestamp, header.last_offset());
+            self.largest = Some(LargestTimestamp { timestamp, offset });
+        }
+    }
+
+    fn publish_timestamp(&self) {
+        if let Some(largest) = self.largest {
+            self.segment.max_timestamp.store(largest.timestamp.0, Ordering::Release);
+        }
+    }
+}
