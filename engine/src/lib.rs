@@ -1,1 +1,16 @@
+//! The running dataflow: workers, operators, state, epochs.
+//!
+//! This crate knows no user type (it is generic over [`codec::Codec`]) and no external system. RocksDB is
+//! imported in one file.
 
+pub mod codec;
+pub mod counters;
+pub mod epoch;
+pub mod error;
+pub mod event_log;
+pub mod frame;
+pub mod graph;
+pub mod key_group;
+pub mod message;
+pub mod operator;
+pub mod source;

@@ -1,0 +1,131 @@
+//! The port to the log: submit and poll, never blocking once a flow runs. The embedded log and a Kafka
+//! cluster are two adapters of it, with one conformance suite.
+//!
+//! One `EventLog` is one processor's hold on the log: it owns the transactional id, and at most one
+//! transaction is open at a time. It is shared by the workers, which append, and the coordinator, which
+//! begins and commits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lotic_log::batch::SealedBatch;
+use lotic_log::{Offset, PartitionId, TopicId};
+
+use crate::epoch::Epoch;
+use crate::error::Result;
+
+/// A topic as the flow needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// The topic's name.
+    pub name: String,
+    /// Partitions to make it with where it is missing; where it exists and this is set, it must agree.
+    pub partitions: Option<i32>,
+    /// Whether only the newest record of each key is kept.
+    pub compacted: bool,
+    /// Whether it is made where missing. A topic that is only read must exist.
+    pub create: bool,
+    /// What its keys and values are, for instance `json/1`; kept as topic configuration when the flow
+    /// makes the topic, and compared when it exists.
+    pub key_format: Option<String>,
+}
+
+/// A topic of the log, resolved once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicHandle {
+    /// The adapter's number for it, small and dense.
+    pub index: u32,
+    /// The topic's name.
+    pub name: Arc<str>,
+    /// Its identity.
+    pub id: TopicId,
+    /// How many partitions it has.
+    pub partitions: i32,
+}
+
+/// Names one partition of a resolved topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionKey {
+    /// [`TopicHandle::index`].
+    pub topic: u32,
+    /// The partition.
+    pub partition: PartitionId,
+}
+
+/// An append that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AppendTicket(pub u64);
+
+/// How a commit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitPoll {
+    /// Not decided yet.
+    Pending,
+    /// Decided, and the markers are in every partition: the next transaction may begin.
+    Committed,
+    /// Aborted: nothing of it will ever be visible.
+    Aborted,
+    /// Another processor has taken the transactional id.
+    Fenced,
+    /// Not known. Reopen, and read the last epoch record.
+    Unknown,
+}
+
+/// Whole batches read from a partition, of committed transactions only: aborted ones and markers are out.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Record batches back to back; the first may begin before the offset asked for, and batches to be
+    /// skipped are among them.
+    pub bytes: Bytes,
+    /// The transactions in `bytes` whose batches are to be skipped.
+    pub aborted: Vec<lotic_log::AbortedTransaction>,
+    /// Where to fetch next.
+    pub next: Offset,
+}
+
+/// A processor's hold on the log.
+pub trait EventLog: Send + Sync + 'static {
+    /// Finds a topic, and makes it where it is missing and the spec says so. A topic that exists otherwise
+    /// than the spec says is refused, and nothing is changed. Called while a flow is opened; may block.
+    fn resolve(&self, spec: &TopicSpec) -> Result<TopicHandle>;
+
+    /// The topic of this name, if there is one. Changes nothing.
+    fn find(&self, name: &str) -> Result<Option<TopicHandle>>;
+
+    /// Reads committed records from `from` on. `None`: nothing there now.
+    fn fetch(&self, partition: PartitionKey, from: Offset, bytes_max: usize) -> Result<Option<Fetched>>;
+
+    /// The first offset of a partition.
+    fn start_offset(&self, partition: PartitionKey) -> Result<Offset>;
+
+    /// The offset behind the last committed record (the last stable offset).
+    fn stable_offset(&self, partition: PartitionKey) -> Result<Offset>;
+
+    /// Opens the transaction of `epoch`. At most one is open.
+    fn begin(&self, epoch: Epoch) -> Result<()>;
+
+    /// Submits a batch to the open transaction. May be called from every worker.
+    fn append(&self, partition: PartitionKey, batch: SealedBatch) -> Result<AppendTicket>;
+
+    /// The end offset that the open transaction has reached in each partition it wrote; `None` while
+    /// appends are not acknowledged yet.
+    fn ends(&self) -> Result<Option<Vec<(PartitionKey, Offset)>>>;
+
+    /// Submits the commit of the open transaction, once every append is acknowledged. What the transaction
+    /// wrote and the `consumed` partitions up to these offsets are durable before it is decided; the
+    /// offsets are written to the consumer group of the flow's name in the same transaction.
+    fn commit(&self, epoch: Epoch, consumed: &[(PartitionKey, Offset)]) -> Result<()>;
+
+    /// How the commit stands.
+    fn poll_commit(&self, epoch: Epoch) -> Result<CommitPoll>;
+
+    /// Aborts the open transaction, if there is one.
+    fn abort(&self) -> Result<()>;
+
+    /// Moves background work along where nobody else does. Whether anything moved.
+    fn step(&self) -> Result<bool>;
+
+    /// Calls `wake` when a commit may have moved on or records may have become visible. It may be called
+    /// from any thread, also without reason.
+    fn on_progress(&self, wake: Arc<dyn Fn() + Send + Sync>);
+}

@@ -1,0 +1,119 @@
+//! The port of what feeds a flow: topics, files, external systems.
+
+use lotic_log::{Offset, PartitionId, Timestamp, TopicId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::event_log::EventLog;
+use crate::operator::Context;
+
+/// Makes a source's readers, one for each worker and each attempt.
+pub trait SourceFactory: Send + Sync {
+    /// The independent parts of the source, for instance the partitions of a topic. Split `i` is read by
+    /// worker `i % workers`. Called once for each attempt, before any reader is opened.
+    fn splits(&self, log: &dyn EventLog) -> Result<Vec<String>>;
+
+    /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning.
+    fn open(
+        &self,
+        splits: Vec<SplitStart>,
+        context: &mut SourceOpenContext<'_>,
+    ) -> Result<Box<dyn Source>>;
+}
+
+/// What a source is given when it is opened.
+pub struct SourceOpenContext<'a> {
+    /// The step's name, for messages.
+    pub step: &'a str,
+    /// The number that its origins carry.
+    pub source: u32,
+    /// The log to read topics from.
+    pub log: &'a std::sync::Arc<dyn EventLog>,
+    /// How many events a frame holds at most.
+    pub frame_rows_max: usize,
+    /// Whether to end at the end that the input has now, or to wait for more.
+    pub bounded: bool,
+}
+
+/// A split, and where to start in it.
+#[derive(Clone, Debug)]
+pub struct SplitStart {
+    /// The split's name, as [`SourceFactory::splits`] gave it.
+    pub split: String,
+    /// What the last committed epoch recorded of it.
+    pub state: Option<SplitState>,
+}
+
+/// What an epoch record keeps of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitState {
+    /// The split's name.
+    pub split: String,
+    /// Everything before this place was consumed.
+    pub position: Position,
+    /// The largest event time yielded, from which the watermark goes on.
+    pub event_time_max: Option<i64>,
+    /// For a timeless source: the offset at which it ended at the first start.
+    pub timeless_end: Option<i64>,
+}
+
+/// A place in a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// In a partition of a topic.
+    Topic {
+        /// The topic's name.
+        topic: String,
+        /// Its id in Kafka's form: a topic deleted and made again under the same name is noticed.
+        topic_id: String,
+        /// The partition.
+        partition: i32,
+        /// The offset of the next record to read.
+        offset: i64,
+    },
+    /// In something that only the source understands.
+    External(serde_json::Value),
+}
+
+impl Position {
+    /// A place in a partition.
+    pub fn topic(topic: &str, id: TopicId, partition: PartitionId, offset: Offset) -> Self {
+        Self::Topic {
+            topic: topic.to_owned(),
+            topic_id: id.to_string(),
+            partition: partition.0,
+            offset: offset.0,
+        }
+    }
+}
+
+/// A reader of some splits on one worker. It never blocks.
+pub trait Source: Send {
+    /// Reads at most one frame and emits it on port 0, then the watermark where it has risen. Records are
+    /// yielded from the split whose next one is earliest, as a preference.
+    fn poll(&mut self, context: &mut Context<'_>) -> Result<SourcePoll>;
+
+    /// The event time of the next record, if one is at hand: sources that are ahead are made to wait.
+    fn next_time(&mut self) -> Result<Option<Timestamp>>;
+
+    /// Where each split stands: all records before have been emitted, none after.
+    fn positions(&self) -> Vec<SplitState>;
+
+    /// `epoch` is committed: what was read up to its barrier will not be asked for again.
+    fn committed(&mut self, epoch: crate::epoch::Epoch) -> Result<()> {
+        let _ = epoch;
+        Ok(())
+    }
+}
+
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourcePoll {
+    /// Something was emitted or consumed; poll again.
+    Ready,
+    /// Nothing is there now.
+    Pending,
+    /// The bounded input is used up.
+    Ended,
+}
