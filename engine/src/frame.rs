@@ -57,7 +57,7 @@ impl KeyColumn {
             self.bytes.truncate(start);
             return Err(error);
         }
-        self.hashes.push(lotic_log::murmur2(&self.bytes[start..]));
+        self.hashes.push(lotic_log::murmur2(&self.bytes[start..]) as u32);
         self.ends.push(u32::try_from(self.bytes.len()).expect("a frame's keys stay far below 4 GiB"));
         Ok(())
     }

@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod counters;
 pub mod epoch;
+pub mod epoch_writer;
 pub mod error;
 pub mod event_log;
 pub mod frame;
@@ -14,3 +15,7 @@ pub mod key_group;
 pub mod message;
 pub mod operator;
 pub mod source;
+pub mod state;
+
+#[cfg(test)]
+mod memory_log;
