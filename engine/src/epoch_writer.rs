@@ -258,11 +258,7 @@ impl Staged {
 }
 
 impl PartitionBuilder {
-    fn unwritable(
-        &self,
-        timestamp: Timestamp,
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    ) -> Error {
+    fn unwritable(&self, timestamp: Timestamp, cause: Box<dyn std::error::Error + Send + Sync>) -> Error {
         let (topic, partition) = (&self.topic, self.key.partition);
         let what = format!("a record with timestamp {timestamp} cannot be written to {topic}-{partition}");
         Error::caused(ErrorKind::Invalid, what, cause)

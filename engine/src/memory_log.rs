@@ -17,9 +17,7 @@ use uuid::Uuid;
 
 use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event_log::{
-    AppendTicket, CommitPoll, EventLog, Fetched, PartitionKey, TopicHandle, TopicSpec,
-};
+use crate::event_log::{AppendTicket, CommitPoll, EventLog, Fetched, PartitionKey, TopicHandle, TopicSpec};
 
 /// The one producer of this log.
 const PRODUCER: ProducerId = ProducerId(7);

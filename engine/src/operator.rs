@@ -6,8 +6,8 @@ use lotic_log::Timestamp;
 
 use crate::counters::Counters;
 use crate::epoch::Epoch;
-use crate::error::Result;
 use crate::epoch_writer::EpochWriter;
+use crate::error::Result;
 use crate::frame::Frame;
 use crate::message::Watermark;
 use crate::state::StateAccess;
@@ -23,12 +23,7 @@ pub trait Operator: Send {
     /// Emits what is due now, then passes on a watermark with [`Context::forward_watermark`]. Returns
     /// [`Progress::More`] when it stopped early so as not to emit without bound; it is then called again
     /// with the same watermark, once there is room.
-    fn advance(
-        &mut self,
-        input: usize,
-        watermark: Watermark,
-        context: &mut Context<'_>,
-    ) -> Result<Progress> {
+    fn advance(&mut self, input: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
         let _ = input;
         context.forward_watermark(watermark);
         Ok(Progress::Done)

@@ -14,11 +14,7 @@ pub trait SourceFactory: Send + Sync {
     fn splits(&self, log: &dyn EventLog) -> Result<Vec<String>>;
 
     /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning.
-    fn open(
-        &self,
-        splits: Vec<SplitStart>,
-        context: &mut SourceOpenContext<'_>,
-    ) -> Result<Box<dyn Source>>;
+    fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>>;
 }
 
 /// What a source is given when it is opened.
