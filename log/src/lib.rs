@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`record`] | records and the newtypes that name their place |
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
+//! | [`Progress`] | tells who reads at the end of a log that there is more |
 //! | [`partitioner`] | which partition a record goes to |
 //! | [`flusher`] | group commit |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
@@ -28,6 +29,7 @@ mod index;
 mod partition;
 pub mod partitioner;
 mod producer_state;
+mod progress;
 mod read_buffers;
 pub mod record;
 mod recovery;
@@ -45,6 +47,7 @@ pub use partition::{
 };
 pub use partitioner::{Partitioner, murmur2, partition_for_key};
 pub use producer_state::OpenTransaction;
+pub use progress::Progress;
 pub use read_buffers::ReadBuffers;
 pub use record::{
     Header, LeaderEpoch, Offset, PartitionId, PartitionKey, ProducerEpoch, ProducerId, Record, Sequence,

@@ -130,6 +130,7 @@ impl Partition {
         }
         self.bounds.publish(tail.end, tail.producers.first_unstable());
         self.bounds.publish_durable(tail.end);
+        self.site.context.progress.raise();
         Ok(self.offsets())
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{TopicId, TopicPartition};
 use crate::scanner::{BatchPlace, ReadError};
@@ -61,6 +62,8 @@ pub struct PartitionContext {
     pub clock: Arc<dyn Clock>,
     /// What fetched batches are read into.
     pub buffers: ReadBuffers,
+    /// Told when something may have become readable.
+    pub progress: Arc<Progress>,
 }
 
 /// Where a partition is and what it works with.

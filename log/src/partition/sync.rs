@@ -41,6 +41,7 @@ impl Flush for Partition {
 
     fn flushed(&self, upto: Offset) {
         self.bounds.publish_durable(upto);
+        self.site.context.progress.raise();
     }
 
     fn failed(&self, error: &Error) {

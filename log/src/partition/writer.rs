@@ -200,6 +200,7 @@ impl Partition {
         }
         writer.tail.absorb(&header, control);
         self.bounds.publish(writer.tail.end, writer.tail.producers.first_unstable());
+        self.site.context.progress.raise();
         Ok(header)
     }
 
