@@ -12,7 +12,7 @@ use lotic_log::batch::SealedBatch;
 use lotic_log::{Offset, PartitionId, TopicId};
 
 use crate::epoch::Epoch;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A topic as the flow needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,26 @@ pub struct TopicSpec {
     /// What its keys and values are, for instance `json/1`; kept as topic configuration when the flow
     /// makes the topic, and compared when it exists.
     pub key_format: Option<String>,
+}
+
+impl TopicSpec {
+    /// Whether a topic that exists with these properties is the one that is meant. Every adapter's
+    /// `resolve` asks this, so that all refuse the same in the same words.
+    pub fn check(&self, partitions: i32, key_format: Option<&str>) -> Result<()> {
+        let refuse = |what: String| {
+            let context = format!("topic {} {what}", self.name);
+            Err(Error::new(ErrorKind::Incompatible, context))
+        };
+        if let Some(declared) = self.partitions.filter(|declared| *declared != partitions) {
+            return refuse(format!("has {partitions} partitions, the program declares {declared}"));
+        }
+        match (key_format, self.key_format.as_deref()) {
+            (Some(found), Some(declared)) if found != declared => {
+                refuse(format!("has keys written as {found}, the program declares {declared}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A topic of the log, resolved once.

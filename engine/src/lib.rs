@@ -6,6 +6,8 @@
 pub mod codec;
 pub mod counters;
 pub mod epoch;
+pub mod epoch_coordinator;
+pub mod epoch_record;
 pub mod epoch_writer;
 pub mod error;
 pub mod event_log;
@@ -14,6 +16,8 @@ pub mod graph;
 pub mod key_group;
 pub mod message;
 pub mod operator;
+pub mod options;
+pub mod sink;
 pub mod source;
 pub mod state;
 

@@ -10,6 +10,7 @@ use crate::epoch_writer::EpochWriter;
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::message::Watermark;
+use crate::sink::Guarantee;
 use crate::state::StateAccess;
 
 /// One step on one worker. It never blocks, sleeps or reads a clock; it runs on one thread, and what it
@@ -99,6 +100,11 @@ pub(crate) enum OutputItem {
 pub trait OperatorFactory: Send + Sync {
     /// Opens the step on `worker`, on the state of the last committed epoch.
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>>;
+
+    /// What the step can promise of its effect outside the log. One without any keeps every promise.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
 }
 
 /// What a step is given when it is opened.
@@ -111,6 +117,8 @@ pub struct OpenContext<'a> {
     pub workers: usize,
     /// How many events a frame holds at most.
     pub frame_rows_max: usize,
+    /// The epoch whose state it is opened on.
+    pub last_committed: Epoch,
     /// Opens the stores that the step declared in the graph.
     pub state: &'a StateAccess,
 }

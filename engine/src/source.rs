@@ -53,6 +53,16 @@ pub struct SplitState {
     pub timeless_end: Option<i64>,
 }
 
+/// A split's state, with the source it belongs to: splits are named within their source only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSplit {
+    /// The source step's name.
+    pub source: String,
+    /// Where the split stood.
+    #[serde(flatten)]
+    pub state: SplitState,
+}
+
 /// A place in a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

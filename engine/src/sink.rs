@@ -1,0 +1,122 @@
+//! The port of what a flow feeds outside the log: files, databases, services.
+//!
+//! A sink writes as events come, makes an epoch's output ready at its barrier ([`Sink::prepare`]), and is
+//! told when the epoch is committed ([`Sink::commit`]). Between the two the log decides. After a crash
+//! [`SinkFactory::recover`] hears which epoch was the last one committed: what was prepared for it or
+//! before is finished, what was prepared later is dropped. So a sink that keeps its progress in its target
+//! (a row in the same SQL transaction, the epoch in the file's name), or can prepare and commit in two
+//! phases, sees each event exactly once; one that can do neither says so.
+
+use std::sync::Arc;
+
+use crate::epoch::Epoch;
+use crate::error::Result;
+use crate::frame::{Batch, Data, Frame};
+use crate::operator::{Context, OpenContext, Operator, OperatorFactory};
+
+/// How often the effect of an event is seen, whatever crashes. Ordered: the weaker one is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Guarantee {
+    /// At least once: after a crash some may be seen again.
+    AtLeastOnce,
+    /// Exactly once.
+    ExactlyOnce,
+}
+
+impl std::fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AtLeastOnce => "at least once",
+            Self::ExactlyOnce => "exactly once",
+        })
+    }
+}
+
+/// Writes the events of one worker to a target. It never blocks for long: slow targets have a bounded
+/// queue and a thread of their own.
+pub trait Sink<T>: Send {
+    /// Takes events. The target may show them only once their epoch is committed.
+    fn write(&mut self, batch: Batch<T>) -> Result<()>;
+
+    /// Everything written so far belongs to `epoch` or one before it: makes it durable in the target, so
+    /// that a commit cannot fail for want of it. Not called with nothing written since the last one.
+    fn prepare(&mut self, epoch: Epoch) -> Result<()>;
+
+    /// `epoch` is committed: shows what was prepared for it. May be told again after a crash.
+    fn commit(&mut self, epoch: Epoch) -> Result<()>;
+}
+
+/// Makes a sink's writers, one for each worker and each attempt.
+pub trait SinkFactory<T>: Send + Sync + 'static {
+    /// What the target can promise.
+    fn guarantee(&self) -> Guarantee;
+
+    /// Once for each attempt, before any writer is opened: `last` is the last committed epoch. Finishes
+    /// what was prepared for it and for those before, on however many workers, and drops what was prepared
+    /// or written after it.
+    fn recover(&self, last: Epoch) -> Result<()>;
+
+    /// Opens the writer of `worker`.
+    fn open(&self, worker: usize) -> Result<Box<dyn Sink<T>>>;
+}
+
+/// The step that feeds a sink. Its input is its only edge; it emits nothing.
+pub fn external_sink<T: Data>(factory: impl SinkFactory<T>) -> Arc<dyn OperatorFactory> {
+    Arc::new(ExternalSinkFactory { factory, row: std::marker::PhantomData::<fn(T)> })
+}
+
+struct ExternalSinkFactory<T, F> {
+    factory: F,
+    row: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T: Data, F: SinkFactory<T>> OperatorFactory for ExternalSinkFactory<T, F> {
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>> {
+        let named = |error: crate::error::Error| error.within(format!("sink {}", context.step));
+        if context.worker == 0 {
+            self.factory.recover(context.last_committed).map_err(named)?;
+        }
+        let sink = self.factory.open(context.worker).map_err(named)?;
+        Ok(Box::new(ExternalSink { step: context.step.to_owned(), sink, written: false, prepared: None }))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        self.factory.guarantee()
+    }
+}
+
+struct ExternalSink<T> {
+    step: String,
+    sink: Box<dyn Sink<T>>,
+    /// Whether the running epoch has written anything.
+    written: bool,
+    /// The epoch that is prepared and not committed.
+    prepared: Option<Epoch>,
+}
+
+impl<T: Data> Operator for ExternalSink<T> {
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
+        context.counters.received.add(frame.len() as u64);
+        self.written = true;
+        let written = self.sink.write(frame.into_batch());
+        written.map_err(|error| error.within(format!("sink {}", self.step)))
+    }
+
+    fn barrier(&mut self, epoch: Epoch, _context: &mut Context<'_>) -> Result<()> {
+        if !std::mem::take(&mut self.written) {
+            return Ok(());
+        }
+        debug_assert_eq!(self.prepared, None, "an epoch is over before the next one's barrier");
+        self.prepared = Some(epoch);
+        let prepared = self.sink.prepare(epoch);
+        prepared.map_err(|error| error.within(format!("sink {}, epoch {epoch}", self.step)))
+    }
+
+    fn committed(&mut self, epoch: Epoch) -> Result<()> {
+        if self.prepared.take_if(|prepared| *prepared == epoch).is_none() {
+            return Ok(());
+        }
+        let committed = self.sink.commit(epoch);
+        committed.map_err(|error| error.within(format!("sink {}, epoch {epoch}", self.step)))
+    }
+}
