@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::epoch::Epoch;
 use crate::epoch_writer::EpochWriter;
 use crate::error::Result;
+use crate::event_log::EventLog;
 use crate::frame::Frame;
 use crate::message::Watermark;
 use crate::sink::Guarantee;
@@ -121,6 +122,8 @@ pub struct OpenContext<'a> {
     pub last_committed: Epoch,
     /// Opens the stores that the step declared in the graph.
     pub state: &'a StateAccess,
+    /// Where the topics are; all that the graph names exist.
+    pub log: &'a Arc<dyn EventLog>,
 }
 
 /// A factory from a closure.

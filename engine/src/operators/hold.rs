@@ -1,0 +1,14 @@
+//! Watermarks of steps that hold records back.
+
+use lotic_log::Timestamp;
+
+/// The watermark from which nothing is expected, whatever its event time.
+const NOTHING_EXPECTED: Timestamp = Timestamp(i64::MAX);
+
+/// A watermark less the time by which a step may hold a record back.
+pub(super) fn held_back(watermark: Timestamp, by_ms: i64) -> Timestamp {
+    match watermark {
+        NOTHING_EXPECTED => NOTHING_EXPECTED,
+        Timestamp(time) => Timestamp(time.saturating_sub(by_ms)),
+    }
+}

@@ -1,0 +1,296 @@
+//! The versions of a table's rows by time: what each key's row was, from when on.
+//!
+//! Store: group, key length (`u32` BE), encoded key, time (8 bytes that sort as times); a flag (0: the row
+//! was deleted), then the row.
+//!
+//! In front of the store there is a cache of *runs*: consecutive versions of one key, so that most lookups
+//! are a hash and a binary search. Versions that nobody can ask for any more are found by a sweep, which
+//! goes round the store a little at a time, at twice the pace of updates and more.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use lotic_log::Timestamp;
+
+use crate::codec::{Codec, CodecError, CodecId};
+use crate::error::Result;
+use crate::frame::Data;
+use crate::key_group::KeyGroup;
+use crate::state::keys::{time_bytes, time_from, write_key};
+use crate::state::{KeyedState, Visit};
+
+/// Versions that a run holds at most when it is read.
+const RUN_VERSIONS_MAX: usize = 256;
+
+/// Versions in the runs of one generation; there are two.
+const GENERATION_VERSIONS_MAX: usize = 16 << 10;
+
+/// Rows that a step of the sweep visits, besides two for each update since the last.
+const SWEEP_ROWS: usize = 64;
+
+const TIME_BYTES: usize = 8;
+
+/// A row of the table as it was from some time on; `None`: there was none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version<T>(pub(super) Option<T>);
+
+/// The versions of the keys of one worker.
+pub(super) struct Versions<T> {
+    pub(super) store: KeyedState<Version<T>>,
+    runs: RunCache<T>,
+    sweep: Sweep,
+    /// The backend key of the lookup or update at hand; kept for its memory.
+    key: Vec<u8>,
+}
+
+impl<T: Data> Versions<T> {
+    pub(super) fn new(store: KeyedState<Version<T>>, groups: Vec<KeyGroup>) -> Self {
+        Self { store, runs: RunCache::new(), sweep: Sweep::new(groups), key: Vec::new() }
+    }
+
+    /// The row of `key` from `time` on, until the next version.
+    pub(super) fn put(&mut self, group: KeyGroup, key: &[u8], time: Timestamp, version: Version<T>) {
+        self.set_prefix(group, key);
+        self.runs.put(&self.key, time, &version);
+        self.key.extend_from_slice(&time_bytes(time));
+        self.store.put(&self.key, version);
+        self.sweep.updated();
+    }
+
+    /// The row of `key` as it was at `time`.
+    pub(super) fn as_of(&mut self, group: KeyGroup, key: &[u8], time: Timestamp) -> Result<Option<&T>> {
+        self.set_prefix(group, key);
+        if !self.runs.covers(&self.key, time) {
+            let run = self.read_run(time)?;
+            self.runs.insert(&self.key, run);
+        }
+        Ok(self.runs.newest(&self.key, time).and_then(|version| version.0.as_ref()))
+    }
+
+    /// Goes on removing versions that were followed by another one not later than `horizon`.
+    pub(super) fn sweep(&mut self, horizon: Timestamp) -> Result<()> {
+        for superseded in self.sweep.step(&self.store, horizon)? {
+            self.runs.forget_before(&superseded.prefix, superseded.next);
+            self.store.remove(&superseded.key);
+        }
+        Ok(())
+    }
+
+    fn set_prefix(&mut self, group: KeyGroup, key: &[u8]) {
+        let length = u32::try_from(key.len()).expect("a key is shorter than 4 GiB").to_be_bytes();
+        self.key.clear();
+        write_key(&mut self.key, group, &[&length, key]);
+    }
+
+    /// Reads the version at `time` of the key at hand and those that follow.
+    fn read_run(&mut self, time: Timestamp) -> Result<Run<T>> {
+        let at = |time: Timestamp| [&self.key[..], &time_bytes(time)].concat();
+        let mut behind = at(time);
+        behind.push(0);
+        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new() };
+        self.store.last_before(&at(run.from), &behind, |key, _| run.from = time_in(key))?;
+        let mut end = at(Timestamp(i64::MAX));
+        end.push(0);
+        self.store.scan(&at(run.from), &end, |key, version| {
+            if run.versions.len() == RUN_VERSIONS_MAX {
+                run.until = Some(time_in(key));
+                return Visit::Stop;
+            }
+            run.versions.push((time_in(key), version.clone()));
+            Visit::More
+        })?;
+        Ok(run)
+    }
+}
+
+fn time_in(backend_key: &[u8]) -> Timestamp {
+    let time = backend_key.last_chunk::<TIME_BYTES>();
+    time_from(*time.expect("every version's key ends with its time"))
+}
+
+/// All versions of a key that answer for times from `from` on and before `until`.
+struct Run<T> {
+    from: Timestamp,
+    /// `None`: for ever.
+    until: Option<Timestamp>,
+    versions: Vec<(Timestamp, Version<T>)>,
+}
+
+impl<T> Run<T> {
+    fn covers(&self, time: Timestamp) -> bool {
+        self.from <= time && self.until.is_none_or(|until| time < until)
+    }
+
+    fn newest(&self, time: Timestamp) -> Option<&Version<T>> {
+        let behind = self.versions.partition_point(|(from, _)| *from <= time);
+        behind.checked_sub(1).map(|index| &self.versions[index].1)
+    }
+}
+
+/// Runs by key, in two generations: what was not used while one filled up is forgotten.
+struct RunCache<T> {
+    young: HashMap<Vec<u8>, Run<T>>,
+    old: HashMap<Vec<u8>, Run<T>>,
+    /// Versions, and runs, in the young generation.
+    young_count: usize,
+}
+
+impl<T: Data> RunCache<T> {
+    fn new() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), young_count: 0 }
+    }
+
+    /// Whether the run of this key answers for `time`; if so, it is young.
+    fn covers(&mut self, prefix: &[u8], time: Timestamp) -> bool {
+        if let Some(run) = self.young.get(prefix) {
+            return run.covers(time);
+        }
+        match self.old.remove(prefix) {
+            Some(run) if run.covers(time) => {
+                self.insert(prefix, run);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn newest(&self, prefix: &[u8], time: Timestamp) -> Option<&Version<T>> {
+        self.young.get(prefix)?.newest(time)
+    }
+
+    fn insert(&mut self, prefix: &[u8], run: Run<T>) {
+        if self.young_count >= GENERATION_VERSIONS_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.young_count = 0;
+        }
+        self.young_count += 1 + run.versions.len();
+        self.young.insert(prefix.to_vec(), run);
+    }
+
+    fn put(&mut self, prefix: &[u8], time: Timestamp, version: &Version<T>) {
+        let Some(run) = self.young.get_mut(prefix).or_else(|| self.old.get_mut(prefix)) else { return };
+        if !run.covers(time) {
+            return;
+        }
+        match run.versions.binary_search_by_key(&time, |(from, _)| *from) {
+            Ok(index) => run.versions[index].1 = version.clone(),
+            Err(_) if run.versions.len() >= 2 * RUN_VERSIONS_MAX => self.forget(prefix),
+            Err(index) => {
+                run.versions.insert(index, (time, version.clone()));
+                self.young_count += 1;
+            }
+        }
+    }
+
+    fn forget(&mut self, prefix: &[u8]) {
+        self.young.remove(prefix);
+        self.old.remove(prefix);
+    }
+
+    /// The versions of this key before `time`, where one begins, are gone.
+    fn forget_before(&mut self, prefix: &[u8], time: Timestamp) {
+        let Some(run) = self.young.get_mut(prefix).or_else(|| self.old.get_mut(prefix)) else { return };
+        if !run.covers(time) {
+            return self.forget(prefix);
+        }
+        run.from = time;
+        run.versions.retain(|(from, _)| *from >= time);
+    }
+}
+
+/// Finds superseded versions, going round the key groups.
+struct Sweep {
+    groups: Vec<KeyGroup>,
+    /// Where to go on: the group's place, and the key in it. `None`: a round has not begun.
+    at: Option<(usize, Vec<u8>)>,
+    /// Whether another round is needed after this one: rows were written or are still asked for.
+    again: bool,
+    /// Updates since the last step.
+    updates: usize,
+}
+
+/// A version that another one has replaced for all times that are still asked for.
+struct Superseded {
+    key: Vec<u8>,
+    prefix: Vec<u8>,
+    next: Timestamp,
+}
+
+impl Sweep {
+    fn new(groups: Vec<KeyGroup>) -> Self {
+        Self { groups, at: None, again: true, updates: 0 }
+    }
+
+    fn updated(&mut self) {
+        self.again = true;
+        self.updates += 1;
+    }
+
+    fn step<T: Data>(
+        &mut self,
+        store: &KeyedState<Version<T>>,
+        horizon: Timestamp,
+    ) -> Result<Vec<Superseded>> {
+        let mut superseded = Vec::new();
+        let mut rows = SWEEP_ROWS + 2 * std::mem::take(&mut self.updates);
+        let (mut place, mut from) = match self.at.take() {
+            Some(at) => at,
+            None if std::mem::take(&mut self.again) => (0, Vec::new()),
+            None => return Ok(superseded),
+        };
+        while let Some(&group) = self.groups.get(place) {
+            from = from.max(group.0.to_be_bytes().to_vec());
+            let mut last: Option<Vec<u8>> = None;
+            let mut is_full = false;
+            store.scan(&from, &(group.0 + 1).to_be_bytes(), |key, _| {
+                if let Some(before) = last.take_if(|before| prefix_of(before) == prefix_of(key)) {
+                    let next = time_in(key);
+                    if next <= horizon {
+                        let prefix = prefix_of(key).to_vec();
+                        superseded.push(Superseded { key: before, prefix, next });
+                    } else {
+                        self.again = true;
+                    }
+                }
+                last = Some(key.to_vec());
+                is_full = rows == 0;
+                rows = rows.saturating_sub(1);
+                if is_full { Visit::Stop } else { Visit::More }
+            })?;
+            if is_full {
+                // It goes on with the row that it stopped at, which may yet be superseded.
+                self.at = last.map(|key| (place, key));
+                return Ok(superseded);
+            }
+            place += 1;
+            from.clear();
+        }
+        Ok(superseded)
+    }
+}
+
+fn prefix_of(backend_key: &[u8]) -> &[u8] {
+    &backend_key[..backend_key.len() - TIME_BYTES]
+}
+
+/// A flag in front of the row.
+pub(super) struct VersionCodec<T>(pub(super) Arc<dyn Codec<T>>);
+
+impl<T: Data> Codec<Version<T>> for VersionCodec<T> {
+    fn id(&self) -> CodecId {
+        self.0.id()
+    }
+
+    fn encode(&self, version: &Version<T>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.push(u8::from(version.0.is_some()));
+        version.0.as_ref().map_or(Ok(()), |row| self.0.encode(row, out))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Version<T>, CodecError> {
+        match bytes.split_first() {
+            Some((0, [])) => Ok(Version(None)),
+            Some((1, row)) => Ok(Version(Some(self.0.decode(row)?))),
+            _ => Err(CodecError::new("a version is 0, or 1 and a row")),
+        }
+    }
+}

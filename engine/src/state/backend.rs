@@ -1,0 +1,97 @@
+//! The port to what keeps committed state: ordered bytes by key, in stores that fail on their own.
+//!
+//! Nothing uncommitted ever enters a backend. It may forget: after a crash each store holds a prefix of the
+//! writes applied to it, and [`restore`](super::restore) brings it up again from the changelog. So what a
+//! store has must be read from the store itself: the [positions](super::position) are rows in it, written
+//! by the same [`StateBackend::apply`] as the data.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::WriteSet;
+use crate::error::Result;
+
+/// A store's number in its backend, small and dense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u32);
+
+/// Whether a visitor wants the next row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Go on.
+    More,
+    /// It has what it needs.
+    Stop,
+}
+
+/// Keeps the committed state of a processor. Shared by its workers.
+pub trait StateBackend: Send + Sync + 'static {
+    /// Opens the store of this name, and makes it where it is missing.
+    fn open_store(&self, name: &str) -> Result<StoreId>;
+
+    /// Reads many keys at once; `found` gets the place in `keys` and the value of each that exists.
+    fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
+
+    /// Visits the rows from `from` on and before `to`, in order of their keys.
+    fn scan(
+        &self,
+        store: StoreId,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<()>;
+
+    /// Visits the last row at or behind `from` and before `to`, if there is one.
+    fn last_before(
+        &self,
+        store: StoreId,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<()>;
+
+    /// Makes all of `writes` to one store, or none of them. Not durable until the backend says so by
+    /// having it after a crash.
+    fn apply(&self, store: StoreId, writes: &WriteSet) -> Result<()>;
+
+    /// Makes durable what was applied, as far as the backend can. Called before a clean end.
+    fn flush(&self) -> Result<()>;
+
+    /// The bytes of memory that it takes: caches and write buffers.
+    fn memory_bytes(&self) -> u64;
+}
+
+/// The number of a checkpoint of a flow's state; a later one is higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CheckpointId(pub u64);
+
+impl fmt::Display for CheckpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a flow's state lives between runs: a live store, and checkpoints of it.
+///
+/// A checkpoint is a copy that shares the files of the live store. It needs no position beside it: the
+/// positions are rows of its stores. Errors of kind [`Corrupt`](crate::error::ErrorKind::Corrupt) mean
+/// that this base is not to be used and an older one is; any other error ends the attempt.
+pub trait StateHome: Send + Sync + 'static {
+    /// Opens the live store, and makes an empty one where there is none.
+    fn open(&self) -> Result<Arc<dyn StateBackend>>;
+
+    /// Throws the live store away. No backend may be open.
+    fn discard(&self) -> Result<()>;
+
+    /// The checkpoints there are, newest first.
+    fn checkpoints(&self) -> Result<Vec<CheckpointId>>;
+
+    /// Verifies a checkpoint and puts a copy of it in the place of the live store, which was discarded.
+    fn adopt(&self, checkpoint: CheckpointId) -> Result<()>;
+
+    /// Takes a checkpoint of the live store, which stays in use. May take long.
+    fn take(&self) -> Result<CheckpointId>;
+
+    /// Removes all but the newest `keep` checkpoints.
+    fn retire(&self, keep: usize) -> Result<()>;
+}

@@ -1,0 +1,321 @@
+//! Brings the state to the last committed epoch: the newest base that can be believed, and the changelog
+//! from there on.
+//!
+//! A base is the live store, a checkpoint, or nothing. It is believed if every position in it speaks of
+//! the changelog topic that there is now and of an offset that its committed part has reached. Otherwise
+//! it is thrown away for the next older one, and that is reported. Nothing beyond the last stable offset
+//! is read, so what is restored is what was committed, in each store and partition by its own tail.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use lotic_log::batch::DecompressionBuffer;
+use lotic_log::{CommittedBatches, Offset, PartitionId};
+
+use super::keys::{GROUP_BYTES, group_of};
+use super::{CheckpointId, Position, Slice, StateBackend, StateHome, StoreId, WriteSet};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event_log::{EventLog, Fetched, PartitionKey, TopicHandle};
+use crate::key_group::{KEY_GROUPS, KeyGroup};
+
+/// The most bytes of changelog that are read, and put into the store, at a time.
+const FETCH_BYTES: usize = 4 << 20;
+
+/// A store and the topic that its changes are in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreChangelog {
+    /// The store's name.
+    pub name: String,
+    /// Its changelog.
+    pub topic: TopicHandle,
+}
+
+/// What a restore begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The live store as the last run left it.
+    Live,
+    /// A checkpoint.
+    Checkpoint(CheckpointId),
+    /// Nothing: the whole changelog is read.
+    Nothing,
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Live => f.write_str("the live store"),
+            Self::Checkpoint(id) => write!(f, "checkpoint {id}"),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// What it began with.
+    pub base: Base,
+    /// What it threw away, and why.
+    pub rejected: Vec<(Base, String)>,
+    /// How many changelog records it read behind the base.
+    pub records: u64,
+}
+
+/// The state of the last committed epoch.
+pub struct Restored {
+    /// Where it is.
+    pub backend: Arc<dyn StateBackend>,
+    /// How it got there.
+    pub report: RestoreReport,
+}
+
+/// Restores all stores of a flow for so many workers. No backend of `home` may be open.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] where the changelog itself cannot be read, and what the log and the disk say. A
+/// bad base is no error.
+pub fn restore(
+    home: &dyn StateHome,
+    log: &dyn EventLog,
+    stores: &[StoreChangelog],
+    workers: usize,
+) -> Result<Restored> {
+    let mut rejected = Vec::new();
+    let (based, base) = newest_base(home, log, stores, &mut rejected)?;
+    let mut records = 0;
+    for (store, changelog) in based.stores.iter().zip(stores) {
+        let target = Target { backend: &*based.backend, store: store.id, topic: &changelog.topic };
+        records += target
+            .catch_up(log, &store.positions, workers)
+            .map_err(|error| error.within(format!("restoring store {}", changelog.name)))?;
+    }
+    tracing::info!(%base, records, "state restored");
+    Ok(Restored { backend: based.backend, report: RestoreReport { base, rejected, records } })
+}
+
+/// A base that is believed.
+struct Based {
+    backend: Arc<dyn StateBackend>,
+    stores: Vec<BasedStore>,
+}
+
+struct BasedStore {
+    id: StoreId,
+    positions: Vec<Position>,
+}
+
+fn newest_base(
+    home: &dyn StateHome,
+    log: &dyn EventLog,
+    stores: &[StoreChangelog],
+    rejected: &mut Vec<(Base, String)>,
+) -> Result<(Based, Base)> {
+    let checkpoints = home.checkpoints()?.into_iter().map(Base::Checkpoint);
+    for base in [Base::Live].into_iter().chain(checkpoints) {
+        match open_base(home, log, stores, base) {
+            Ok(based) => return Ok((based, base)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(%base, reason = %error, "state thrown away for an older one");
+                rejected.push((base, error.to_string()));
+                home.discard()?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((open_base(home, log, stores, Base::Nothing)?, Base::Nothing))
+}
+
+/// Opens a base and checks it. [`ErrorKind::Corrupt`] if it is not to be believed.
+fn open_base(
+    home: &dyn StateHome,
+    log: &dyn EventLog,
+    stores: &[StoreChangelog],
+    base: Base,
+) -> Result<Based> {
+    if let Base::Checkpoint(id) = base {
+        home.adopt(id)?;
+    }
+    let backend = home.open()?;
+    let mut based = Vec::with_capacity(stores.len());
+    for StoreChangelog { name, topic } in stores {
+        let id = backend.open_store(name)?;
+        let positions = Position::read_all(&*backend, id)?;
+        let mut bounds = BTreeMap::new();
+        for position in &positions {
+            let partition = PartitionKey { topic: topic.index, partition: position.partition };
+            if position.partition.0 < topic.partitions && !bounds.contains_key(&position.partition) {
+                let bound = (log.start_offset(partition)?, log.stable_offset(partition)?);
+                bounds.insert(position.partition, bound);
+            }
+        }
+        if let Some(reason) = disbelief(topic, &positions, &bounds) {
+            return Err(Error::new(ErrorKind::Corrupt, format!("store {name} {reason}")));
+        }
+        based.push(BasedStore { id, positions });
+    }
+    Ok(Based { backend, stores: based })
+}
+
+/// Why a store with these positions is not to be believed, if so. `bounds` are the first offset and the
+/// last stable one of the changelog's partitions.
+fn disbelief(
+    topic: &TopicHandle,
+    positions: &[Position],
+    bounds: &BTreeMap<PartitionId, (Offset, Offset)>,
+) -> Option<String> {
+    let name = &topic.name;
+    let held = |group: KeyGroup| {
+        let partition = group.changelog_partition(topic.partitions);
+        positions.iter().any(|row| row.partition == partition && row.slice.holds(group))
+    };
+    if !positions.is_empty()
+        && let Some(group) = (0..KEY_GROUPS).map(KeyGroup).find(|&group| !held(group))
+    {
+        return Some(format!("has no position for key group {}", group.0));
+    }
+    positions.iter().find_map(|position| {
+        let Position { partition, next, topic: id, .. } = position;
+        if *id != topic.id {
+            return Some(format!("is of a changelog with id {id}; topic {name} has id {}", topic.id));
+        }
+        let Some((start, stable)) = bounds.get(partition) else {
+            return Some(format!("has a position in {name}-{partition}, which does not exist"));
+        };
+        if next > stable {
+            return Some(format!(
+                "is at offset {next} of {name}-{partition}, which is committed up to {stable}"
+            ));
+        }
+        (next < start).then(|| format!("is at offset {next} of {name}-{partition}, which begins at {start}"))
+    })
+}
+
+/// A store to be brought up to date.
+struct Target<'a> {
+    backend: &'a dyn StateBackend,
+    store: StoreId,
+    topic: &'a TopicHandle,
+}
+
+impl Target<'_> {
+    /// Reads the changelog behind `held` into the store, and leaves the positions for so many workers.
+    fn catch_up(&self, log: &dyn EventLog, held: &[Position], workers: usize) -> Result<u64> {
+        let mut records = 0;
+        let mut reached = Vec::new();
+        for partition in (0..self.topic.partitions).map(PartitionId) {
+            let start = log.start_offset(PartitionKey { topic: self.topic.index, partition })?;
+            let mut rows = self.slices(partition, start, workers);
+            if !held.is_empty() {
+                rows = held.iter().filter(|row| row.partition == partition).copied().collect();
+            }
+            let Some(from) = rows.iter().map(|row| row.next).min() else { continue };
+            let mut tail = Tail { partition, rows };
+            records += self.read_tail(log, &mut tail, from)?;
+            let end = tail.rows.iter().map(|row| row.next).max().unwrap_or(start);
+            reached.extend(self.slices(partition, end, workers));
+        }
+        self.slice_anew(held, &reached)?;
+        Ok(records)
+    }
+
+    fn read_tail(&self, log: &dyn EventLog, tail: &mut Tail, mut from: Offset) -> Result<u64> {
+        let partition = PartitionKey { topic: self.topic.index, partition: tail.partition };
+        let mut scratch = DecompressionBuffer::default();
+        let mut records = 0;
+        while let Some(fetched) = log.fetch(partition, from, FETCH_BYTES)? {
+            if fetched.next <= from {
+                break;
+            }
+            let mut latest = BTreeMap::new();
+            records += self.collect(&fetched, tail, &mut latest, &mut scratch)?;
+            let mut writes = WriteSet::default();
+            for (key, value) in &latest {
+                match value {
+                    Some(value) => writes.put(key, value),
+                    None => writes.delete(key),
+                }
+            }
+            tail.advance(fetched.next, &mut writes);
+            self.backend.apply(self.store, &writes)?;
+            from = fetched.next;
+        }
+        Ok(records)
+    }
+
+    /// The positions of so many workers' slices in a partition, all at `next`.
+    fn slices(&self, partition: PartitionId, next: Offset, workers: usize) -> Vec<Position> {
+        let topic = self.topic;
+        let own = Slice::all(workers).filter(|slice| slice.partitions(topic.partitions).contains(&partition));
+        own.map(|slice| Position { partition, slice, topic: topic.id, next }).collect()
+    }
+
+    /// Gathers the newest value of each key in what was fetched.
+    fn collect(
+        &self,
+        fetched: &Fetched,
+        tail: &Tail,
+        latest: &mut Latest,
+        scratch: &mut DecompressionBuffer,
+    ) -> Result<u64> {
+        let name = format!("changelog {}-{}", self.topic.name, tail.partition);
+        let mut records = 0;
+        for batch in CommittedBatches::new(&fetched.bytes, &fetched.aborted) {
+            let batch = batch.map_err(|error| Error::caused(ErrorKind::Corrupt, &name, error))?;
+            let read =
+                batch.records(scratch).map_err(|error| Error::caused(ErrorKind::Corrupt, &name, error))?;
+            for record in read {
+                let record = record.map_err(|error| Error::caused(ErrorKind::Corrupt, &name, error))?;
+                let key = record.key.filter(|key| key.len() >= GROUP_BYTES && group_of(key).0 < KEY_GROUPS);
+                let Some(key) = key else {
+                    let what = format!("{name}, offset {}: the key begins with no key group", record.offset);
+                    return Err(Error::new(ErrorKind::Corrupt, what));
+                };
+                if tail.lacks(group_of(key), record.offset) {
+                    records += 1;
+                    latest.insert(key.to_vec(), record.value.map(<[u8]>::to_vec));
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Replaces the positions: the number of workers may have changed.
+    fn slice_anew(&self, held: &[Position], reached: &[Position]) -> Result<()> {
+        let mut writes = WriteSet::default();
+        let is_kept = |old: &Position| {
+            reached.iter().any(|new| (new.partition, new.slice) == (old.partition, old.slice))
+        };
+        held.iter().filter(|old| !is_kept(old)).for_each(|old| old.delete(&mut writes));
+        reached.iter().for_each(|new| new.put(&mut writes));
+        self.backend.apply(self.store, &writes)
+    }
+}
+
+/// The newest value of each key in some stretch of a changelog.
+type Latest = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// How far the slices of a store are in one changelog partition.
+struct Tail {
+    partition: PartitionId,
+    rows: Vec<Position>,
+}
+
+impl Tail {
+    /// Whether the store is not as far as this record of a key of `group`.
+    fn lacks(&self, group: KeyGroup, offset: Offset) -> bool {
+        self.rows.iter().any(|row| row.slice.holds(group) && row.next <= offset)
+    }
+
+    /// Everything before `next` was read: moves the slices there.
+    fn advance(&mut self, next: Offset, writes: &mut WriteSet) {
+        for row in self.rows.iter_mut().filter(|row| row.next < next) {
+            row.next = next;
+            row.put(writes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
