@@ -1,8 +1,33 @@
 //! Group commit: one round of parallel syncs serves everyone who waits.
+//!
+//! A step takes all requests that came in, submits the syncs of their targets at once, and answers
+//! those whose syncs have ended. A target has one submission under way at a time; requests that come
+//! meanwhile share its next one. Targets do not wait for each other.
+//!
+//! A failed sync is told to the target, which poisons itself, and to all who waited; it is never tried
+//! again. Recovery points rise behind what was synced: see [`crate::recovery_point`].
+//!
+//! Lock order: rounds, then whatever a target locks. Tickets are completed with no lock held.
 
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::driver::{Driver, Steps};
 use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionKey};
+use crate::recovery_point::RecoveryPointFile;
 use crate::storage::{SyncPurpose, SyncTicket};
+use crate::ticket::{FlushTicket, Ticket};
+
+use request::{Request, Settled, Waiters};
 
 /// What a group commit makes durable: a partition.
 ///
@@ -33,4 +58,225 @@ pub struct Submission {
     pub tickets: Vec<SyncTicket>,
     /// The end offset that is durable once all of them have succeeded.
     pub upto: Offset,
+}
+
+/// Something to be made durable, and why.
+#[derive(Clone)]
+pub(crate) struct FlushTarget {
+    pub(crate) target: Arc<dyn Flush>,
+    pub(crate) purpose: SyncPurpose,
+}
+
+/// Makes targets durable, many at once.
+pub(crate) struct Flusher {
+    inbox: Mutex<Vec<Request>>,
+    rounds: Mutex<Rounds>,
+    clock: Arc<dyn Clock>,
+    driver: Arc<Driver>,
+}
+
+/// What is under way. Owned by whoever steps.
+#[derive(Default)]
+struct Rounds {
+    /// Requests for targets that have a submission under way.
+    waiting: Vec<Request>,
+    submitted: Vec<Submitted>,
+    recovery_points: Option<RecoveryPointFile>,
+    periodic: Vec<Periodic>,
+}
+
+/// A submission under way.
+struct Submitted {
+    target: Arc<dyn Flush>,
+    submission: Submission,
+    waiters: Vec<Arc<Waiters>>,
+}
+
+/// A target that is flushed from time to time, whoever asks.
+struct Periodic {
+    target: Weak<dyn Flush>,
+    every: Duration,
+    /// On the clock's elapsed time.
+    due: Duration,
+}
+
+impl Flusher {
+    pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>) -> Self {
+        Self { inbox: Mutex::default(), rounds: Mutex::default(), clock, driver }
+    }
+
+    /// From now on recovery points are kept in `file`.
+    pub(crate) fn keep_recovery_points(&self, file: RecoveryPointFile) {
+        self.rounds.lock().recovery_points = Some(file);
+    }
+
+    /// Flushes `target` each time `every` has passed, for as long as it is in use.
+    pub(crate) fn flush_every(&self, every: Duration, target: &Arc<dyn Flush>) {
+        let periodic = Periodic { target: Arc::downgrade(target), every, due: self.clock.elapsed() + every };
+        self.rounds.lock().periodic.push(periodic);
+        self.driver.raise();
+    }
+
+    /// Asks for everything that `targets` hold now to be made durable. The ticket completes when all of
+    /// it is; its error is the first that a target met.
+    pub(crate) fn request(&self, targets: impl IntoIterator<Item = FlushTarget>) -> FlushTicket {
+        let targets: Vec<_> = targets.into_iter().collect();
+        if targets.is_empty() {
+            return Ticket::completed(self.driver.clone(), Ok(()));
+        }
+        let (ticket, completion) = Ticket::pending(self.driver.clone());
+        let waiters = Waiters::new(targets.len(), completion);
+        let requests = targets.into_iter().map(|target| Request { target, waiters: Some(waiters.clone()) });
+        self.inbox.lock().extend(requests);
+        self.driver.raise();
+        ticket
+    }
+
+    /// How long there is nothing to do unless something happens.
+    pub(crate) fn idle_time(&self) -> Option<Duration> {
+        let due = self.rounds.lock().periodic.iter().map(|periodic| periodic.due).min()?;
+        Some(due.saturating_sub(self.clock.elapsed()))
+    }
+}
+
+impl Steps for Flusher {
+    fn step(&self) -> bool {
+        let mut settled = Vec::new();
+        let mut rounds = self.rounds.lock();
+        rounds.note_due(self.clock.elapsed());
+        rounds.waiting.append(&mut self.inbox.lock());
+        let mut progress = rounds.end(&mut settled);
+        progress |= rounds.begin(&self.driver.waker(), &mut settled);
+        drop(rounds);
+        settled.into_iter().for_each(Settled::complete);
+        progress
+    }
+}
+
+impl Rounds {
+    /// Turns the timers that ran out into requests.
+    fn note_due(&mut self, now: Duration) {
+        let waiting = &mut self.waiting;
+        self.periodic.retain_mut(|periodic| {
+            let Some(target) = periodic.target.upgrade() else { return false };
+            if periodic.due <= now {
+                periodic.due = now + periodic.every;
+                let target = FlushTarget { target, purpose: SyncPurpose::Records };
+                waiting.push(Request { target, waiters: None });
+            }
+            true
+        });
+    }
+
+    /// Takes note of submissions whose syncs have all ended.
+    fn end(&mut self, settled: &mut Vec<Settled>) -> bool {
+        let mut progress = false;
+        if let Some(points) = &mut self.recovery_points {
+            progress |= points.end_sync();
+        }
+        let mut index = 0;
+        while index < self.submitted.len() {
+            match outcome(&self.submitted[index].submission.tickets) {
+                None => index += 1,
+                Some(outcome) => {
+                    let submitted = self.submitted.swap_remove(index);
+                    self.settle(submitted, outcome, settled);
+                    progress = true;
+                }
+            }
+        }
+        progress
+    }
+
+    fn settle(&mut self, submitted: Submitted, outcome: std::io::Result<()>, settled: &mut Vec<Settled>) {
+        let Submitted { target, submission, waiters } = submitted;
+        let outcome = match outcome {
+            Ok(()) => {
+                target.flushed(submission.upto);
+                if let Some(points) = &mut self.recovery_points {
+                    points.note(target.key(), submission.upto);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let key = target.key();
+                let what = format!("topic {}, partition {}: cannot sync", key.topic, key.partition);
+                let error = Error::io(what, error);
+                target.failed(&error);
+                Err(error)
+            }
+        };
+        settled.extend(waiters.iter().filter_map(|waiters| waiters.settle(&outcome)));
+    }
+
+    /// Submits the syncs of all targets that wait and have none under way.
+    fn begin(&mut self, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
+        let mut progress = false;
+        for round in self.take_startable() {
+            progress = true;
+            let waiters = round.waiters;
+            match round.target.submit(round.purpose) {
+                Err(error) => {
+                    let outcome = Err(error);
+                    settled.extend(waiters.iter().filter_map(|waiters| waiters.settle(&outcome)));
+                }
+                Ok(submission) => {
+                    submission.tickets.iter().for_each(|ticket| ticket.wake(waker));
+                    self.submitted.push(Submitted { target: round.target, submission, waiters });
+                }
+            }
+        }
+        // What was synced before is written down together with what is being synced now.
+        if progress && let Some(points) = &mut self.recovery_points {
+            points.begin_sync(waker);
+        }
+        progress
+    }
+
+    /// Requests for one target become one submission; where purposes differ it carries the first of
+    /// them in the order of [`SyncPurpose`].
+    fn take_startable(&mut self) -> Vec<Startable> {
+        let mut startable = Vec::<Startable>::new();
+        let submitted = &self.submitted;
+        self.waiting.retain_mut(|request| {
+            let target = &request.target.target;
+            if submitted.iter().any(|submitted| is_same(&submitted.target, target)) {
+                return true;
+            }
+            let (purpose, waiters) = (request.target.purpose, request.waiters.take());
+            match startable.iter_mut().find(|startable| is_same(&startable.target, target)) {
+                Some(startable) => {
+                    startable.purpose = startable.purpose.min(purpose);
+                    startable.waiters.extend(waiters);
+                }
+                None => {
+                    let (target, waiters) = (target.clone(), waiters.into_iter().collect());
+                    startable.push(Startable { target, purpose, waiters });
+                }
+            }
+            false
+        });
+        startable
+    }
+}
+
+struct Startable {
+    target: Arc<dyn Flush>,
+    purpose: SyncPurpose,
+    waiters: Vec<Arc<Waiters>>,
+}
+
+fn is_same(one: &Arc<dyn Flush>, other: &Arc<dyn Flush>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+}
+
+/// The outcome of all of them: none before all have ended, since a target is told once.
+fn outcome(tickets: &[SyncTicket]) -> Option<std::io::Result<()>> {
+    let mut failure = None;
+    for ticket in tickets {
+        if let Err(error) = ticket.poll()? {
+            failure.get_or_insert(error);
+        }
+    }
+    Some(failure.map_or(Ok(()), Err))
 }

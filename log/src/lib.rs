@@ -11,17 +11,19 @@
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`Progress`] | tells who reads at the end of a log that there is more |
 //! | [`partitioner`] | which partition a record goes to |
-//! | [`flusher`] | group commit |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery` | opening a partition after a crash |
+//! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
+//! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
 //! | [`clock`], [`spawn`] | the only place that reads a clock, the only one that starts a thread |
 //! | [`error`] | the one error |
 
 pub mod batch;
 pub mod clock;
+mod driver;
 pub mod error;
 mod files;
 pub mod flusher;
@@ -33,10 +35,12 @@ mod progress;
 mod read_buffers;
 pub mod record;
 mod recovery;
+mod recovery_point;
 mod scanner;
 mod segment;
 pub mod spawn;
 pub mod storage;
+pub mod ticket;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
@@ -55,3 +59,4 @@ pub use record::{
 };
 pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
+pub use ticket::{CommitTicket, FlushTicket};

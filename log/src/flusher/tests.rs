@@ -1,0 +1,222 @@
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::{Flush, FlushTarget, Flusher, Submission};
+use crate::clock::ManualClock;
+use crate::driver::{Driver, Steps};
+use crate::error::{Error, Result};
+use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
+use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints};
+use crate::spawn::Drive;
+use crate::storage::memory::{MemoryStorage, SyncMode};
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
+use crate::ticket::FlushTicket;
+
+/// A file of one byte per offset.
+struct Target {
+    partition: i32,
+    file: Arc<dyn StorageFile>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    end: i64,
+    durable: i64,
+    failure: Option<String>,
+    purposes: Vec<SyncPurpose>,
+}
+
+impl Target {
+    fn append(&self) {
+        let mut state = self.state.lock();
+        self.file.write_at(state.end as u64, b"x").unwrap();
+        state.end += 1;
+    }
+}
+
+impl Flush for Target {
+    fn key(&self) -> PartitionKey {
+        PartitionKey { topic: TopicId(Uuid::from_u128(1)), partition: PartitionId(self.partition) }
+    }
+
+    fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
+        let mut state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(Error::new(crate::ErrorKind::Poisoned, failure.clone()));
+        }
+        state.purposes.push(purpose);
+        let tickets = if state.end > state.durable { vec![self.file.sync(purpose)] } else { Vec::new() };
+        Ok(Submission { tickets, upto: Offset(state.end) })
+    }
+
+    fn flushed(&self, upto: Offset) {
+        self.state.lock().durable = upto.0;
+    }
+
+    fn failed(&self, error: &Error) {
+        self.state.lock().failure = Some(error.to_string());
+    }
+
+    fn durable(&self) -> Offset {
+        Offset(self.state.lock().durable)
+    }
+}
+
+struct Fixture {
+    storage: Arc<MemoryStorage>,
+    clock: Arc<ManualClock>,
+    flusher: Arc<Flusher>,
+    targets: Vec<Arc<Target>>,
+}
+
+impl Fixture {
+    fn new(mode: SyncMode) -> Self {
+        let storage = MemoryStorage::new(1);
+        let target = |partition| {
+            let path = format!("/{partition}");
+            let file = storage.open(Path::new(&path), OpenMode::Create).unwrap();
+            Arc::new(Target { partition, file, state: Mutex::default() })
+        };
+        let targets = (0..3).map(target).collect();
+        let clock = ManualClock::new();
+        let flusher = Arc::new_cyclic(|this: &Weak<Flusher>| {
+            Flusher::new(clock.clone(), Driver::new(Drive::Manual, this.clone()))
+        });
+        let points = RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new());
+        flusher.keep_recovery_points(points.unwrap());
+        storage.set_sync_mode(mode);
+        Self { storage, clock, flusher, targets }
+    }
+
+    fn request(&self, targets: &[usize], purpose: SyncPurpose) -> FlushTicket {
+        let target = |index: &usize| FlushTarget { target: self.targets[*index].clone(), purpose };
+        self.flusher.request(targets.iter().map(target))
+    }
+
+    fn step_all(&self) {
+        while self.flusher.step() {}
+    }
+}
+
+#[test]
+fn one_sync_serves_all_who_wait_for_a_target() {
+    let fixture = Fixture::new(SyncMode::Immediate);
+    fixture.targets[0].append();
+    let tickets: Vec<_> = (0..10).map(|_| fixture.request(&[0], SyncPurpose::Records)).collect();
+    tickets.iter().for_each(|ticket| ticket.wait().unwrap());
+    assert_eq!(fixture.storage.sync_count(SyncPurpose::Records), 1);
+    assert_eq!(fixture.targets[0].durable(), Offset(1));
+}
+
+#[test]
+fn targets_are_synced_side_by_side() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets.iter().for_each(|target| target.append());
+    let ticket = fixture.request(&[0, 1, 2], SyncPurpose::Records);
+    fixture.step_all();
+    assert_eq!(fixture.storage.complete_syncs(), 3, "all are under way before any is done");
+    assert!(ticket.poll().is_none());
+    fixture.step_all();
+    ticket.poll().unwrap().unwrap();
+}
+
+#[test]
+fn what_is_asked_for_during_a_sync_waits_for_the_next_one() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets[0].append();
+    let first = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.targets[0].append();
+    let second = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.storage.complete_syncs();
+    fixture.step_all();
+    assert!(first.poll().is_some() && second.poll().is_none());
+    assert_eq!(fixture.targets[0].durable(), Offset(1));
+    fixture.storage.complete_syncs();
+    fixture.step_all();
+    second.poll().unwrap().unwrap();
+    assert_eq!(fixture.targets[0].durable(), Offset(2));
+}
+
+#[test]
+fn a_target_does_not_wait_for_the_sync_of_another() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets[0].append();
+    fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.targets[1].append();
+    fixture.request(&[1], SyncPurpose::Decision);
+    fixture.step_all();
+    assert_eq!(fixture.targets[1].state.lock().purposes, [SyncPurpose::Decision]);
+}
+
+#[test]
+fn what_is_durable_already_costs_no_sync() {
+    let fixture = Fixture::new(SyncMode::Immediate);
+    fixture.request(&[0, 1], SyncPurpose::Consumed).wait().unwrap();
+    fixture.flusher.request([]).wait().unwrap();
+    assert_eq!(fixture.storage.sync_count(SyncPurpose::Consumed), 0);
+}
+
+#[test]
+fn a_failed_sync_is_told_to_target_and_waiters_and_never_tried_again() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets.iter().for_each(|target| target.append());
+    let both = fixture.request(&[0, 1], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.storage.fail_syncs(ErrorKind::Other);
+    fixture.step_all();
+    assert_eq!(both.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Io);
+    let again = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    assert_eq!(again.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
+    assert_eq!(fixture.storage.sync_count(SyncPurpose::Records), 2);
+    assert_eq!(fixture.targets[0].durable(), Offset(0));
+}
+
+#[test]
+fn a_recovery_point_is_what_the_round_before_synced() {
+    let fixture = Fixture::new(SyncMode::Immediate);
+    let points = || recovery_point::read(&*fixture.storage, Path::new("/")).unwrap();
+    for round in 1..5 {
+        fixture.targets[0].append();
+        fixture.request(&[0], SyncPurpose::Records).wait().unwrap();
+        let expected = (round > 1).then_some(Offset(round - 1));
+        assert_eq!(points().get(&fixture.targets[0].key()).copied(), expected);
+    }
+    fixture.step_all();
+    assert_eq!(fixture.storage.sync_count(SyncPurpose::RecoveryPoint), 1 + 3);
+}
+
+#[test]
+fn a_target_under_an_interval_is_synced_when_the_clock_says_so() {
+    let fixture = Fixture::new(SyncMode::Immediate);
+    let target: Arc<dyn Flush> = fixture.targets[0].clone();
+    fixture.flusher.flush_every(Duration::from_secs(1), &target);
+    fixture.targets[0].append();
+    fixture.clock.advance(Duration::from_millis(999));
+    fixture.step_all();
+    assert_eq!(fixture.targets[0].durable(), Offset(0));
+    assert_eq!(fixture.flusher.idle_time(), Some(Duration::from_millis(1)));
+    fixture.clock.advance(Duration::from_millis(1));
+    fixture.step_all();
+    assert_eq!(fixture.targets[0].durable(), Offset(1));
+    assert_eq!(fixture.flusher.idle_time(), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_flusher_that_goes_away_leaves_no_waiter_behind() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets[0].append();
+    let ticket = fixture.request(&[0], SyncPurpose::Records);
+    drop(fixture);
+    assert_eq!(ticket.wait().unwrap_err().kind(), crate::ErrorKind::Closed);
+}

@@ -1,0 +1,244 @@
+//! Recovery points: up to where each partition is known to have been synced.
+//!
+//! Recovery takes a bad batch below the recovery point for corruption and one at or above it for a torn
+//! tail. A point is always at or below what is durable, and it may be as old as the round before the
+//! last: each group commit writes down what the one before it established, and syncs that together with
+//! its own data, so that it costs no round of its own. Losing the file makes no record unsafe; damage to
+//! synced records would then pass for a torn tail.
+//!
+//! The file `recovery-point` in the log's directory; numbers are big-endian.
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | magic | `LRPT` |
+//! | 4..8 | version | `u32`, 1 |
+//! | 8.. | blocks | one for each group commit |
+//!
+//! A block:
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | checksum | CRC-32 of the rest of the block |
+//! | 4..8 | count | `u32`, how many entries follow |
+//! | 8.. | entries | 28 bytes each: topic id (16), partition (`i32`), offset (`i64`) |
+//!
+//! Later entries replace earlier ones. Reading ends at the first block that is torn. The file is written
+//! anew beside itself and renamed when the log is opened and when it has grown past [`FILE_BYTES_MAX`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::Waker;
+
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
+
+const FILE_NAME: &str = "recovery-point";
+const NEW_FILE_NAME: &str = "recovery-point.new";
+const MAGIC: [u8; 4] = *b"LRPT";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 8;
+const BLOCK_HEADER_BYTES: usize = 8;
+const ENTRY_BYTES: usize = 28;
+
+/// Bytes after which the file is written anew, with one entry for each partition.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Up to where each partition was synced.
+pub(crate) type RecoveryPoints = BTreeMap<PartitionKey, Offset>;
+
+/// The recovery points in `directory`; none where there is no file.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for a file of a later version, [`ErrorKind::Corrupt`] for one that is none;
+/// those of the operating system.
+pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> Result<RecoveryPoints> {
+    let path = directory.join(FILE_NAME);
+    match read_file(storage, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(RecoveryPoints::new()),
+        Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+        Ok(bytes) => decode(&bytes).map_err(|error| error.within(path.display())),
+    }
+}
+
+fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Result<RecoveryPoints> {
+    let Some((header, mut rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(Error::new(ErrorKind::Corrupt, "the header of the recovery points is cut off"));
+    };
+    if header[..4] != MAGIC {
+        return Err(Error::new(ErrorKind::Corrupt, "these are no recovery points"));
+    }
+    if header[4..] != VERSION.to_be_bytes() {
+        return Err(Error::new(ErrorKind::Unsupported, "recovery points of a later version"));
+    }
+    let mut points = RecoveryPoints::new();
+    while let Some((entries, next)) = split_block(rest) {
+        points.extend(entries.iter().map(decode_entry));
+        rest = next;
+    }
+    Ok(points)
+}
+
+/// The entries of the first block, and what follows it; nothing if it is torn.
+fn split_block(bytes: &[u8]) -> Option<(&[[u8; ENTRY_BYTES]], &[u8])> {
+    let (checksum, rest) = bytes.split_first_chunk()?;
+    let (count, entries) = rest.split_first_chunk()?;
+    let length = (u32::from_be_bytes(*count) as usize).checked_mul(ENTRY_BYTES)?;
+    let (entries, next) = entries.split_at_checked(length)?;
+    let is_whole = u32::from_be_bytes(*checksum) == crc32fast::hash(&rest[..4 + length]);
+    // Zeros have a checksum of their own; a block that says nothing is not one of ours.
+    (is_whole && length > 0).then(|| (entries.as_chunks().0, next))
+}
+
+fn encode_block(points: &RecoveryPoints, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend([0; 4]);
+    out.extend((points.len() as u32).to_be_bytes());
+    for (key, offset) in points {
+        out.extend(key.topic.0.as_bytes());
+        out.extend(key.partition.0.to_be_bytes());
+        out.extend(offset.0.to_be_bytes());
+    }
+    let checksum = crc32fast::hash(&out[start + 4..]);
+    out[start..start + 4].copy_from_slice(&checksum.to_be_bytes());
+}
+
+fn decode_entry(entry: &[u8; ENTRY_BYTES]) -> (PartitionKey, Offset) {
+    let (topic, rest) = entry.split_first_chunk().expect("an entry begins with an id");
+    let (partition, offset) = rest.split_first_chunk().expect("an entry has a partition");
+    let key = PartitionKey {
+        topic: TopicId(Uuid::from_bytes(*topic)),
+        partition: PartitionId(i32::from_be_bytes(*partition)),
+    };
+    let offset = offset.try_into().expect("an entry ends with eight bytes");
+    (key, Offset(i64::from_be_bytes(offset)))
+}
+
+/// The file as it is being written, by whoever steps the flusher.
+pub(crate) struct RecoveryPointFile {
+    storage: Arc<dyn Storage>,
+    directory: PathBuf,
+    points: RecoveryPoints,
+    /// Points that rose and are not in the file.
+    risen: RecoveryPoints,
+    file: Arc<dyn StorageFile>,
+    end: u64,
+    bytes_max: u64,
+    /// The sync under way.
+    syncing: Option<SyncTicket>,
+    /// Once a write or sync has failed the points stay where they are, which is safe.
+    is_poisoned: bool,
+}
+
+impl RecoveryPointFile {
+    /// Begins the file of `directory` anew with `points`, durably.
+    pub(crate) fn create(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        points: RecoveryPoints,
+    ) -> Result<Self> {
+        let (file, end) = write_anew(&*storage, directory, &points).map_err(|error| {
+            Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
+        })?;
+        Ok(Self {
+            storage,
+            directory: directory.to_owned(),
+            points,
+            risen: RecoveryPoints::new(),
+            file,
+            end,
+            bytes_max: FILE_BYTES_MAX,
+            syncing: None,
+            is_poisoned: false,
+        })
+    }
+
+    /// A partition was synced up to `offset`.
+    pub(crate) fn note(&mut self, key: PartitionKey, offset: Offset) {
+        if self.points.insert(key, offset) != Some(offset) {
+            self.risen.insert(key, offset);
+        }
+    }
+
+    /// Writes down what has risen and submits the sync, unless the last one is still under way.
+    pub(crate) fn begin_sync(&mut self, waker: &Waker) {
+        if self.risen.is_empty() || self.syncing.is_some() || self.is_poisoned {
+            return;
+        }
+        match self.write_risen() {
+            Ok(()) => {
+                let ticket = self.file.sync(SyncPurpose::RecoveryPoint);
+                ticket.wake(waker);
+                self.syncing = Some(ticket);
+            }
+            Err(error) => self.poison(&error),
+        }
+    }
+
+    /// Takes note of the end of the last sync. Says whether it has ended.
+    pub(crate) fn end_sync(&mut self) -> bool {
+        let Some(outcome) = self.syncing.as_ref().and_then(SyncTicket::poll) else { return false };
+        self.syncing = None;
+        if let Err(error) = outcome {
+            self.poison(&error);
+        }
+        true
+    }
+
+    fn write_risen(&mut self) -> io::Result<()> {
+        if self.end >= self.bytes_max {
+            let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
+            (self.file, self.end) = (file, end);
+        } else {
+            let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + ENTRY_BYTES * self.risen.len());
+            encode_block(&self.risen, &mut block);
+            self.file.write_at(self.end, &block)?;
+            self.end += block.len() as u64;
+        }
+        self.risen.clear();
+        Ok(())
+    }
+
+    fn poison(&mut self, error: &io::Error) {
+        self.is_poisoned = true;
+        let directory = self.directory.display();
+        tracing::error!(%directory, %error, "recovery points cannot be written and rise no more");
+    }
+}
+
+/// Waits for the disk; happens when the log is opened, and once in thousands of group commits.
+fn write_anew(
+    storage: &dyn Storage,
+    directory: &Path,
+    points: &RecoveryPoints,
+) -> io::Result<(Arc<dyn StorageFile>, u64)> {
+    let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
+    if storage.exists(&new_path)? {
+        storage.remove_file(&new_path)?;
+    }
+    let mut bytes = [&MAGIC[..], &VERSION.to_be_bytes()].concat();
+    if !points.is_empty() {
+        encode_block(points, &mut bytes);
+    }
+    let file = storage.open(&new_path, OpenMode::Create)?;
+    file.write_at(0, &bytes)?;
+    file.sync(SyncPurpose::RecoveryPoint).wait()?;
+    storage.rename(&new_path, &path)?;
+    storage.sync_dir(directory, SyncPurpose::Directory)?;
+    Ok((file, bytes.len() as u64))
+}

@@ -1,0 +1,136 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::task::Waker;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{FILE_NAME, RecoveryPointFile, RecoveryPoints, read};
+use crate::ErrorKind;
+use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{OpenMode, Storage};
+
+const DIRECTORY: &str = "/log";
+
+fn key(topic: u128, partition: i32) -> PartitionKey {
+    PartitionKey { topic: TopicId(Uuid::from_u128(topic)), partition: PartitionId(partition) }
+}
+
+fn disk(seed: u64) -> Arc<MemoryStorage> {
+    let storage = MemoryStorage::new(seed);
+    storage.create_dir_all(Path::new(DIRECTORY)).unwrap();
+    storage.sync_dir(Path::new("/"), crate::storage::SyncPurpose::Directory).unwrap();
+    storage
+}
+
+fn create(storage: &Arc<MemoryStorage>, points: RecoveryPoints) -> RecoveryPointFile {
+    RecoveryPointFile::create(storage.clone(), Path::new(DIRECTORY), points).unwrap()
+}
+
+fn read_all(storage: &MemoryStorage) -> RecoveryPoints {
+    read(storage, Path::new(DIRECTORY)).unwrap()
+}
+
+fn raise(file: &mut RecoveryPointFile, key: PartitionKey, offset: i64) {
+    file.note(key, Offset(offset));
+    file.begin_sync(Waker::noop());
+    file.end_sync();
+}
+
+#[test]
+fn points_that_were_synced_are_read_after_every_crash() {
+    for seed in 0..100 {
+        let storage = disk(seed);
+        let mut file = create(&storage, RecoveryPoints::from([(key(1, 0), Offset(5))]));
+        raise(&mut file, key(1, 0), 7);
+        raise(&mut file, key(2, 3), i64::MAX);
+        storage.crash();
+        let expected = RecoveryPoints::from([(key(1, 0), Offset(7)), (key(2, 3), Offset(i64::MAX))]);
+        assert_eq!(read_all(&storage), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_log_without_the_file_has_no_points() {
+    assert!(read_all(&disk(1)).is_empty());
+}
+
+#[test]
+fn a_point_that_did_not_rise_is_not_written_again() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::new());
+    raise(&mut file, key(1, 0), 7);
+    let operations = storage.operations();
+    raise(&mut file, key(1, 0), 7);
+    assert_eq!(storage.operations(), operations);
+}
+
+#[test]
+fn the_file_stays_bounded_and_keeps_every_partition() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::new());
+    file.bytes_max = 1000;
+    raise(&mut file, key(9, 9), 1);
+    for offset in 0..500 {
+        raise(&mut file, key(1, 0), offset);
+        let bytes = storage.contents(&Path::new(DIRECTORY).join(FILE_NAME)).unwrap();
+        assert!(bytes.len() < 1000 + 100);
+    }
+    storage.crash();
+    let expected = RecoveryPoints::from([(key(9, 9), Offset(1)), (key(1, 0), Offset(499))]);
+    assert_eq!(read_all(&storage), expected);
+}
+
+#[test]
+fn after_a_failed_sync_points_rise_no_more() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::new());
+    raise(&mut file, key(1, 0), 1);
+    storage.fail_with(std::io::ErrorKind::Other, 1);
+    raise(&mut file, key(1, 0), 2);
+    let operations = storage.operations();
+    raise(&mut file, key(1, 0), 3);
+    assert_eq!(storage.operations(), operations);
+}
+
+#[test]
+fn a_file_of_a_later_version_and_one_that_is_none_are_refused() {
+    for (bytes, kind) in [
+        (b"LRPT\0\0\0\x02".as_slice(), ErrorKind::Unsupported),
+        (b"XRPT\0\0\0\x01", ErrorKind::Corrupt),
+        (b"LRP", ErrorKind::Corrupt),
+    ] {
+        let storage = disk(1);
+        let file = storage.open(&Path::new(DIRECTORY).join(FILE_NAME), OpenMode::Create).unwrap();
+        file.write_at(0, bytes).unwrap();
+        let error = read(&*storage, Path::new(DIRECTORY)).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains("/log/recovery-point"), "{error}");
+    }
+}
+
+proptest! {
+    /// Whatever a crash leaves of the last rounds, the points are those after one of the rounds, and not
+    /// of a round before the last that was synced.
+    #[test]
+    fn a_torn_tail_leaves_the_points_of_an_earlier_round(
+        rounds in prop::collection::vec((0..3i32, 1..1000i64), 1..10), seed: u64, cut in 0..600usize,
+    ) {
+        let storage = disk(seed);
+        let mut file = create(&storage, RecoveryPoints::new());
+        let mut states = vec![RecoveryPoints::new()];
+        for (partition, offset) in rounds {
+            raise(&mut file, key(1, partition), offset);
+            let mut state = states[states.len() - 1].clone();
+            state.insert(key(1, partition), Offset(offset));
+            states.push(state);
+        }
+        let path = Path::new(DIRECTORY).join(FILE_NAME);
+        let bytes = storage.contents(&path).unwrap();
+        let keep = (bytes.len() - cut.min(bytes.len())).max(8);
+        storage.open(&path, OpenMode::Write).unwrap().truncate(keep as u64).unwrap();
+        let found = read_all(&storage);
+        prop_assert!(states.contains(&found));
+    }
+}

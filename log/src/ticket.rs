@@ -1,0 +1,127 @@
+//! What a caller holds while the log works for it.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::spawn::Drive;
+
+/// The outcome of a group commit, once there is one.
+pub type FlushTicket = Ticket;
+
+/// The outcome of a transaction, once there is one.
+pub type CommitTicket = Ticket;
+
+/// Something the log was asked to do and may still be doing. All clones tell the same outcome.
+#[derive(Clone)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    driver: Arc<Driver>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outcome: Option<Result<()>>,
+    wakers: Vec<Waker>,
+}
+
+impl Ticket {
+    /// A ticket and the half that completes it.
+    pub(crate) fn pending(driver: Arc<Driver>) -> (Self, Completion) {
+        let shared = Arc::<Shared>::default();
+        (Self { shared: shared.clone(), driver }, Completion { shared })
+    }
+
+    /// A ticket for something that is done already.
+    pub(crate) fn completed(driver: Arc<Driver>, outcome: Result<()>) -> Self {
+        let (ticket, completion) = Self::pending(driver);
+        completion.complete(outcome);
+        ticket
+    }
+
+    /// The outcome, if there is one yet.
+    pub fn poll(&self) -> Option<Result<()>> {
+        self.shared.state.lock().outcome.clone()
+    }
+
+    /// Wakes `waker` when there is an outcome; at once where there is one already.
+    pub fn wake(&self, waker: &Waker) {
+        let mut state = self.shared.state.lock();
+        if state.outcome.is_none() {
+            state.wakers.push(waker.clone());
+        } else {
+            drop(state);
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits for the outcome. Under [`Drive::Manual`] this steps the log meanwhile.
+    ///
+    /// # Errors
+    /// What went wrong with the thing itself; `Closed` if the log ended without doing it.
+    pub fn wait(&self) -> Result<()> {
+        match self.driver.drive() {
+            Drive::Thread => self.block(),
+            Drive::Manual => self.driver.step_until(|| self.poll()).unwrap_or_else(|| Err(given_up())),
+        }
+    }
+
+    fn block(&self) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return outcome.clone();
+            }
+            self.shared.done.wait(&mut state);
+        }
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("outcome", &self.poll()).finish_non_exhaustive()
+    }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Closed, "the log was closed before this was done")
+}
+
+/// The half of a [`Ticket`] that the log keeps. Dropped without an outcome it says that the log was closed.
+pub(crate) struct Completion {
+    shared: Arc<Shared>,
+}
+
+impl Completion {
+    /// Says how it ended, and wakes whoever waits: to be called without a lock held.
+    pub(crate) fn complete(self, outcome: Result<()>) {
+        self.settle(outcome);
+    }
+
+    fn settle(&self, outcome: Result<()>) {
+        let mut state = self.shared.state.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        state.outcome = Some(outcome);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.shared.done.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.settle(Err(given_up()));
+    }
+}
