@@ -126,17 +126,21 @@ fn compress_lz4(plain: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The room that records are decompressed into; kept and reused from batch to batch. It never grows
-/// past [`BATCH_BYTES_MAX`].
-#[derive(Default)]
+/// past [`BATCH_BYTES_MAX`] by more than a step.
 pub struct DecompressionBuffer {
     plain: Vec<u8>,
     zstd: Option<Decoder<'static>>,
+    bytes_max: usize,
 }
 
 impl DecompressionBuffer {
     /// A buffer that holds nothing and grows when it is first needed.
     pub fn new() -> Self {
-        Self::default()
+        Self::bounded(BATCH_BYTES_MAX)
+    }
+
+    pub(super) fn bounded(bytes_max: usize) -> Self {
+        Self { plain: Vec::new(), zstd: None, bytes_max }
     }
 
     /// Decompresses `compressed`, replacing what the buffer held.
@@ -152,27 +156,33 @@ impl DecompressionBuffer {
     }
 
     fn decompress_lz4(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        let mut bounded = FrameDecoder::new(compressed).take(BATCH_BYTES_MAX as u64 + 1);
+        let mut bounded = FrameDecoder::new(compressed).take(self.bytes_max as u64 + 1);
         bounded.read_to_end(&mut self.plain)?;
-        check_bound(self.plain.len())
+        self.check_bound()
     }
 
     fn decompress_zstd(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        let decoder = match &mut self.zstd {
-            Some(decoder) => {
+        let mut decoder = match self.zstd.take() {
+            Some(mut decoder) => {
                 decoder.reinit()?;
                 decoder
             }
-            none => none.insert(Decoder::new()?),
+            None => Decoder::new()?,
         };
+        let outcome = self.run_zstd(&mut decoder, compressed);
+        self.zstd = Some(decoder);
+        outcome
+    }
+
+    fn run_zstd(&mut self, decoder: &mut Decoder<'static>, compressed: &[u8]) -> std::io::Result<()> {
         let mut input = InBuffer::around(compressed);
-        self.plain.reserve(first_guess(compressed));
+        self.plain.reserve(first_guess(compressed).min(self.bytes_max));
         loop {
             let written = self.plain.len();
             let mut output = OutBuffer::around_pos(&mut self.plain, written);
             // The hint is how much more input the frame wants; 0 at its end.
             let hint = decoder.run(&mut input, &mut output)?;
-            check_bound(self.plain.len())?;
+            self.check_bound()?;
             if hint == 0 && input.pos == compressed.len() {
                 return Ok(());
             }
@@ -184,6 +194,20 @@ impl DecompressionBuffer {
                 self.plain.reserve(self.plain.capacity().max(64 << 10));
             }
         }
+    }
+
+    fn check_bound(&self) -> std::io::Result<()> {
+        if self.plain.len() <= self.bytes_max {
+            return Ok(());
+        }
+        let message = format!("more than {} bytes come out", self.bytes_max);
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message))
+    }
+}
+
+impl Default for DecompressionBuffer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -198,15 +222,7 @@ impl fmt::Debug for DecompressionBuffer {
 /// The size that the frame states for its content (it need not, and may lie), or a usual ratio.
 fn first_guess(compressed: &[u8]) -> usize {
     match zstd::zstd_safe::get_frame_content_size(compressed) {
-        Ok(Some(size)) => size.min(BATCH_BYTES_MAX as u64) as usize,
-        _ => (compressed.len() * 4).min(BATCH_BYTES_MAX),
+        Ok(Some(size)) => usize::try_from(size).unwrap_or(usize::MAX),
+        _ => compressed.len().saturating_mul(4),
     }
-}
-
-fn check_bound(length: usize) -> std::io::Result<()> {
-    if length > BATCH_BYTES_MAX {
-        let message = format!("more than {BATCH_BYTES_MAX} bytes come out");
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
-    }
-    Ok(())
 }

@@ -375,11 +375,15 @@ fn a_decompression_bomb_is_an_error() {
         [(Codec::Lz4, Compression::Lz4), (Codec::Zstd, Compression::Zstd { level: 1 })]
     {
         let mut compressed = Vec::new();
-        let zeros = vec![0; BATCH_BYTES_MAX + 1];
+        let zeros = vec![0; 1_000_001];
         compression::Compressor::new(compression).compress(&zeros, &mut compressed);
-        drop(zeros);
-        let error = DecompressionBuffer::new().decompress(codec, &compressed).expect_err("too much");
-        assert!(error.to_string().contains("268435456"), "{error}");
+        let decompress = |bytes_max| {
+            let mut scratch = DecompressionBuffer::bounded(bytes_max);
+            scratch.decompress(codec, &compressed).map(<[u8]>::len)
+        };
+        assert_eq!(decompress(zeros.len()), Ok(zeros.len()));
+        let error = decompress(zeros.len() - 1).expect_err("too much");
+        assert!(error.to_string().contains("1000000"), "{error}");
     }
 }
 
