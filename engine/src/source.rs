@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::event_log::EventLog;
+use crate::frame::Data;
 use crate::operator::Context;
 
 /// Makes a source's readers, one for each worker and each attempt.
@@ -15,6 +16,16 @@ pub trait SourceFactory: Send + Sync {
 
     /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning.
     fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>>;
+}
+
+/// A source that says which rows it emits on port 0, so that what follows it is typed. Where it gives
+/// malformed input out, it does so on port 1, as [`lotic_log::Record`]s.
+pub trait RowSource: SourceFactory + 'static {
+    /// What its frames hold.
+    type Row: Data;
+
+    /// What it is, for `explain`: for instance `file flights.csv`.
+    fn description(&self) -> String;
 }
 
 /// What a source is given when it is opened.
