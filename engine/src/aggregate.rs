@@ -23,3 +23,35 @@ pub trait Aggregate<V>: Send + Sync + 'static {
         false
     }
 }
+
+macro_rules! tuples {
+    ($($name:ident $index:tt),*) => {
+        /// Several aggregates of the same values, side by side.
+        impl<V, $($name: Aggregate<V>),*> Aggregate<V> for ($($name,)*) {
+            type State = ($($name::State,)*);
+            type Output = ($($name::Output,)*);
+
+            fn init(&self) -> Self::State {
+                ($(self.$index.init(),)*)
+            }
+
+            fn add(&self, state: &mut Self::State, value: &V) {
+                $(self.$index.add(&mut state.$index, value);)*
+            }
+
+            fn result(&self, state: &Self::State) -> Self::Output {
+                ($(self.$index.result(&state.$index),)*)
+            }
+
+            fn depends_on_order(&self) -> bool {
+                $(self.$index.depends_on_order())||*
+            }
+        }
+    };
+}
+
+tuples!(A 0, B 1);
+tuples!(A 0, B 1, C 2);
+tuples!(A 0, B 1, C 2, D 3);
+tuples!(A 0, B 1, C 2, D 3, E 4);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
