@@ -5,6 +5,7 @@
 //! transaction is open at a time. It is shared by the workers, which append, and the coordinator, which
 //! begins and commits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -61,6 +62,28 @@ pub struct TopicHandle {
     pub id: TopicId,
     /// How many partitions it has.
     pub partitions: i32,
+}
+
+/// The topics that a flow reads or writes, resolved once for all its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Topics(HashMap<Arc<str>, TopicHandle>);
+
+impl Topics {
+    /// The topic of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the graph does not declare it.
+    pub fn get(&self, name: &str) -> Result<&TopicHandle> {
+        self.0.get(name).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("topic {name} is not among those that the flow declares"))
+        })
+    }
+}
+
+impl FromIterator<TopicHandle> for Topics {
+    fn from_iter<I: IntoIterator<Item = TopicHandle>>(handles: I) -> Self {
+        Self(handles.into_iter().map(|handle| (handle.name.clone(), handle)).collect())
+    }
 }
 
 /// Names one partition of a resolved topic.

@@ -4,6 +4,7 @@
 //! downcast, and its closures then run in tight loops over `T`.
 
 use std::any::Any;
+use std::ops::Range;
 
 use lotic_log::{Offset, PartitionId, Timestamp};
 
@@ -41,6 +42,9 @@ pub struct Columns {
     pub keys: KeyColumn,
 }
 
+/// What room is made for before the keys are known.
+const USUAL_KEY_BYTES: usize = 8;
+
 /// Encoded keys, back to back, with the murmur2 of each.
 #[derive(Clone, Debug, Default)]
 pub struct KeyColumn {
@@ -50,6 +54,15 @@ pub struct KeyColumn {
 }
 
 impl KeyColumn {
+    /// A column with room for `count` keys of some bytes each.
+    pub fn with_capacity(count: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(count * USUAL_KEY_BYTES),
+            ends: Vec::with_capacity(count),
+            hashes: Vec::with_capacity(count),
+        }
+    }
+
     /// Appends a key that `encode` writes to the buffer it is given.
     pub fn push_with<E>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let start = self.bytes.len();
@@ -58,7 +71,7 @@ impl KeyColumn {
             return Err(error);
         }
         self.hashes.push(lotic_log::murmur2(&self.bytes[start..]) as u32);
-        self.ends.push(u32::try_from(self.bytes.len()).expect("a frame's keys stay far below 4 GiB"));
+        self.ends.push(end_of_key(self.bytes.len()));
         Ok(())
     }
 
@@ -66,7 +79,49 @@ impl KeyColumn {
     pub fn push(&mut self, key: &[u8], hash: u32) {
         self.bytes.extend_from_slice(key);
         self.hashes.push(hash);
-        self.ends.push(u32::try_from(self.bytes.len()).expect("a frame's keys stay far below 4 GiB"));
+        self.ends.push(end_of_key(self.bytes.len()));
+    }
+
+    /// Appends the keys of `range` of `other`.
+    pub fn push_range(&mut self, other: &Self, range: Range<usize>) {
+        let start = other.start_of(range.start);
+        let end = other.start_of(range.end);
+        let ends = other.ends[range.clone()].iter();
+        let shift = self.bytes.len();
+        self.ends.extend(ends.map(|&at| end_of_key(at as usize - start + shift)));
+        self.bytes.extend_from_slice(&other.bytes[start..end]);
+        self.hashes.extend_from_slice(&other.hashes[range]);
+    }
+
+    /// Drops the keys whose place `keep` says no to.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let (mut kept, mut start, mut end) = (0, 0, 0);
+        for (index, &keep) in keep.iter().enumerate().take(self.ends.len()) {
+            let next = self.ends[index] as usize;
+            if keep {
+                self.bytes.copy_within(start..next, end);
+                end += next - start;
+                self.ends[kept] = end_of_key(end);
+                self.hashes[kept] = self.hashes[index];
+                kept += 1;
+            }
+            start = next;
+        }
+        self.bytes.truncate(end);
+        self.ends.truncate(kept);
+        self.hashes.truncate(kept);
+    }
+
+    /// Drops all keys, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.hashes.clear();
+    }
+
+    /// Where the key of event `index` starts.
+    fn start_of(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] as usize }
     }
 
     /// How many keys there are.
@@ -81,8 +136,7 @@ impl KeyColumn {
 
     /// The encoded key of event `index`.
     pub fn key(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
-        &self.bytes[start..self.ends[index] as usize]
+        &self.bytes[self.start_of(index)..self.ends[index] as usize]
     }
 
     /// The murmur2 of the encoded key of event `index`.
@@ -96,7 +150,27 @@ impl KeyColumn {
     }
 }
 
+fn end_of_key(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a frame's keys stay far below 4 GiB")
+}
+
 impl Columns {
+    /// Columns with room for `count` events like those of `other`.
+    fn with_capacity_like(other: &Self, count: usize) -> Self {
+        let origins = if other.origins.is_empty() { 0 } else { count };
+        let keys = if other.keys.is_empty() { 0 } else { count };
+        Self {
+            times: Vec::with_capacity(count),
+            watermarks: Vec::with_capacity(count),
+            origins: Vec::with_capacity(origins),
+            keys: KeyColumn {
+                bytes: Vec::with_capacity(keys * other.keys.bytes.len().div_ceil(other.len().max(1))),
+                ends: Vec::with_capacity(keys),
+                hashes: Vec::with_capacity(keys),
+            },
+        }
+    }
+
     /// How many events the columns describe.
     pub fn len(&self) -> usize {
         self.times.len()
@@ -118,6 +192,40 @@ impl Columns {
             self.keys.push(other.keys.key(index), other.keys.hash(index));
         }
     }
+
+    /// Appends the events of `range` of `other`, in every column that `other` has.
+    pub fn push_range(&mut self, other: &Self, range: Range<usize>) {
+        self.times.extend_from_slice(&other.times[range.clone()]);
+        self.watermarks.extend_from_slice(&other.watermarks[range.clone()]);
+        if !other.origins.is_empty() {
+            self.origins.extend_from_slice(&other.origins[range.clone()]);
+        }
+        if !other.keys.is_empty() {
+            self.keys.push_range(&other.keys, range);
+        }
+    }
+
+    /// Drops the events whose place `keep` says no to.
+    pub fn retain(&mut self, keep: &[bool]) {
+        retain(&mut self.times, keep);
+        retain(&mut self.watermarks, keep);
+        retain(&mut self.origins, keep);
+        self.keys.retain(keep);
+    }
+
+    /// Drops all events, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.times.clear();
+        self.watermarks.clear();
+        self.origins.clear();
+        self.keys.clear();
+    }
+}
+
+/// Drops the values whose place `keep` says no to.
+pub(crate) fn retain<T>(values: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    values.retain(|_| *keep.next().expect("there is a decision for each event"));
 }
 
 /// Events with their rows typed: what an operator works on.
@@ -182,14 +290,19 @@ impl Frame {
         if workers == 1 {
             return vec![self];
         }
-        let mut columns = vec![Columns::default(); workers];
+        let mut counts = vec![0; workers];
         let mut targets = Vec::with_capacity(self.len());
         for index in 0..self.len() {
             let worker = self.columns.keys.group(index).worker(workers);
-            columns[worker].push_from(&self.columns, index);
+            counts[worker] += 1;
             targets.push(worker as u16);
         }
-        let rows = self.rows.split(&targets, workers);
+        let room = counts.iter().map(|&count| Columns::with_capacity_like(&self.columns, count));
+        let mut columns: Vec<Columns> = room.collect();
+        for (index, &target) in targets.iter().enumerate() {
+            columns[target as usize].push_from(&self.columns, index);
+        }
+        let rows = self.rows.split(&targets, &counts);
         rows.into_iter().zip(columns).map(|(rows, columns)| Self { rows, columns }).collect()
     }
 }
@@ -198,7 +311,7 @@ impl Frame {
 trait Rows: Send {
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn duplicate(&self) -> Box<dyn Rows>;
-    fn split(self: Box<Self>, targets: &[u16], parts: usize) -> Vec<Box<dyn Rows>>;
+    fn split(self: Box<Self>, targets: &[u16], counts: &[usize]) -> Vec<Box<dyn Rows>>;
 }
 
 impl<T: Data> Rows for Vec<T> {
@@ -210,11 +323,14 @@ impl<T: Data> Rows for Vec<T> {
         Box::new(self.clone())
     }
 
-    fn split(self: Box<Self>, targets: &[u16], parts: usize) -> Vec<Box<dyn Rows>> {
-        let mut split: Vec<Self> = (0..parts).map(|_| Self::new()).collect();
+    fn split(self: Box<Self>, targets: &[u16], counts: &[usize]) -> Vec<Box<dyn Rows>> {
+        let mut split: Vec<Self> = counts.iter().map(|&count| Self::with_capacity(count)).collect();
         for (row, &target) in self.into_iter().zip(targets) {
             split[target as usize].push(row);
         }
         split.into_iter().map(|rows| Box::new(rows) as Box<dyn Rows>).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,9 @@
 //! imported in one file.
 
 pub mod aggregate;
+mod align;
+pub mod assembly;
+pub mod channel;
 pub mod codec;
 pub mod counters;
 pub mod epoch;
@@ -19,10 +22,15 @@ pub mod message;
 pub mod operator;
 pub mod operators;
 pub mod options;
+pub mod plan;
 pub mod sink;
+mod skew;
 pub mod source;
 pub mod state;
+mod task;
+pub mod time;
 pub mod window;
+pub mod worker;
 
 #[cfg(test)]
 mod memory_log;

@@ -21,8 +21,9 @@ pub enum Message {
 ///
 /// A source whose records are placed by Kafka's default partitioner says it for each of its partitions: a
 /// join that waits for one key then waits for the one partition that can hold it, and a partition without
-/// keys keeps nobody waiting. Elsewhere, and after any step that changes keys, it holds for the sender as
-/// a whole.
+/// keys keeps nobody waiting. It says the least over its partitions of the sender as a whole too, and that
+/// nothing is expected of those it does not read. Elsewhere, and after any step that changes keys, a
+/// watermark holds for the sender as a whole only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
     /// The source partition it is said of, or all of the sender.

@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::epoch::Epoch;
 use crate::epoch_writer::EpochWriter;
 use crate::error::Result;
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, Topics};
 use crate::frame::Frame;
 use crate::message::Watermark;
 use crate::sink::Guarantee;
@@ -120,6 +120,8 @@ pub struct OpenContext<'a> {
     pub frame_rows_max: usize,
     /// The epoch whose state it is opened on.
     pub last_committed: Epoch,
+    /// The topics of the graph, resolved.
+    pub topics: &'a Topics,
     /// Opens the stores that the step declared in the graph.
     pub state: &'a StateAccess,
     /// Where the topics are; all that the graph names exist.

@@ -40,6 +40,9 @@ pub struct SourceOpenContext<'a> {
     pub frame_rows_max: usize,
     /// Whether to end at the end that the input has now, or to wait for more.
     pub bounded: bool,
+    /// Whether it holds from the beginning of time: its records carry no watermark, it expects nothing, and
+    /// a poll that finds it read to its end says [`SourcePoll::Pending`], once an epoch.
+    pub timeless: bool,
 }
 
 /// A split, and where to start in it.
@@ -108,10 +111,12 @@ impl Position {
 /// A reader of some splits on one worker. It never blocks.
 pub trait Source: Send {
     /// Reads at most one frame and emits it on port 0, then the watermark where it has risen. Records are
-    /// yielded from the split whose next one is earliest, as a preference.
+    /// yielded from the split whose next one is earliest, as a preference. Not called again after
+    /// [`SourcePoll::Ended`].
     fn poll(&mut self, context: &mut Context<'_>) -> Result<SourcePoll>;
 
-    /// The event time of the next record, if one is at hand: sources that are ahead are made to wait.
+    /// The event time of the next record, if one is at hand: sources that are ahead are made to wait. It may
+    /// be a guess. A source that gives none is polled whenever there is room.
     fn next_time(&mut self) -> Result<Option<Timestamp>>;
 
     /// Where each split stands: all records before have been emitted, none after.

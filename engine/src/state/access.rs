@@ -31,6 +31,8 @@ pub struct StateAccessOptions<'a> {
 }
 
 /// The stores of one worker: opens them, bounds what they take together, and tells them what was committed.
+/// Clones are the same stores.
+#[derive(Clone)]
 pub struct StateAccess {
     backend: Arc<dyn StateBackend>,
     stores: HashMap<String, (StoreId, TopicHandle)>,
