@@ -54,18 +54,18 @@ impl Sender {
     /// Appends `message`, or gives it back where there is no room; the sender is woken once there is.
     ///
     /// A watermark takes the place of one directly before it that is said of the same partition.
-    pub(crate) fn send(&self, message: Message) -> Result<(), Message> {
+    pub(crate) fn send(&self, message: Message) -> Option<Message> {
         let mut queue = self.0.queue.lock();
         if let (Message::Watermark(new), Some(Message::Watermark(last))) =
             (&message, queue.messages.back_mut())
             && last.partition == new.partition
         {
             last.time = last.time.max(new.time);
-            return Ok(());
+            return None;
         }
         if queue.messages.len() >= self.0.capacity {
             queue.sender_waits = true;
-            return Err(message);
+            return Some(message);
         }
         queue.messages.push_back(message);
         let len = queue.messages.len();
@@ -74,7 +74,7 @@ impl Sender {
         if len == 1 {
             (self.0.wake_receiver)();
         }
-        Ok(())
+        None
     }
 }
 

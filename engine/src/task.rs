@@ -489,7 +489,7 @@ impl Outbox {
     fn send(&mut self, queue: usize, message: Message) {
         if !self.waiting.is_empty() {
             self.waiting.push_back((queue, message));
-        } else if let Err(refused) = self.senders[queue].send(message) {
+        } else if let Some(refused) = self.senders[queue].send(message) {
             self.waiting.push_back((queue, refused));
         }
     }
@@ -509,7 +509,7 @@ impl Outbox {
     fn flush(&mut self) -> bool {
         let before = self.waiting.len();
         while let Some((queue, message)) = self.waiting.pop_front() {
-            if let Err(refused) = self.senders[queue].send(message) {
+            if let Some(refused) = self.senders[queue].send(message) {
                 self.waiting.push_front((queue, refused));
                 break;
             }
