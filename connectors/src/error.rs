@@ -64,6 +64,20 @@ impl Error {
     }
 }
 
+impl From<Error> for lotic_engine::error::Error {
+    fn from(error: Error) -> Self {
+        use lotic_engine::error::ErrorKind as Engine;
+        let kind = match error.kind() {
+            ErrorKind::Invalid | ErrorKind::NotFound => Engine::Invalid,
+            ErrorKind::Changed => Engine::Incompatible,
+            ErrorKind::Malformed => Engine::Decode,
+            ErrorKind::Full => Engine::Full,
+            ErrorKind::Io => Engine::Io,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.context)?;

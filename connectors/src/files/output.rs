@@ -18,6 +18,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use lotic_engine::epoch::Epoch;
+
 use crate::error::{Error, ErrorKind, Result};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -131,15 +133,15 @@ impl EpochFiles {
     }
 
     /// Where the rows of `epoch` stand once it is committed.
-    pub fn path(&self, epoch: u64) -> PathBuf {
-        self.folder.join(format!("{}-{epoch:020}.{}", self.name, self.extension))
+    pub fn path(&self, epoch: Epoch) -> PathBuf {
+        self.folder.join(format!("{}-{:020}.{}", self.name, epoch.0, self.extension))
     }
 
     /// Begins the file of `epoch`. Write the rows, then [`StagedFile::prepare`] before the epoch commits.
     ///
     /// # Errors
     /// Names the file.
-    pub fn create(&self, epoch: u64) -> Result<StagedFile> {
+    pub fn create(&self, epoch: Epoch) -> Result<StagedFile> {
         StagedFile::create(self.path(epoch))
     }
 
@@ -147,7 +149,7 @@ impl EpochFiles {
     ///
     /// # Errors
     /// Names the file.
-    pub fn commit(&self, epoch: u64) -> Result<()> {
+    pub fn commit(&self, epoch: Epoch) -> Result<()> {
         let target = self.path(epoch);
         if exists(&temporary_of(&target))? { rename(&target) } else { Ok(()) }
     }
@@ -156,7 +158,7 @@ impl EpochFiles {
     ///
     /// # Errors
     /// Names the file.
-    pub fn abort(&self, epoch: u64) -> Result<()> {
+    pub fn abort(&self, epoch: Epoch) -> Result<()> {
         remove_if_there(&temporary_of(&self.path(epoch)))
     }
 
@@ -165,7 +167,7 @@ impl EpochFiles {
     ///
     /// # Errors
     /// Names the file or folder.
-    pub fn recover(&self, committed: u64) -> Result<()> {
+    pub fn recover(&self, committed: Epoch) -> Result<()> {
         let entries = fs::read_dir(&self.folder).map_err(|error| Error::io("list", &self.folder, error))?;
         for entry in entries {
             let entry = entry.map_err(|error| Error::io("list", &self.folder, error))?;
@@ -178,11 +180,11 @@ impl EpochFiles {
         Ok(())
     }
 
-    fn epoch_of_temporary(&self, file_name: &std::ffi::OsStr) -> Option<u64> {
+    fn epoch_of_temporary(&self, file_name: &std::ffi::OsStr) -> Option<Epoch> {
         let digits =
             file_name.to_str()?.strip_prefix('.')?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
         let digits = digits.strip_suffix(".tmp")?.strip_suffix(self.extension.as_str())?.strip_suffix('.')?;
-        (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+        (digits.len() == 20).then(|| digits.parse().ok().map(Epoch)).flatten()
     }
 }
 

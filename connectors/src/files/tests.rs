@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use lotic_engine::epoch::Epoch;
 use proptest::prelude::*;
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -282,7 +283,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-fn write_epoch(files: &EpochFiles, epoch: u64, rows: &[Row]) {
+fn write_epoch(files: &EpochFiles, epoch: Epoch, rows: &[Row]) {
     let mut writer = CsvRows::new(files.create(epoch).expect("created"), &["id", "name"]).expect("begun");
     for row in rows {
         writer.write(row).expect("written");
@@ -296,10 +297,10 @@ const SEVENTH: &str = "rows-00000000000000000007.csv";
 fn an_epochs_file_shows_once_it_is_committed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = EpochFiles::open(folder.path().join("new/out"), "rows", "csv").expect("opened");
-    write_epoch(&files, 7, &[row(1, "one")]);
-    assert!(!files.path(7).exists());
-    files.commit(7).expect("committed");
-    assert_eq!(fs::read_to_string(files.path(7)).expect("there"), "id,name\n1,one\n");
+    write_epoch(&files, Epoch(7), &[row(1, "one")]);
+    assert!(!files.path(Epoch(7)).exists());
+    files.commit(Epoch(7)).expect("committed");
+    assert_eq!(fs::read_to_string(files.path(Epoch(7))).expect("there"), "id,name\n1,one\n");
     assert_eq!(names_in(&folder.path().join("new/out")), [SEVENTH]);
 }
 
@@ -308,10 +309,10 @@ fn an_epoch_written_and_committed_again_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
     for _ in 0..2 {
-        write_epoch(&files, 7, &[row(1, "one")]);
-        files.commit(7).expect("committed");
-        files.commit(7).expect("told again");
-        assert_eq!(fs::read_to_string(files.path(7)).expect("there"), "id,name\n1,one\n");
+        write_epoch(&files, Epoch(7), &[row(1, "one")]);
+        files.commit(Epoch(7)).expect("committed");
+        files.commit(Epoch(7)).expect("told again");
+        assert_eq!(fs::read_to_string(files.path(Epoch(7))).expect("there"), "id,name\n1,one\n");
     }
     assert_eq!(names_in(folder.path()), [SEVENTH]);
 }
@@ -320,10 +321,10 @@ fn an_epoch_written_and_committed_again_changes_nothing() {
 fn an_aborted_epoch_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
-    write_epoch(&files, 7, &[row(1, "one")]);
-    files.abort(7).expect("aborted");
-    files.abort(7).expect("told again");
-    files.commit(8).expect("an epoch without rows has no file");
+    write_epoch(&files, Epoch(7), &[row(1, "one")]);
+    files.abort(Epoch(7)).expect("aborted");
+    files.abort(Epoch(7)).expect("told again");
+    files.commit(Epoch(8)).expect("an epoch without rows has no file");
     assert_eq!(names_in(folder.path()), [""; 0]);
 }
 
@@ -331,10 +332,10 @@ fn an_aborted_epoch_leaves_nothing() {
 fn recovery_finishes_committed_epochs_and_removes_later_ones() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
-    write_epoch(&files, 7, &[row(1, "one")]);
-    write_epoch(&files, 8, &[row(2, "two")]);
+    write_epoch(&files, Epoch(7), &[row(1, "one")]);
+    write_epoch(&files, Epoch(8), &[row(2, "two")]);
     fs::write(folder.path().join(".other-00000000000000000008.csv.tmp"), "").expect("written");
-    files.recover(7).expect("recovered");
+    files.recover(Epoch(7)).expect("recovered");
     assert_eq!(names_in(folder.path()), [".other-00000000000000000008.csv.tmp", SEVENTH]);
 }
 
