@@ -7,6 +7,9 @@ use super::varint;
 use super::{BATCH_BYTES_MAX, BatchError, Codec, Compression};
 use crate::record::{Header, Timestamp};
 
+/// The largest buffer that is kept for the next batch.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
 /// Encodes records, one behind the other, into the bytes of a batch. One builder makes one batch after
 /// the other.
 pub struct BatchBuilder {
@@ -128,6 +131,7 @@ impl BatchBuilder {
     /// Drops the records.
     pub fn clear(&mut self) {
         self.bytes.truncate(BatchHeader::BYTES);
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.record_count = 0;
     }
 
@@ -142,7 +146,7 @@ impl BatchBuilder {
                 return (compressed, codec);
             }
         }
-        let mut fresh = Vec::with_capacity(self.bytes.len());
+        let mut fresh = Vec::with_capacity(self.bytes.len().min(KEPT_BYTES_MAX));
         fresh.resize(BatchHeader::BYTES, 0);
         (std::mem::replace(&mut self.bytes, fresh), Codec::None)
     }
