@@ -6,6 +6,7 @@
 //! | `input` | one file read in big blocks: bytes, lines, position |
 //! | [`reader`] | rows in batches from any format; what becomes of a malformed one |
 //! | [`csv`], [`json_lines`] | the two formats in |
+//! | [`source`] | a file as the source of a flow |
 //! | [`output`] | files that are there whole or not at all, one for each epoch |
 //! | [`rows`] | the two formats out |
 //!
@@ -19,6 +20,7 @@ pub mod output;
 pub mod position;
 pub mod reader;
 pub mod rows;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,7 @@ pub use output::{EpochFiles, StagedFile};
 pub use position::{ContentHash, FilePosition};
 pub use reader::{Ending, FileReader, Malformed, Progress, ReadOptions, RejectedRow, RowFormat};
 pub use rows::{CsvRows, JsonLinesRows};
+pub use source::{FileSource, RowOrder};
 
 /// Reads rows of type `T` from a CSV file with a header.
 pub type CsvReader<T> = FileReader<Csv<T>>;
