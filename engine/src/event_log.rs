@@ -80,6 +80,13 @@ impl Topics {
     }
 }
 
+impl Topics {
+    /// The topic with this [`TopicHandle::index`].
+    pub fn by_index(&self, index: u32) -> Option<&TopicHandle> {
+        self.0.values().find(|topic| topic.index == index)
+    }
+}
+
 impl FromIterator<TopicHandle> for Topics {
     fn from_iter<I: IntoIterator<Item = TopicHandle>>(handles: I) -> Self {
         Self(handles.into_iter().map(|handle| (handle.name.clone(), handle)).collect())

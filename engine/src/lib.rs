@@ -6,9 +6,13 @@
 pub mod aggregate;
 mod align;
 pub mod assembly;
+mod bell;
 pub mod channel;
+mod checkpointer;
 pub mod codec;
+mod conductor;
 pub mod counters;
+pub mod engine;
 pub mod epoch;
 pub mod epoch_coordinator;
 pub mod epoch_record;
@@ -19,18 +23,24 @@ pub mod frame;
 pub mod graph;
 pub mod key_group;
 pub mod message;
+pub mod metrics;
 pub mod operator;
 pub mod operators;
 pub mod options;
 pub mod plan;
+pub mod processor;
+mod seat;
 pub mod sink;
 mod skew;
 pub mod source;
 pub mod state;
 mod task;
 pub mod time;
+mod topology;
 pub mod window;
 pub mod worker;
 
 #[cfg(test)]
 mod memory_log;
+#[cfg(test)]
+mod test_flow;

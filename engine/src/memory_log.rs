@@ -106,6 +106,11 @@ impl MemoryLog {
         rows
     }
 
+    /// The names of all topics.
+    pub(crate) fn topic_names(&self) -> Vec<Arc<str>> {
+        self.inner.lock().topics.iter().map(|topic| topic.handle.name.clone()).collect()
+    }
+
     /// The end of a partition, uncommitted records included.
     pub(crate) fn end(&self, partition: PartitionKey) -> Offset {
         self.inner.lock().partition(partition).end
@@ -202,8 +207,11 @@ impl Inner {
 
 impl EventLog for MemoryLog {
     fn resolve(&self, spec: &TopicSpec) -> Result<TopicHandle> {
-        let missing = || Error::new(ErrorKind::Invalid, format!("there is no topic {}", spec.name));
-        self.find(&spec.name)?.ok_or_else(missing)
+        match self.find(&spec.name)? {
+            Some(topic) => spec.check(topic.partitions, None).map(|()| topic),
+            None if spec.create => Ok(self.topic(&spec.name, spec.partitions.unwrap_or(1))),
+            None => Err(Error::new(ErrorKind::Invalid, format!("there is no topic {}", spec.name))),
+        }
     }
 
     fn find(&self, name: &str) -> Result<Option<TopicHandle>> {

@@ -1,7 +1,8 @@
 //! The settings of a processor: plain data, with the reason for each default.
 
-use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::sink::Guarantee;
 
 /// How a flow is run. No setting changes a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub struct EngineOptions {
     /// in the processor's cache.
     pub frame_rows_max: usize,
     /// How many messages a queue between two tasks holds before its sender waits.
-    pub queue_frames_max: usize,
+    pub queue_messages_max: usize,
     /// Changed state, in bytes over all workers, that ends an epoch early.
     pub dirty_bytes_max: usize,
     /// State read and not changed, in bytes over all workers, that is kept in memory.
@@ -32,20 +33,37 @@ pub struct EngineOptions {
     /// How far, in milliseconds of event time, a source may run ahead of the slowest one that has data.
     /// A preference; no result depends on it.
     pub source_skew_ms_max: i64,
-    /// Where state lives between runs, and how it is checkpointed.
-    pub state: StateOptions,
+    /// What is promised of each event's effect. A flow with a sink that cannot keep it is refused.
+    pub guarantee: Guarantee,
+    /// When checkpoints of state are taken.
+    pub checkpoints: CheckpointOptions,
+    /// When a flow that failed is started again.
+    pub restarts: RestartOptions,
+    /// How long a stop may take. After it, what is not committed is dropped: the next run does it again.
+    pub stop_timeout: Duration,
 }
 
-/// Where state lives.
+/// When checkpoints are taken: once both have passed since the last one. A checkpoint only shortens a
+/// restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateOptions {
-    /// The directory that holds the live state and its checkpoints; `None` for a state that is rebuilt from
-    /// the log on each start.
-    pub directory: Option<PathBuf>,
-    /// A checkpoint is taken when so many epochs were committed since the last one ...
-    pub checkpoint_epochs: u64,
-    /// ... and so much time has passed. It only shortens a restart.
-    pub checkpoint_interval: Duration,
+pub struct CheckpointOptions {
+    /// Epochs that have been committed.
+    pub epochs_min: u64,
+    /// Time.
+    pub interval: Duration,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+/// When a flow that failed is started again from its last committed epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestartOptions {
+    /// How often in a row without an epoch committed in between. After that the error is told.
+    pub attempts_max: u32,
+    /// How long to wait before the first; doubled for each that follows.
+    pub backoff: Duration,
+    /// How long to wait at most.
+    pub backoff_max: Duration,
 }
 
 impl Default for EngineOptions {
@@ -54,7 +72,7 @@ impl Default for EngineOptions {
             workers: 1,
             epoch_interval: Duration::from_millis(100),
             frame_rows_max: 1024,
-            queue_frames_max: 16,
+            queue_messages_max: 16,
             dirty_bytes_max: 64 << 20,
             cache_bytes_max: 256 << 20,
             staged_bytes_max: 16 << 20,
@@ -62,13 +80,23 @@ impl Default for EngineOptions {
             changelog_partitions: 8,
             bounded: false,
             source_skew_ms_max: 3_600_000,
-            state: StateOptions::default(),
+            guarantee: Guarantee::ExactlyOnce,
+            checkpoints: CheckpointOptions::default(),
+            restarts: RestartOptions::default(),
+            stop_timeout: Duration::from_secs(30),
         }
     }
 }
 
-impl Default for StateOptions {
+impl Default for CheckpointOptions {
     fn default() -> Self {
-        Self { directory: None, checkpoint_epochs: 100, checkpoint_interval: Duration::from_secs(30) }
+        Self { epochs_min: 100, interval: Duration::from_secs(30), keep: 2 }
+    }
+}
+
+impl Default for RestartOptions {
+    fn default() -> Self {
+        let (backoff, backoff_max) = (Duration::from_millis(100), Duration::from_secs(10));
+        Self { attempts_max: 8, backoff, backoff_max }
     }
 }

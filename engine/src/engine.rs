@@ -1,0 +1,390 @@
+//! A flow that runs, one step at a time: opened on the last committed epoch, then stepped by whoever owns
+//! it. A [`Processor`](crate::processor::Processor) gives each worker a thread; a simulator steps them in an
+//! order of its own.
+//!
+//! Opening goes in this order, and nothing is changed before the last check has passed:
+//!
+//! 1. the graph is laid out, and its sinks' guarantees are compared with the one that is wanted;
+//! 2. every topic that exists is compared with what the flow declares;
+//! 3. the last epoch record is read: the topology, the ids of its topics and their ends must agree with it;
+//! 4. missing topics are made, and the transactional id is taken (which aborts what a dead holder left);
+//! 5. state is brought to the last committed epoch; sources and steps are opened on it.
+
+use std::sync::Arc;
+
+use lotic_log::Clock;
+
+use crate::assembly::{Assembly, AssemblyOptions, assemble};
+use crate::bell::Bell;
+use crate::channel::Waker;
+use crate::conductor::{Conductor, ConductorSetup, Standing};
+use crate::counters::Counters;
+use crate::epoch::Epoch;
+use crate::epoch_record::{self, EpochRecord};
+use crate::epoch_writer::EpochWriterOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event_log::{EventLog, TopicHandle, TopicSpec, Topics};
+use crate::graph::{Graph, NodeKind};
+use crate::options::EngineOptions;
+use crate::plan::plan;
+use crate::seat::{Mailbox, Seat};
+use crate::sink::Guarantee;
+use crate::state::restore::{RestoreReport, Restored, StoreChangelog, restore};
+use crate::state::{StateAccess, StateAccessOptions, StateBackend, StateHome, StateLimits, changelog_topic};
+use crate::topology;
+
+/// What a flow runs on.
+pub struct EngineSetup<'a> {
+    /// The flow.
+    pub graph: &'a Graph,
+    /// This processor's hold on the log. A new one for each attempt.
+    pub log: Arc<dyn EventLog>,
+    /// Where state lives between attempts. No backend of it may be open.
+    pub home: Arc<dyn StateHome>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// What each step counts, by its place in the graph.
+    pub counters: &'a [Arc<Counters>],
+    /// The settings.
+    pub options: &'a EngineOptions,
+}
+
+/// Counters for each step of a graph, at zero.
+pub fn counters_for(graph: &Graph) -> Vec<Arc<Counters>> {
+    graph.nodes.iter().map(|_| Arc::default()).collect()
+}
+
+/// A flow that runs while it is stepped.
+///
+/// After an error nothing can be done with it but to drop it and open another: that one starts from the
+/// last committed epoch.
+pub struct Engine {
+    seats: Vec<Seat>,
+    conductor: Conductor,
+    conductor_bell: Arc<Bell>,
+    backend: Arc<dyn StateBackend>,
+    restored: RestoreReport,
+}
+
+/// An engine taken apart, for threads.
+pub(crate) struct EngineParts {
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) conductor: Conductor,
+    pub(crate) conductor_bell: Arc<Bell>,
+    pub(crate) backend: Arc<dyn StateBackend>,
+}
+
+impl Engine {
+    /// Opens a flow where its last committed epoch left it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a graph or a setting that cannot be; [`ErrorKind::Incompatible`] where the
+    /// directory was made by another program; [`ErrorKind::Corrupt`]; those of opening sources and steps.
+    pub fn open(setup: EngineSetup<'_>) -> Result<Self> {
+        let flow = &setup.graph.name;
+        check_options(setup.options)?;
+        check_guarantee(setup.graph, setup.options.guarantee)?;
+        let names = FlowTopics::of(setup.graph, setup.options, &*setup.log)?;
+        names.check(&*setup.log)?;
+        let fingerprint = topology::fingerprint(setup.graph);
+        let last = check_last(&*setup.log, &names.epochs.name, flow, &fingerprint)?;
+
+        let resolved = names.resolve(&*setup.log)?;
+        let last_committed = last.as_ref().map_or(Epoch(0), |record| record.epoch);
+        setup.log.begin(last_committed.next())?;
+        if epoch_record::read_last(&*setup.log, &resolved.epochs)? != last {
+            setup.log.abort()?;
+            let context = format!("flow {flow} committed another epoch while it was opened");
+            return Err(Error::new(ErrorKind::Restart, context));
+        }
+        let opened = open_workers(&setup, resolved, fingerprint, last.as_ref());
+        if opened.is_err() {
+            // The error that stopped the opening is the one to tell.
+            let _ = setup.log.abort();
+        }
+        opened
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Lets a worker do a bounded piece of work. Whether it did anything.
+    ///
+    /// # Errors
+    /// The first error of a step or of the log; the engine is of no use after that.
+    pub fn step_worker(&mut self, worker: usize) -> Result<bool> {
+        self.seats[worker].step()
+    }
+
+    /// Moves epochs and the log along. Whether anything moved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unknown`], [`ErrorKind::Restart`] and [`ErrorKind::Fenced`] say what to do; those of the
+    /// log.
+    pub fn step_coordinator(&mut self) -> Result<bool> {
+        self.conductor.step()
+    }
+
+    /// Steps everything in turn until nothing moves, at most `rounds_max` times. Whether it is quiet.
+    ///
+    /// # Errors
+    /// Those of stepping.
+    pub fn step_until_quiet(&mut self, rounds_max: usize) -> Result<bool> {
+        for _ in 0..rounds_max {
+            let mut progressed = self.step_coordinator()?;
+            for worker in 0..self.seats.len() {
+                progressed |= self.step_worker(worker)?;
+            }
+            if !progressed {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Asks for an end: what has been read is committed, then [`Self::is_finished`].
+    pub fn stop(&mut self) {
+        self.conductor.stop();
+    }
+
+    /// Whether bounded input has ended, or a stop was asked for, and all of it is committed.
+    pub fn is_finished(&self) -> bool {
+        self.conductor.standing() == Standing::Finished
+    }
+
+    /// The last committed epoch.
+    pub fn last_committed(&self) -> Epoch {
+        self.conductor.last_committed()
+    }
+
+    /// How state was brought up when the flow was opened.
+    pub fn restored(&self) -> &RestoreReport {
+        &self.restored
+    }
+
+    /// Ends the flow where it stands: what no epoch has committed is dropped.
+    ///
+    /// # Errors
+    /// Those of aborting the open transaction.
+    pub fn close(mut self) -> Result<()> {
+        self.conductor.abandon()?;
+        self.seats.clear();
+        self.backend.flush()
+    }
+
+    pub(crate) fn into_parts(self) -> EngineParts {
+        let Self { seats, conductor, conductor_bell, backend, .. } = self;
+        EngineParts { seats, conductor, conductor_bell, backend }
+    }
+}
+
+fn check_options(options: &EngineOptions) -> Result<()> {
+    let at_least_one = [
+        ("workers", options.workers),
+        ("frame_rows_max", options.frame_rows_max),
+        ("queue_messages_max", options.queue_messages_max),
+        ("dirty_bytes_max", options.dirty_bytes_max),
+        ("staged_bytes_max", options.staged_bytes_max),
+    ];
+    match at_least_one.into_iter().find(|(_, value)| *value == 0) {
+        Some((name, _)) => Err(Error::new(ErrorKind::Invalid, format!("{name} is 0; it must be at least 1"))),
+        None => Ok(()),
+    }
+}
+
+/// The end-to-end guarantee of a flow: the weakest of its steps'.
+pub fn guarantee(graph: &Graph) -> Guarantee {
+    let steps = graph.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Operator(factory) => Some(factory.guarantee()),
+        NodeKind::Source(_) => None,
+    });
+    steps.min().unwrap_or(Guarantee::ExactlyOnce)
+}
+
+fn check_guarantee(graph: &Graph, wanted: Guarantee) -> Result<()> {
+    for node in &graph.nodes {
+        if let NodeKind::Operator(factory) = &node.kind
+            && factory.guarantee() < wanted
+        {
+            let context = format!(
+                "flow {}: step {} sees each event {}; the processor is asked for {wanted}",
+                graph.name,
+                node.name,
+                factory.guarantee(),
+            );
+            return Err(Error::new(ErrorKind::Invalid, context));
+        }
+    }
+    tracing::info!(flow = graph.name, guarantee = %guarantee(graph), "end-to-end guarantee");
+    Ok(())
+}
+
+/// The topics of a flow: those it declares, and its own.
+struct FlowTopics {
+    declared: Vec<TopicSpec>,
+    epochs: TopicSpec,
+    /// By store.
+    changelogs: Vec<(String, TopicSpec)>,
+}
+
+/// The same, resolved.
+struct ResolvedTopics {
+    all: Topics,
+    epochs: TopicHandle,
+    stores: Vec<StoreChangelog>,
+}
+
+impl FlowTopics {
+    fn of(graph: &Graph, options: &EngineOptions, log: &dyn EventLog) -> Result<Self> {
+        let stores = graph.nodes.iter().flat_map(|node| &node.stores);
+        let changelog = |store: &str| {
+            let name = changelog_topic(&graph.name, store);
+            // One that exists keeps its partitions: they are part of where each key's changes are.
+            let is_missing = log.find(&name)?.is_none();
+            let partitions = is_missing.then_some(options.changelog_partitions);
+            let spec = TopicSpec { name, partitions, compacted: true, create: true, key_format: None };
+            Ok((store.to_owned(), spec))
+        };
+        Ok(Self {
+            declared: graph.topics.clone(),
+            epochs: epoch_record::topic_spec(&graph.name),
+            changelogs: stores.map(|store| changelog(&store.name)).collect::<Result<_>>()?,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &TopicSpec> {
+        let changelogs = self.changelogs.iter().map(|(_, spec)| spec);
+        self.declared.iter().chain([&self.epochs]).chain(changelogs)
+    }
+
+    /// Compares every topic that exists with what is declared, and finds those that must exist. Makes none.
+    fn check(&self, log: &dyn EventLog) -> Result<()> {
+        for spec in self.all() {
+            if !spec.create || log.find(&spec.name)?.is_some() {
+                log.resolve(spec)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, log: &dyn EventLog) -> Result<ResolvedTopics> {
+        let declared: Vec<TopicHandle> =
+            self.declared.iter().map(|spec| log.resolve(spec)).collect::<Result<_>>()?;
+        let epochs = log.resolve(&self.epochs)?;
+        let stores: Vec<StoreChangelog> = self
+            .changelogs
+            .iter()
+            .map(|(name, spec)| Ok(StoreChangelog { name: name.clone(), topic: log.resolve(spec)? }))
+            .collect::<Result<_>>()?;
+        let changelogs = stores.iter().map(|store| store.topic.clone());
+        let all = declared.into_iter().chain([epochs.clone()]).chain(changelogs).collect();
+        Ok(ResolvedTopics { all, epochs, stores })
+    }
+}
+
+/// The last epoch record, where there is one, compared with the flow and with the log.
+fn check_last(log: &dyn EventLog, topic: &str, flow: &str, fingerprint: &str) -> Result<Option<EpochRecord>> {
+    let Some(topic) = log.find(topic)? else { return Ok(None) };
+    let Some(record) = epoch_record::read_last(log, &topic)? else { return Ok(None) };
+    topology::check(flow, &record.fingerprint, fingerprint)?;
+    let checked = epoch_record::check_against(&record, log);
+    checked.map_err(|error| error.within(format!("flow {flow}")))?;
+    Ok(Some(record))
+}
+
+fn open_workers(
+    setup: &EngineSetup<'_>,
+    topics: ResolvedTopics,
+    fingerprint: String,
+    last: Option<&EpochRecord>,
+) -> Result<Engine> {
+    let EngineSetup { graph, log, home, clock, options, .. } = setup;
+    let workers = options.workers;
+    let last_committed = last.map_or(Epoch(0), |record| record.epoch);
+    let Restored { backend, report } = restore(&**home, &**log, &topics.stores, workers)?;
+    let state = open_state(&backend, &topics.stores, options)?;
+    let bells: Vec<Arc<Bell>> = (0..workers).map(|_| Arc::default()).collect();
+    let conductor_bell = Arc::<Bell>::default();
+    let wakers: Vec<Waker> = bells.iter().map(Bell::waker).collect();
+    let holds_sources = has_timeless_source(graph);
+    let assembled = assemble(&Assembly {
+        graph,
+        plan: &plan(graph)?,
+        log,
+        topics: &topics.all,
+        clock,
+        counters: setup.counters,
+        state: &state,
+        wakers: &wakers,
+        last_committed,
+        splits: last.map_or(&[], |record| &record.splits),
+        options: assembly_options(options, holds_sources),
+    })?;
+    wake_on_progress(&**log, &bells, &conductor_bell);
+    let mailbox = |bell: Arc<Bell>| Mailbox::new(bell, Arc::clone(&conductor_bell));
+    let mailboxes: Vec<Arc<Mailbox>> = bells.into_iter().map(mailbox).collect();
+    let seats =
+        assembled.into_iter().zip(&mailboxes).map(|(worker, box_)| Seat::new(worker, Arc::clone(box_)));
+    let seats = seats.collect();
+    let conductor = Conductor::new(ConductorSetup {
+        flow: graph.name.clone(),
+        log: Arc::clone(log),
+        clock: Arc::clone(clock),
+        epochs: topics.epochs,
+        topics: topics.all,
+        fingerprint,
+        mailboxes,
+        state,
+        last_committed,
+        epoch_interval: options.epoch_interval,
+        holds_sources,
+    });
+    Ok(Engine { seats, conductor, conductor_bell, backend, restored: report })
+}
+
+fn open_state(
+    backend: &Arc<dyn StateBackend>,
+    stores: &[StoreChangelog],
+    options: &EngineOptions,
+) -> Result<Vec<StateAccess>> {
+    let workers = options.workers;
+    let limits = StateLimits {
+        cache_bytes_max: options.cache_bytes_max / workers,
+        // A worker that may change nothing would never be read for.
+        dirty_bytes_max: (options.dirty_bytes_max / workers).max(1),
+    };
+    let open = |worker| {
+        StateAccess::new(StateAccessOptions { backend: Arc::clone(backend), stores, worker, workers, limits })
+    };
+    (0..workers).map(open).collect()
+}
+
+fn has_timeless_source(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Source(source) if source.timeless))
+}
+
+fn assembly_options(options: &EngineOptions, hold_sources: bool) -> AssemblyOptions {
+    AssemblyOptions {
+        frame_rows_max: options.frame_rows_max,
+        queue_messages_max: options.queue_messages_max,
+        source_skew_ms_max: options.source_skew_ms_max,
+        bounded: options.bounded,
+        hold_sources,
+        writer: EpochWriterOptions {
+            batch_bytes: options.batch_bytes,
+            staged_bytes_max: options.staged_bytes_max,
+            ..EpochWriterOptions::default()
+        },
+    }
+}
+
+/// Rings everyone when the log has moved on: a commit may be decided, or records may be there to read.
+fn wake_on_progress(log: &dyn EventLog, bells: &[Arc<Bell>], conductor: &Arc<Bell>) {
+    let bells: Vec<Arc<Bell>> = bells.iter().chain([conductor]).cloned().collect();
+    log.on_progress(Arc::new(move || bells.iter().for_each(|bell| bell.ring())));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use std::time::Duration;
+
+use lotic_log::ManualClock;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::memory_log::MemoryLog;
+use crate::state::MemoryState;
+use crate::test_flow::{SUMS, expected, found, graph, log_with, produce};
+
+/// What an engine needs, with limits that make everything full.
+struct Bench {
+    log: Arc<MemoryLog>,
+    state: MemoryState,
+    clock: Arc<ManualClock>,
+    options: EngineOptions,
+}
+
+impl Bench {
+    fn new(log: Arc<MemoryLog>) -> Self {
+        let options = EngineOptions {
+            workers: 2,
+            epoch_interval: Duration::from_millis(10),
+            frame_rows_max: 2,
+            queue_messages_max: 1,
+            staged_bytes_max: 64,
+            batch_bytes: 64,
+            changelog_partitions: 3,
+            bounded: true,
+            ..EngineOptions::default()
+        };
+        Self { log, state: MemoryState::crashing(4), clock: ManualClock::new(), options }
+    }
+
+    fn open(&self, graph: &Graph) -> Result<Engine> {
+        Engine::open(EngineSetup {
+            graph,
+            log: self.log.clone(),
+            home: Arc::new(self.state.clone()),
+            clock: self.clock.clone(),
+            counters: &counters_for(graph),
+            options: &self.options,
+        })
+    }
+
+    /// One round of steps; time passes.
+    fn round(&self, engine: &mut Engine) -> Result<()> {
+        engine.step_coordinator()?;
+        for worker in 0..engine.workers() {
+            engine.step_worker(worker)?;
+        }
+        self.clock.advance(Duration::from_millis(1));
+        Ok(())
+    }
+
+    fn finish(&self, engine: &mut Engine) {
+        for _ in 0..10_000 {
+            if engine.is_finished() {
+                return;
+            }
+            self.round(engine).unwrap();
+        }
+        panic!("the flow did not finish");
+    }
+
+    /// The process dies; its open transaction is aborted when the next one comes.
+    fn crash(&self, engine: Engine, seed: u64) {
+        drop(engine);
+        self.state.crash(&mut ChaCha8Rng::seed_from_u64(seed));
+        self.log.abort().unwrap();
+    }
+}
+
+fn flow() -> Graph {
+    graph(|_| Ok(()))
+}
+
+#[test]
+fn a_bounded_flow_ends_with_one_result_for_each_record_and_another_run_writes_nothing() {
+    for workers in [1, 2, 3, 7] {
+        let mut bench = Bench::new(log_with(100).0);
+        bench.options.workers = workers;
+        let mut engine = bench.open(&flow()).unwrap();
+        bench.finish(&mut engine);
+        engine.close().unwrap();
+        assert_eq!(found(&bench.log), expected(100), "{workers} workers");
+
+        let mut engine = bench.open(&flow()).unwrap();
+        let last = engine.last_committed();
+        bench.finish(&mut engine);
+        assert_eq!(engine.last_committed(), last, "nothing was left to commit");
+        assert_eq!(found(&bench.log), expected(100));
+    }
+}
+
+#[test]
+fn a_flow_that_dies_anywhere_goes_on_as_if_nothing_had_been() {
+    for rounds in 0..80 {
+        let (log, numbers) = log_with(30);
+        let mut bench = Bench::new(log);
+        for (seed, workers) in [(rounds, 2), (!rounds, 3)] {
+            bench.options.workers = workers;
+            let mut engine = bench.open(&flow()).unwrap();
+            for _ in 0..rounds {
+                bench.round(&mut engine).unwrap();
+            }
+            bench.crash(engine, seed);
+        }
+        produce(&bench.log, &numbers, 30..40);
+        bench.options.workers = 2;
+        let mut engine = bench.open(&flow()).unwrap();
+        bench.finish(&mut engine);
+        assert_eq!(found(&bench.log), expected(40), "died after {rounds} rounds");
+    }
+}
+
+#[test]
+fn a_stop_commits_what_was_read() {
+    let mut bench = Bench::new(log_with(50).0);
+    bench.options.bounded = false;
+    bench.options.epoch_interval = Duration::from_secs(3600);
+    let mut engine = bench.open(&flow()).unwrap();
+    while engine.step_until_quiet(1000).unwrap() && engine.last_committed() < Epoch(1) {
+        engine.stop();
+    }
+    bench.finish(&mut engine);
+    assert_eq!(engine.last_committed(), Epoch(1));
+    assert_eq!(found(&bench.log), expected(50));
+}
+
+#[test]
+fn an_epoch_ends_early_when_much_has_changed() {
+    let mut bench = Bench::new(log_with(50).0);
+    bench.options.bounded = false;
+    bench.options.epoch_interval = Duration::from_secs(3600);
+    bench.options.dirty_bytes_max = 1;
+    let mut engine = bench.open(&flow()).unwrap();
+    assert!(engine.step_until_quiet(10_000).unwrap());
+    assert!(engine.last_committed() > Epoch(1));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_changed() {
+    let check = |prepare: &dyn Fn(&mut Bench, &mut Graph), kind, named: &str| {
+        let (log, _) = log_with(10);
+        let mut bench = Bench::new(log);
+        let mut changed = flow();
+        prepare(&mut bench, &mut changed);
+        let topics = bench.log.topic_names();
+        let error = bench.open(&changed).err().expect("it is refused");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+        assert_eq!(bench.log.topic_names(), topics, "no topic was made");
+    };
+    check(&|bench, _| bench.options.workers = 0, ErrorKind::Invalid, "workers is 0");
+    let other_partitions = |_: &mut Bench, graph: &mut Graph| graph.topics[0].partitions = Some(4);
+    check(&other_partitions, ErrorKind::Incompatible, "topic numbers has 3 partitions");
+    let missing = |_: &mut Bench, graph: &mut Graph| graph.topics[0].name = "nowhere".to_owned();
+    check(&missing, ErrorKind::Invalid, "nowhere");
+    let run_before = |bench: &mut Bench, graph: &mut Graph| {
+        let mut engine = bench.open(&flow()).unwrap();
+        bench.finish(&mut engine);
+        engine.close().unwrap();
+        graph.nodes[3].description = "sums of squares".to_owned();
+    };
+    check(&run_before, ErrorKind::Incompatible, "step sums was sums; stores sums decimal/1");
+    let other_results = |bench: &mut Bench, _: &mut Graph| {
+        bench.log.topic(SUMS, 3);
+    };
+    check(&other_results, ErrorKind::Incompatible, "topic sums has 3 partitions, the program declares 2");
+}

@@ -1,0 +1,400 @@
+//! The long-lived thing: restores, runs, restarts, drains and stops.
+//!
+//! ```text
+//!   start ──▶ Opening ──▶ Running ── finished, or stopped and committed ──▶ (ends, Ok)
+//!                ▲           │
+//!                │ backoff   │ Restart or Unknown, attempts left
+//!                └───────────┴── any other error, or none left ──▶ (ends, Err)
+//! ```
+//!
+//! Each worker has a thread, and so has the conductor, which also supervises: it opens the next attempt
+//! when one has failed. Threads sleep on their bells; [`WAKE_FALLBACK`] bounds what a lost ring could cost.
+//! A refusal (a changed topology, a topic with another partition count) comes back from
+//! [`Processor::start`], before any thread is there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lotic_log::Clock;
+use lotic_log::spawn::spawn;
+use parking_lot::Mutex;
+
+use crate::bell::Bell;
+use crate::checkpointer::Checkpointer;
+use crate::conductor::{Conductor, Standing};
+use crate::counters::Counters;
+use crate::engine::{Engine, EngineParts, EngineSetup, counters_for};
+use crate::epoch::Epoch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event_log::EventLog;
+use crate::graph::Graph;
+use crate::metrics::{Metrics, StepMetrics};
+use crate::options::{EngineOptions, RestartOptions};
+use crate::seat::Seat;
+use crate::state::StateHome;
+
+/// How long a thread sleeps at most without being woken. Every wake-up there is rings a bell; this is for
+/// what nobody announces, like another process that appends to a topic.
+const WAKE_FALLBACK: Duration = Duration::from_millis(100);
+
+/// Opens the log anew for each attempt: one that failed may have left it poisoned.
+pub type OpenLog = Box<dyn FnMut() -> Result<Arc<dyn EventLog>> + Send>;
+
+/// What a processor runs, and on what.
+pub struct ProcessorSetup {
+    /// The flow.
+    pub graph: Graph,
+    /// Opens the log.
+    pub open_log: OpenLog,
+    /// Where state lives.
+    pub home: Arc<dyn StateHome>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// The settings.
+    pub options: EngineOptions,
+}
+
+/// A flow that runs on threads of its own until its bounded input has ended, it is stopped, or it fails.
+///
+/// Dropping it stops it and waits.
+pub struct Processor {
+    shared: Arc<Shared>,
+    supervisor: Option<JoinHandle<Result<()>>>,
+}
+
+/// What the supervisor and the processor's owner share.
+struct Shared {
+    is_stopping: AtomicBool,
+    /// The bell of the present attempt's conductor.
+    bell: Mutex<Arc<Bell>>,
+    steps: Vec<String>,
+    counters: Vec<Arc<Counters>>,
+    last_committed: AtomicU64,
+    restarts: AtomicU64,
+    checkpoints: AtomicU64,
+    state_bytes: AtomicUsize,
+}
+
+impl Processor {
+    /// Opens the flow where its last committed epoch left it, and starts it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::open`]; the directory is as it was then.
+    pub fn start(mut setup: ProcessorSetup) -> Result<Self> {
+        let shared = Arc::new(Shared::of(&setup.graph));
+        let first = setup.open(&shared)?;
+        let supervised = Arc::clone(&shared);
+        let supervisor = spawn("lotic-conductor", move || setup.supervise(first, &supervised));
+        let supervisor = supervisor.map_err(|error| no_thread("the conductor", error))?;
+        Ok(Self { shared, supervisor: Some(supervisor) })
+    }
+
+    /// Asks for an end: what has been read is committed, then the processor ends. Returns at once.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Whether it has ended, one way or the other.
+    pub fn has_ended(&self) -> bool {
+        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end. After [`Self::stop`] that takes [`EngineOptions::stop_timeout`] at most.
+    ///
+    /// # Errors
+    /// The error that ended it; [`ErrorKind::Restart`] if a stop took too long.
+    pub fn wait(mut self) -> Result<()> {
+        self.join()
+    }
+
+    /// What it tells about itself now.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let Some(supervisor) = self.supervisor.take() else { return Ok(()) };
+        let panicked = |_| Err(Error::new(ErrorKind::User, "the conductor panicked"));
+        supervisor.join().unwrap_or_else(panicked)
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "the processor was dropped and ended with an error");
+        }
+    }
+}
+
+impl Shared {
+    fn of(graph: &Graph) -> Self {
+        Self {
+            is_stopping: AtomicBool::new(false),
+            bell: Mutex::default(),
+            steps: graph.nodes.iter().map(|node| node.name.clone()).collect(),
+            counters: counters_for(graph),
+            last_committed: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            state_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.bell.lock().ring();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::SeqCst)
+    }
+
+    fn publish(&self, conductor: &Conductor) {
+        self.last_committed.store(conductor.last_committed().0, Ordering::Relaxed);
+        self.state_bytes.store(conductor.state_bytes(), Ordering::Relaxed);
+    }
+
+    fn metrics(&self) -> Metrics {
+        let step = |(step, counters): (&String, &Arc<Counters>)| StepMetrics {
+            step: step.clone(),
+            received: counters.received.get(),
+            emitted: counters.emitted.get(),
+            late: counters.late.get(),
+            skipped: counters.skipped.get(),
+            dead_lettered: counters.dead_lettered.get(),
+        };
+        Metrics {
+            last_committed: Epoch(self.last_committed.load(Ordering::Relaxed)),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            checkpoints: self.checkpoints.load(Ordering::Relaxed),
+            state_bytes: self.state_bytes.load(Ordering::Relaxed),
+            steps: self.steps.iter().zip(&self.counters).map(step).collect(),
+        }
+    }
+}
+
+impl ProcessorSetup {
+    fn open(&mut self, shared: &Shared) -> Result<Engine> {
+        let engine = Engine::open(EngineSetup {
+            graph: &self.graph,
+            log: (self.open_log)()?,
+            home: Arc::clone(&self.home),
+            clock: Arc::clone(&self.clock),
+            counters: &shared.counters,
+            options: &self.options,
+        })?;
+        shared.last_committed.store(engine.last_committed().0, Ordering::Relaxed);
+        Ok(engine)
+    }
+
+    /// Runs attempt after attempt until one ends well, or badly for good.
+    fn supervise(mut self, first: Engine, shared: &Shared) -> Result<()> {
+        let mut backoff = Backoff::new(self.options.restarts.clone());
+        let mut attempt = Ok(first);
+        loop {
+            let committed_before = shared.last_committed.load(Ordering::Relaxed);
+            let ended = attempt.and_then(|engine| self.run(engine, shared));
+            let Err(error) = ended else { return Ok(()) };
+            if !is_worth_another_attempt(&error) || shared.is_stopping() {
+                return Err(error);
+            }
+            if shared.last_committed.load(Ordering::Relaxed) > committed_before {
+                backoff.reset();
+            }
+            let Some(pause) = backoff.next() else {
+                let attempts = self.options.restarts.attempts_max;
+                return Err(error.within(format_args!("given up after {attempts} restarts in a row")));
+            };
+            tracing::warn!(flow = self.graph.name, %error, ?pause, "the flow failed and is started again");
+            let bell = Arc::clone(&shared.bell.lock());
+            bell.wait(pause);
+            shared.restarts.fetch_add(1, Ordering::Relaxed);
+            attempt = self.open(shared);
+        }
+    }
+
+    /// Runs one attempt to its end. All that it held is given up by then.
+    fn run(&self, engine: Engine, shared: &Shared) -> Result<()> {
+        let EngineParts { seats, mut conductor, conductor_bell, backend } = engine.into_parts();
+        *shared.bell.lock() = Arc::clone(&conductor_bell);
+        let mut checkpointer = Checkpointer::new(
+            Arc::clone(&self.home),
+            self.options.checkpoints.clone(),
+            conductor.last_committed(),
+            self.clock.elapsed(),
+        );
+        let crew = Crew::start(seats, &conductor_bell)?;
+        let conducted = self.conduct(&mut conductor, &crew, &mut checkpointer, &conductor_bell, shared);
+        let abandoned = conductor.abandon();
+        shared.publish(&conductor);
+        shared.checkpoints.fetch_add(checkpointer.finish(), Ordering::Relaxed);
+        crew.dismiss();
+        conducted.and(abandoned)?;
+        backend.flush()
+    }
+
+    fn conduct(
+        &self,
+        conductor: &mut Conductor,
+        crew: &Crew,
+        checkpointer: &mut Checkpointer,
+        bell: &Bell,
+        shared: &Shared,
+    ) -> Result<()> {
+        let mut stop_by = None;
+        loop {
+            if let Some(error) = crew.failure() {
+                return Err(error);
+            }
+            let now = self.clock.elapsed();
+            if shared.is_stopping() {
+                conductor.stop();
+                let stop_by = *stop_by.get_or_insert(now + self.options.stop_timeout);
+                if now > stop_by {
+                    crew.leave_behind();
+                    return Err(self.stopped_late());
+                }
+            }
+            let progressed = conductor.step()?;
+            shared.publish(conductor);
+            let taken = checkpointer.step(conductor.last_committed(), now);
+            shared.checkpoints.fetch_add(taken, Ordering::Relaxed);
+            if conductor.standing() == Standing::Finished {
+                return Ok(());
+            }
+            if !progressed {
+                bell.wait(conductor.idle_time().map_or(WAKE_FALLBACK, |idle| idle.min(WAKE_FALLBACK)));
+            }
+        }
+    }
+
+    fn stopped_late(&self) -> Error {
+        let (flow, limit) = (&self.graph.name, self.options.stop_timeout);
+        let context = format!(
+            "flow {flow} did not come to rest within {limit:?} of being stopped; what it had not committed \
+             is done again by the next run"
+        );
+        Error::new(ErrorKind::Restart, context)
+    }
+}
+
+/// The worker threads of one attempt.
+struct Crew {
+    threads: Vec<(Arc<Bell>, JoinHandle<()>)>,
+    orders: Arc<Orders>,
+}
+
+/// What the threads of a crew share.
+#[derive(Default)]
+struct Orders {
+    is_dismissed: AtomicBool,
+    /// Whether a thread may be stuck in a user's code: nobody waits for it then.
+    is_left_behind: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Crew {
+    fn start(seats: Vec<Seat>, conductor_bell: &Arc<Bell>) -> Result<Self> {
+        let mut crew = Self { threads: Vec::with_capacity(seats.len()), orders: Arc::default() };
+        for (worker, seat) in seats.into_iter().enumerate() {
+            let (bell, orders) = (Arc::clone(seat.bell()), Arc::clone(&crew.orders));
+            let conductor_bell = Arc::clone(conductor_bell);
+            let thread = spawn(&format!("lotic-worker-{worker}"), move || {
+                if let Err(error) = work(seat, worker, &orders) {
+                    orders.failure.lock().get_or_insert(error);
+                    conductor_bell.ring();
+                }
+            });
+            match thread {
+                Ok(thread) => crew.threads.push((bell, thread)),
+                Err(error) => {
+                    crew.dismiss();
+                    return Err(no_thread(&format!("worker {worker}"), error));
+                }
+            }
+        }
+        Ok(crew)
+    }
+
+    /// The first error of a worker, once.
+    fn failure(&self) -> Option<Error> {
+        self.orders.failure.lock().take()
+    }
+
+    fn leave_behind(&self) {
+        self.orders.is_left_behind.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the threads, and waits for them: whoever comes next finds the state closed.
+    fn dismiss(self) {
+        self.orders.is_dismissed.store(true, Ordering::SeqCst);
+        for (bell, thread) in self.threads {
+            bell.ring();
+            if !self.orders.is_left_behind.load(Ordering::SeqCst) && thread.join().is_err() {
+                tracing::error!("a worker panicked while it was dropped");
+            }
+        }
+    }
+}
+
+/// The life of a worker's thread. A panic of a user's closure is an error like any other.
+fn work(mut seat: Seat, worker: usize, orders: &Orders) -> Result<()> {
+    while !orders.is_dismissed.load(Ordering::SeqCst) {
+        let stepped = catch_unwind(AssertUnwindSafe(|| seat.step()));
+        let stepped = stepped.unwrap_or_else(|panic| Err(panicked(worker, &*panic)))?;
+        if !stepped {
+            seat.bell().wait(WAKE_FALLBACK);
+        }
+    }
+    Ok(())
+}
+
+fn panicked(worker: usize, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let context = format!("worker {worker} panicked: {}", text.unwrap_or("without a message"));
+    Error::new(ErrorKind::User, context)
+}
+
+fn no_thread(whose: &str, error: std::io::Error) -> Error {
+    Error::caused(ErrorKind::Io, format!("no thread could be started for {whose}"), error)
+}
+
+/// Whether starting again may help. A fenced processor, a full disk or a wrong program stays as it is.
+fn is_worth_another_attempt(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Restart | ErrorKind::Unknown)
+}
+
+/// How long to wait before the next attempt, and whether to make one.
+struct Backoff {
+    options: RestartOptions,
+    /// Attempts in a row that committed nothing.
+    attempts: u32,
+}
+
+impl Backoff {
+    fn new(options: RestartOptions) -> Self {
+        Self { options, attempts: 0 }
+    }
+
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.attempts == self.options.attempts_max {
+            return None;
+        }
+        let doubled = 2u32.saturating_pow(self.attempts);
+        self.attempts += 1;
+        Some(self.options.backoff.saturating_mul(doubled).min(self.options.backoff_max))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::time::Duration;
+
+use lotic_log::SystemClock;
+
+use super::*;
+use crate::event_log::EventLog;
+use crate::memory_log::MemoryLog;
+use crate::state::MemoryState;
+use crate::test_flow::{expected, failing_once_at, found, graph, log_with, produce};
+
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn start(log: &Arc<MemoryLog>, graph: Graph, options: EngineOptions) -> Result<Processor> {
+    let log = Arc::clone(log);
+    Processor::start(ProcessorSetup {
+        graph,
+        open_log: Box::new(move || {
+            // As a new holder of the id would.
+            log.abort()?;
+            Ok(Arc::clone(&log) as Arc<dyn EventLog>)
+        }),
+        home: Arc::new(MemoryState::new()),
+        clock: SystemClock::new(),
+        options,
+    })
+}
+
+fn options(workers: usize, bounded: bool) -> EngineOptions {
+    EngineOptions {
+        workers,
+        bounded,
+        epoch_interval: Duration::from_millis(5),
+        frame_rows_max: 4,
+        restarts: RestartOptions { backoff: Duration::from_millis(1), ..RestartOptions::default() },
+        ..EngineOptions::default()
+    }
+}
+
+/// Waits until `condition` holds.
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let clock = SystemClock::new();
+    while !condition() {
+        assert!(clock.elapsed() < DEADLINE, "{what} did not come within {DEADLINE:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn bounded_input_is_run_to_its_end_on_threads() {
+    for workers in [1, 2, 4] {
+        let (log, _) = log_with(500);
+        let processor = start(&log, graph(|_| Ok(())), options(workers, true)).unwrap();
+        processor.wait().unwrap();
+        assert_eq!(found(&log), expected(500), "{workers} workers");
+    }
+}
+
+#[test]
+fn a_stop_commits_what_was_read_and_ends() {
+    let (log, numbers) = log_with(100);
+    let processor = start(&log, graph(|_| Ok(())), options(2, false)).unwrap();
+    wait_for("the first result", || found(&log) == expected(100));
+    produce(&log, &numbers, 100..150);
+    wait_for("what came later", || found(&log) == expected(150));
+    processor.stop();
+    let metrics = processor.metrics();
+    processor.wait().unwrap();
+    assert_eq!(found(&log), expected(150));
+    assert!(metrics.last_committed >= Epoch(2));
+    assert_eq!((metrics.steps[0].step.as_str(), metrics.steps[0].emitted), ("numbers", 150));
+}
+
+#[test]
+fn a_flow_that_may_go_on_is_started_again_from_its_last_epoch() {
+    let (log, _) = log_with(300);
+    let watch = failing_once_at(120, ErrorKind::Restart);
+    let processor = start(&log, graph(watch), options(2, true)).unwrap();
+    wait_for("the end", || processor.has_ended());
+    assert_eq!(processor.metrics().restarts, 1);
+    processor.wait().unwrap();
+    assert_eq!(found(&log), expected(300));
+}
+
+#[test]
+fn a_flow_that_cannot_go_on_tells_its_error() {
+    let check = |graph: Graph, kind, named: &str| {
+        let (log, _) = log_with(300);
+        let processor = start(&log, graph, options(2, true)).unwrap();
+        let error = processor.wait().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+    };
+    check(graph(failing_once_at(120, ErrorKind::User)), ErrorKind::User, "step watched: the operator fails");
+    check(graph(|_| panic!("out of cheese")), ErrorKind::User, "panicked: out of cheese");
+    let always = |_: &[i64]| Err(Error::new(ErrorKind::Restart, "it fails each time"));
+    check(graph(always), ErrorKind::Restart, "given up after 8 restarts in a row: step watched");
+}
+
+#[test]
+fn pauses_double_up_to_a_bound_and_so_often_and_begin_anew_after_progress() {
+    let options = RestartOptions {
+        attempts_max: 5,
+        backoff: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(1),
+    };
+    let mut backoff = Backoff::new(options);
+    let mut pauses =
+        || std::iter::from_fn(|| backoff.next()).map(|pause| pause.as_millis()).collect::<Vec<_>>();
+    assert_eq!(pauses(), [100, 200, 400, 800, 1000]);
+    assert_eq!(pauses(), [0u128; 0]);
+    backoff.reset();
+    assert_eq!(backoff.next(), Some(Duration::from_millis(100)));
+}
