@@ -9,6 +9,7 @@ pub mod assembly;
 mod bell;
 pub mod channel;
 mod checkpointer;
+pub mod checkpoint;
 pub mod codec;
 mod conductor;
 pub mod counters;

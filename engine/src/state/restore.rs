@@ -101,6 +101,12 @@ struct Based {
     stores: Vec<BasedStore>,
 }
 
+impl Based {
+    fn is_empty(&self) -> bool {
+        self.stores.iter().all(|store| store.positions.is_empty())
+    }
+}
+
 struct BasedStore {
     id: StoreId,
     positions: Vec<Position>,
@@ -112,9 +118,15 @@ fn newest_base(
     stores: &[StoreChangelog],
     rejected: &mut Vec<(Base, String)>,
 ) -> Result<(Based, Base)> {
-    let checkpoints = home.checkpoints()?.into_iter().map(Base::Checkpoint);
-    for base in [Base::Live].into_iter().chain(checkpoints) {
+    let checkpoints = home.checkpoints()?;
+    let older = checkpoints.iter().copied().map(Base::Checkpoint);
+    for base in [Base::Live].into_iter().chain(older) {
         match open_base(home, log, stores, base) {
+            // The live store is never behind a checkpoint, unless it was lost and made anew.
+            Ok(based) if based.is_empty() && base == Base::Live && !checkpoints.is_empty() => {
+                drop(based);
+                home.discard()?;
+            }
             Ok(based) => return Ok((based, base)),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(%base, reason = %error, "state thrown away for an older one");

@@ -6,6 +6,7 @@
 //! Memory is bounded by one block cache (index and filter blocks are in it) and one budget for the write
 //! buffers, both over all stores.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,7 +67,12 @@ impl RocksBackend {
     /// # Errors
     /// [`ErrorKind::Corrupt`] if what is there cannot be read, [`ErrorKind::Locked`] if it is open.
     pub fn open(directory: &Path, options: RocksOptions) -> Result<Self> {
-        let failed = |error| convert(error, "opened", directory);
+        let failed = |error: rocksdb::Error| {
+            // Options that do not fit what is there: it is not what this program wrote.
+            let is_foreign = error.kind() == RocksErrorKind::InvalidArgument;
+            let error = convert(error, "opened", directory);
+            if is_foreign { Error::new(ErrorKind::Corrupt, error.to_string()) } else { error }
+        };
         let cache = Cache::new_lru_cache(options.block_cache_bytes);
         let write_buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
         let database_options = database_options(options, &write_buffers);
@@ -89,8 +95,15 @@ impl RocksBackend {
         checkpoint.create_checkpoint(directory).map_err(|error| self.failed(error, "checkpointed"))
     }
 
+    /// The error as the engine's. Damage is remembered, so that the next start takes an older base.
     fn failed(&self, error: rocksdb::Error, what: &str) -> Error {
-        convert(error, what, &self.directory)
+        let error = convert(error, what, &self.directory);
+        if error.kind() == ErrorKind::Corrupt
+            && let Err(unmarked) = File::create(suspect_mark(&self.directory))
+        {
+            tracing::warn!(%error, %unmarked, "the damage found in the state will have to be found again");
+        }
+        error
     }
 
     fn name(&self, store: StoreId) -> Arc<str> {
@@ -199,6 +212,11 @@ impl StateBackend for RocksBackend {
     }
 }
 
+/// The file that says that the store in `directory` was found damaged.
+pub(crate) fn suspect_mark(directory: &Path) -> PathBuf {
+    directory.with_added_extension("suspect")
+}
+
 fn bounded(from: &[u8], to: &[u8]) -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(from);
@@ -242,8 +260,10 @@ fn convert(error: rocksdb::Error, what: &str, directory: &Path) -> Error {
         // A file that its manifest names is gone.
         RocksErrorKind::IOError if text.contains("No such file") => ErrorKind::Corrupt,
         RocksErrorKind::IOError => ErrorKind::Io,
-        RocksErrorKind::InvalidArgument => ErrorKind::Corrupt,
         _ => ErrorKind::Restart,
     };
     Error::caused(kind, format!("the state in {} cannot be {what}", directory.display()), error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,102 @@
-//! t
+//! What the tests of state share: codecs, a changelog writer that remembers, and a look into a backend.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lotic_log::{PartitionId, Timestamp, TopicId};
+use uuid::Uuid;
+
+use super::{ChangelogWriter, StateBackend, StoreId, Visit};
+use crate::codec::{Codec, CodecError, CodecId};
+use crate::error::Result;
+use crate::event_log::TopicHandle;
+
+/// Text as it is.
+pub(crate) struct Text;
+
+impl Codec<String> for Text {
+    fn id(&self) -> CodecId {
+        CodecId { name: "text", version: 3 }
+    }
+
+    fn encode(&self, value: &String, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.extend_from_slice(value.as_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<String, CodecError> {
+        String::from_utf8(bytes.to_vec()).map_err(|error| CodecError::caused("not UTF-8", error))
+    }
+}
+
+/// Eight bytes.
+pub(crate) struct Number;
+
+impl Codec<i64> for Number {
+    fn id(&self) -> CodecId {
+        CodecId { name: "number", version: 1 }
+    }
+
+    fn encode(&self, value: &i64, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        out.extend_from_slice(&value.to_be_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<i64, CodecError> {
+        let bytes = bytes.try_into().map_err(|error| CodecError::caused("not eight bytes", error))?;
+        Ok(i64::from_be_bytes(bytes))
+    }
+}
+
+pub(crate) fn topic(index: u32, partitions: i32) -> TopicHandle {
+    let id = TopicId(Uuid::from_u128(100 + u128::from(index)));
+    TopicHandle { index, name: format!("changelog-{index}").into(), id, partitions }
+}
+
+/// What was written to a changelog, and what it comes to.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) count: usize,
+    pub(crate) rows: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl ChangelogWriter for Changes {
+    fn write_change(
+        &mut self,
+        topic: &TopicHandle,
+        partition: PartitionId,
+        _time: Timestamp,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<()> {
+        let group = u16::from_be_bytes([key[0], key[1]]);
+        assert_eq!(i32::from(group) % topic.partitions, partition.0);
+        self.count += 1;
+        match value {
+            Some(value) => drop(self.rows.insert(key.to_vec(), value.to_vec())),
+            None => drop(self.rows.remove(key)),
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a store, positions left out.
+pub(crate) fn rows(backend: &dyn StateBackend, store: StoreId) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        rows.insert(key.to_vec(), value.to_vec());
+        Visit::More
+    };
+    backend.scan(store, &[], &[0xff, 0xff], visit).unwrap();
+    rows
+}
+
+/// The rows as values of [`Text`]'s store form.
+pub(crate) fn as_text(rows: &BTreeMap<Vec<u8>, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let encode = |text: &String| [&[3], text.as_bytes()].concat();
+    rows.iter().map(|(key, text)| (key.clone(), encode(text))).collect()
+}
+
+pub(crate) fn text() -> Arc<dyn Codec<String>> {
+    Arc::new(Text)
+}

@@ -1,0 +1,239 @@
+//! State on disk: the live RocksDB, and checkpoints of it.
+//!
+//! ```text
+//! <data>/state/<flow>              the live store
+//! <data>/state/<flow>.suspect      it was found damaged: the next start takes an older base
+//! <data>/checkpoints/<flow>/<n>    a checkpoint: hard links to the store's files, and its manifest
+//! ```
+//!
+//! A checkpoint only shortens a restart. What it holds, and up to where, is read from itself; beside it
+//! there is only the manifest, a file `manifest` that says what its files are:
+//!
+//! | bytes | | |
+//! |---|---|---|
+//! | 0..4 | magic | `LTCK` |
+//! | 4..8 | version | `u32`, 1 |
+//! | 8..12 | count | `u32`, of files |
+//! | then, for each | name length | `u16` |
+//! | | name | UTF-8 |
+//! | | size | `u64` |
+//! | | checksum | `u32`, CRC-32 (crc32fast) of the file |
+//! | last 4 | checksum | `u32`, CRC-32 of everything before |
+//!
+//! All integers are big-endian. A checkpoint is made under another name and renamed once it is whole and
+//! synced, so one that is there is whole, unless the disk has damaged it: that its checksums tell.
+
+mod manifest;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use self::manifest::{Manifest, ManifestFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::{CheckpointId, RocksBackend, RocksOptions, StateBackend, StateHome, suspect_mark};
+
+/// How many checkpoints are kept: the newest, and one in case it is damaged.
+pub const CHECKPOINTS_KEPT: usize = 2;
+
+/// A flow's state in a directory.
+pub struct DiskState {
+    live: PathBuf,
+    suspect: PathBuf,
+    checkpoints: PathBuf,
+    options: RocksOptions,
+    /// The open live store. A new attempt in the same process goes on with it while somebody holds it.
+    open: Mutex<Weak<RocksBackend>>,
+}
+
+impl DiskState {
+    /// The state of `flow` under the directory `data`. Nothing is opened or made yet.
+    pub fn new(data: &Path, flow: &str, options: RocksOptions) -> Self {
+        let live = data.join("state").join(flow);
+        Self {
+            suspect: suspect_mark(&live),
+            live,
+            checkpoints: data.join("checkpoints").join(flow),
+            options,
+            open: Mutex::default(),
+        }
+    }
+
+    fn path(&self, checkpoint: CheckpointId) -> PathBuf {
+        self.checkpoints.join(checkpoint.to_string())
+    }
+
+    /// The files of the newest checkpoint by inode: what is linked again needs no second reading.
+    fn known_files(&self) -> Result<Vec<(u64, ManifestFile)>> {
+        let Some(&newest) = self.checkpoints()?.first() else { return Ok(Vec::new()) };
+        let directory = self.path(newest);
+        let Ok(manifest) = Manifest::read(&directory) else { return Ok(Vec::new()) };
+        let known = manifest.files.into_iter().filter_map(|file| {
+            let inode = fs::metadata(directory.join(&file.name)).ok()?.ino();
+            Some((inode, file))
+        });
+        Ok(known.collect())
+    }
+}
+
+impl StateHome for DiskState {
+    fn open(&self) -> Result<Arc<dyn StateBackend>> {
+        if self.suspect.exists() {
+            let what = format!("the state in {} was found damaged", self.live.display());
+            return Err(Error::new(ErrorKind::Corrupt, what));
+        }
+        let mut open = self.open.lock();
+        if let Some(backend) = open.upgrade() {
+            return Ok(backend);
+        }
+        fs::create_dir_all(&self.live).map_err(|error| failed("made", &self.live, error))?;
+        let backend = Arc::new(RocksBackend::open(&self.live, self.options)?);
+        *open = Arc::downgrade(&backend);
+        Ok(backend)
+    }
+
+    fn discard(&self) -> Result<()> {
+        if self.open.lock().strong_count() > 0 {
+            let what = format!("the state in {} is still in use", self.live.display());
+            return Err(Error::new(ErrorKind::Restart, what));
+        }
+        remove_directory(&self.live)?;
+        match fs::remove_file(&self.suspect) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("removed", &self.suspect, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn checkpoints(&self) -> Result<Vec<CheckpointId>> {
+        let entries = match fs::read_dir(&self.checkpoints) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read", &self.checkpoints, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| failed("read", &self.checkpoints, error))?;
+            found.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(CheckpointId));
+        }
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(found)
+    }
+
+    fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
+        let directory = self.path(checkpoint);
+        let manifest = Manifest::read(&directory)?;
+        manifest.verify(&directory)?;
+        remove_directory(&self.live)?;
+        fs::create_dir_all(&self.live).map_err(|error| failed("made", &self.live, error))?;
+        for file in &manifest.files {
+            let (from, to) = (directory.join(&file.name), self.live.join(&file.name));
+            // Table files never change; the few small others might.
+            let is_linked = file.name.ends_with(".sst") && fs::hard_link(&from, &to).is_ok();
+            if !is_linked {
+                fs::copy(&from, &to).map_err(|error| failed("copied", &from, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self) -> Result<CheckpointId> {
+        let Some(backend) = self.open.lock().upgrade() else {
+            let what = format!("the state in {} is not open", self.live.display());
+            return Err(Error::new(ErrorKind::Restart, what));
+        };
+        let id = CheckpointId(self.checkpoints()?.first().map_or(1, |newest| newest.0 + 1));
+        let unfinished = self.checkpoints.join("unfinished");
+        fs::create_dir_all(&self.checkpoints).map_err(|error| failed("made", &self.checkpoints, error))?;
+        remove_directory(&unfinished)?;
+        backend.checkpoint(&unfinished)?;
+        Manifest::of(&unfinished, &self.known_files()?)?.write(&unfinished)?;
+        sync(&unfinished)?;
+        let finished = self.path(id);
+        fs::rename(&unfinished, &finished).map_err(|error| failed("renamed", &unfinished, error))?;
+        sync(&self.checkpoints)?;
+        tracing::debug!(checkpoint = %id, directory = %finished.display(), "checkpoint taken");
+        Ok(id)
+    }
+
+    fn retire(&self, keep: usize) -> Result<()> {
+        for id in self.checkpoints()?.into_iter().skip(keep) {
+            // Without its manifest it is none any more, whatever happens in the middle.
+            let directory = self.path(id);
+            let manifest = directory.join(manifest::FILE_NAME);
+            fs::remove_file(&manifest)
+                .or_else(ignore_missing)
+                .map_err(|error| failed("removed", &manifest, error))?;
+            remove_directory(&directory)?;
+        }
+        Ok(())
+    }
+}
+
+/// A checkpoint that is being taken on a thread of its own.
+pub struct CheckpointTask {
+    thread: Option<JoinHandle<Result<CheckpointId>>>,
+}
+
+impl CheckpointTask {
+    /// Takes a checkpoint, and removes those that are older than the newest [`CHECKPOINTS_KEPT`].
+    pub fn start(home: Arc<dyn StateHome>) -> Result<Self> {
+        let take = move || {
+            let id = home.take()?;
+            home.retire(CHECKPOINTS_KEPT)?;
+            Ok(id)
+        };
+        let thread = lotic_log::spawn::spawn("lotic-checkpoint", take)
+            .map_err(|error| Error::caused(ErrorKind::Io, "no thread for a checkpoint", error))?;
+        Ok(Self { thread: Some(thread) })
+    }
+
+    /// What came of it, once and as soon as it is done.
+    pub fn poll(&mut self) -> Option<Result<CheckpointId>> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        let panicked = || Error::new(ErrorKind::Restart, "taking a checkpoint panicked");
+        Some(thread.join().unwrap_or_else(|_| Err(panicked())))
+    }
+}
+
+impl Drop for CheckpointTask {
+    /// Waits: the thread holds the live store open.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && let Ok(Err(error)) = thread.join()
+        {
+            tracing::warn!(%error, "a checkpoint failed");
+        }
+    }
+}
+
+fn remove_directory(directory: &Path) -> Result<()> {
+    fs::remove_dir_all(directory).or_else(ignore_missing).map_err(|error| failed("removed", directory, error))
+}
+
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn sync(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| failed("synced", directory, error))
+}
+
+fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Error::caused(kind, format!("{} cannot be {what}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+use std::fs;
+
+use super::*;
+use crate::state::testing::rows;
+
+fn small() -> RocksOptions {
+    RocksOptions { write_buffer_bytes: 1 << 20, block_cache_bytes: 1 << 20, background_jobs: 1 }
+}
+
+fn put(backend: &RocksBackend, store: StoreId, keys: impl Iterator<Item = u32>) {
+    let mut writes = WriteSet::default();
+    keys.for_each(|key| writes.put(&key.to_be_bytes(), b"value"));
+    backend.apply(store, &writes).unwrap();
+}
+
+#[test]
+fn what_was_applied_is_there_after_a_clean_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let (one, two) = (backend.open_store("one").unwrap(), backend.open_store("two").unwrap());
+    put(&backend, one, 0..10);
+    put(&backend, two, 0..20);
+    drop(backend);
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let count = |name| rows(&backend, backend.open_store(name).unwrap()).len();
+    assert_eq!((count("one"), count("two"), count("three")), (10, 20, 0));
+}
+
+#[test]
+fn a_killed_process_leaves_what_was_flushed_of_each_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (live, killed) = (directory.path().join("live"), directory.path().join("killed"));
+    let backend = RocksBackend::open(&live, small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    put(&backend, store, 0..10);
+    backend.flush().unwrap();
+    put(&backend, store, 10..20);
+    // The files as they are while the process lives are what is left when it is killed.
+    fs::create_dir(&killed).unwrap();
+    for entry in fs::read_dir(&live).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, killed.join(path.file_name().unwrap())).unwrap();
+    }
+    let left = RocksBackend::open(&killed, small()).unwrap();
+    let left = rows(&left, left.open_store("one").unwrap());
+    assert_eq!(
+        left.into_keys().collect::<Vec<_>>(),
+        (0..10u32).map(|key| key.to_be_bytes().to_vec()).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn many_keys_are_read_at_once_in_any_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    put(&backend, store, (0..10).map(|key| 2 * key));
+    let keys: Vec<_> = [7u32, 4, 4, 18, 1, 0].iter().map(|key| key.to_be_bytes()).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let mut found = Vec::new();
+    backend.get_many(store, &keys, &mut |index, value| found.push((index, value.to_vec()))).unwrap();
+    assert_eq!(found, [1, 2, 3, 5].map(|index| (index, b"value".to_vec())));
+}
+
+#[test]
+fn an_open_store_is_locked() {
+    let directory = tempfile::tempdir().unwrap();
+    let _open = RocksBackend::open(directory.path(), small()).unwrap();
+    let error = RocksBackend::open(directory.path(), small()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+}
