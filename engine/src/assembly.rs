@@ -224,7 +224,6 @@ impl Bench<'_> {
                     last_committed: self.assembly.last_committed,
                     topics: self.assembly.topics,
                     state: &self.assembly.state[self.worker],
-                    log: self.assembly.log,
                 };
                 let opened = factory.open(&mut context);
                 opened.map(Body::Operator).map_err(|error| error.within(format_args!("step {}", node.name)))

@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::epoch::Epoch;
 use crate::epoch_writer::EpochWriter;
 use crate::error::Result;
-use crate::event_log::{EventLog, Topics};
+use crate::event_log::Topics;
 use crate::frame::Frame;
 use crate::message::Watermark;
 use crate::sink::Guarantee;
@@ -124,8 +124,6 @@ pub struct OpenContext<'a> {
     pub topics: &'a Topics,
     /// Opens the stores that the step declared in the graph.
     pub state: &'a StateAccess,
-    /// Where the topics are; all that the graph names exist.
-    pub log: &'a Arc<dyn EventLog>,
 }
 
 /// A factory from a closure.

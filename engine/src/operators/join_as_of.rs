@@ -112,10 +112,7 @@ where
     ) -> Result<Self> {
         let table_partitions = match &stores.table_topic {
             None => 1,
-            Some(name) => match context.log.find(name)? {
-                Some(topic) => topic.partitions,
-                None => return Err(Error::new(ErrorKind::Invalid, format!("there is no topic {name}"))),
-            },
+            Some(name) => context.topics.get(name)?.partitions,
         };
         let groups: Vec<_> = KeyGroup::owned_by(context.worker, context.workers).collect();
         let codec = Arc::new(VersionCodec(stores.table_codec.clone()));

@@ -22,24 +22,11 @@ pub(super) fn split_late<T>(
 }
 
 /// A batch of the rows that are there, each with its event's columns.
-pub(super) fn keep_some<T>(columns: Columns, rows: impl Iterator<Item = Option<T>>) -> Batch<T> {
+pub(super) fn keep_some<T>(mut columns: Columns, rows: impl Iterator<Item = Option<T>>) -> Batch<T> {
     let mut kept = Vec::with_capacity(columns.len());
-    let mut dropped = Vec::new();
-    for (index, row) in rows.enumerate() {
-        match row {
-            Some(row) => kept.push(row),
-            None => dropped.push(index),
-        }
+    let is_kept: Vec<bool> = rows.map(|row| row.map(|row| kept.push(row)).is_some()).collect();
+    if kept.len() < is_kept.len() {
+        columns.retain(&is_kept);
     }
-    if dropped.is_empty() {
-        return Batch { rows: kept, columns };
-    }
-    let mut left = Columns::default();
-    let mut dropped = dropped.into_iter().peekable();
-    for index in 0..columns.len() {
-        if dropped.next_if_eq(&index).is_none() {
-            left.push_from(&columns, index);
-        }
-    }
-    Batch { rows: kept, columns: left }
+    Batch { rows: kept, columns }
 }
