@@ -30,16 +30,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
 use self::manifest::{Manifest, ManifestFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{CheckpointId, RocksBackend, RocksOptions, StateBackend, StateHome, suspect_mark};
-
-/// How many checkpoints are kept: the newest, and one in case it is damaged.
-pub const CHECKPOINTS_KEPT: usize = 2;
 
 /// A flow's state in a directory.
 pub struct DiskState {
@@ -173,43 +169,6 @@ impl StateHome for DiskState {
             remove_directory(&directory)?;
         }
         Ok(())
-    }
-}
-
-/// A checkpoint that is being taken on a thread of its own.
-pub struct CheckpointTask {
-    thread: Option<JoinHandle<Result<CheckpointId>>>,
-}
-
-impl CheckpointTask {
-    /// Takes a checkpoint, and removes those that are older than the newest [`CHECKPOINTS_KEPT`].
-    pub fn start(home: Arc<dyn StateHome>) -> Result<Self> {
-        let take = move || {
-            let id = home.take()?;
-            home.retire(CHECKPOINTS_KEPT)?;
-            Ok(id)
-        };
-        let thread = lotic_log::spawn::spawn("lotic-checkpoint", take)
-            .map_err(|error| Error::caused(ErrorKind::Io, "no thread for a checkpoint", error))?;
-        Ok(Self { thread: Some(thread) })
-    }
-
-    /// What came of it, once and as soon as it is done.
-    pub fn poll(&mut self) -> Option<Result<CheckpointId>> {
-        let thread = self.thread.take_if(|thread| thread.is_finished())?;
-        let panicked = || Error::new(ErrorKind::Restart, "taking a checkpoint panicked");
-        Some(thread.join().unwrap_or_else(|_| Err(panicked())))
-    }
-}
-
-impl Drop for CheckpointTask {
-    /// Waits: the thread holds the live store open.
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take()
-            && let Ok(Err(error)) = thread.join()
-        {
-            tracing::warn!(%error, "a checkpoint failed");
-        }
     }
 }
 

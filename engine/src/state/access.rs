@@ -96,10 +96,7 @@ impl StateAccess {
     /// `epoch` is committed, and its transaction ended there in the partitions that it wrote. Called
     /// before the operators' [`committed`](crate::operator::Operator::committed).
     pub fn publish_ends(&self, epoch: Epoch, ends: &[(PartitionKey, Offset)]) {
-        let mut committed = self.committed.lock();
-        committed.epoch = epoch;
-        committed.ends.clear();
-        committed.ends.extend_from_slice(ends);
+        self.committed.lock().publish(epoch, ends);
     }
 
     /// Whether so much has changed that the epoch should end early, or input should wait.

@@ -9,6 +9,7 @@
 //! | value | the backend value: the codec's version (one byte), then what the codec wrote; null: deleted |
 //! | partition | key group mod the topic's partition count |
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lotic_log::{Offset, PartitionId, Timestamp};
@@ -53,11 +54,28 @@ impl ChangelogWriter for EpochWriter {
     }
 }
 
-/// The ends that the last committed epoch reached, for the stores of one worker.
+/// How many epochs may be committed before a worker applies the first of them. A worker hears of the end of
+/// `e` before it passes the barrier of `e+2`, so there are never more.
+const COMMITTED_EPOCHS_MAX: usize = 2;
+
+/// The ends that the last committed epochs reached, for the stores of one worker.
 #[derive(Debug, Default)]
 pub(super) struct CommittedEnds {
-    pub(super) epoch: Epoch,
-    pub(super) ends: Vec<(PartitionKey, Offset)>,
+    epochs: VecDeque<(Epoch, Vec<(PartitionKey, Offset)>)>,
+}
+
+impl CommittedEnds {
+    pub(super) fn publish(&mut self, epoch: Epoch, ends: &[(PartitionKey, Offset)]) {
+        if self.epochs.len() == COMMITTED_EPOCHS_MAX {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back((epoch, ends.to_vec()));
+    }
+
+    fn of(&self, epoch: Epoch) -> &[(PartitionKey, Offset)] {
+        let found = self.epochs.iter().find(|(published, _)| *published == epoch);
+        &found.expect("an epoch's ends are published before its state is applied").1
+    }
 }
 
 /// One store's changelog, as one worker uses it.
@@ -93,8 +111,7 @@ impl Changelog {
     /// If the ends of `epoch` were not published.
     pub(super) fn put_positions(&self, epoch: Epoch, writes: &mut WriteSet) {
         let committed = self.committed.lock();
-        assert_eq!(committed.epoch, epoch, "an epoch's ends are published before its state is applied");
-        let own = committed.ends.iter().filter(|(end, _)| {
+        let own = committed.of(epoch).iter().filter(|(end, _)| {
             end.topic == self.topic.index && self.partitions.binary_search(&end.partition).is_ok()
         });
         for &(PartitionKey { partition, .. }, next) in own {
