@@ -7,6 +7,8 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`Log`] | a directory of topics: opens, locks, recovers, closes |
+//! | [`Topic`], `catalogue` | named sets of partitions, and which there are |
 //! | [`record`] | records and the newtypes that name their place |
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`Progress`] | tells who reads at the end of a log that there is more |
@@ -22,12 +24,14 @@
 //! | [`error`] | the one error |
 
 pub mod batch;
+mod catalogue;
 pub mod clock;
 mod driver;
 pub mod error;
 mod files;
 pub mod flusher;
 mod index;
+mod log;
 mod partition;
 pub mod partitioner;
 mod producer_state;
@@ -41,10 +45,12 @@ mod segment;
 pub mod spawn;
 pub mod storage;
 pub mod ticket;
+mod topic;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{Error, ErrorKind, Result};
 pub use index::AbortedTransaction;
+pub use log::{Log, LogOptions};
 pub use partition::{
     Appended, CommittedBatches, Durability, Fetched, Isolation, Partition, PartitionConfig, PartitionContext,
     PartitionOffsets, PartitionSite,
@@ -59,4 +65,5 @@ pub use record::{
 };
 pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
-pub use ticket::{CommitTicket, FlushTicket};
+pub use ticket::{CommitTicket, FlushTicket, Ticket};
+pub use topic::{CleanupPolicy, Topic, TopicConfig};

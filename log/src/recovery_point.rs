@@ -102,7 +102,7 @@ fn split_block(bytes: &[u8]) -> Option<(&[[u8; ENTRY_BYTES]], &[u8])> {
     let (entries, next) = entries.split_at_checked(length)?;
     let is_whole = u32::from_be_bytes(*checksum) == crc32fast::hash(&rest[..4 + length]);
     // Zeros have a checksum of their own; a block that says nothing is not one of ours.
-    (is_whole && length > 0).then(|| (entries.as_chunks().0, next))
+    (is_whole && length > 0).then_some((entries.as_chunks().0, next))
 }
 
 fn encode_block(points: &RecoveryPoints, out: &mut Vec<u8>) {

@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, Result};
 use crate::record::TopicId;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 
-const FILE_NAME: &str = "partition.metadata";
+pub(crate) const FILE_NAME: &str = "partition.metadata";
 
 /// More than such a file ever holds.
 const BYTES_MAX: usize = 256;

@@ -12,6 +12,7 @@
 //! the submission of a sync, a rename, a removal (one per entry of a tree), a directory sync.
 
 mod faults;
+mod mount;
 mod platter;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use self::faults::{Faults, Verdict};
+use self::mount::Mount;
 use self::platter::{Change, InodeId, Platter};
 use super::{Entry, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket};
 
@@ -82,6 +84,14 @@ impl MemoryStorage {
             }),
             this: this.clone(),
         })
+    }
+
+    /// The disk for one process: dead after the next [`Self::crash`] or [`Self::kill`]. What is opened on
+    /// [`MemoryStorage`] itself opens again for whoever still holds it.
+    pub fn mount(&self) -> Arc<dyn Storage> {
+        let storage = self.this.upgrade().expect("a storage that is called is alive");
+        let generation = self.disk.lock().generation;
+        Arc::new(Mount { storage, generation })
     }
 
     /// Power fails and comes back: what was not synced is kept, torn or lost; handles are dead and

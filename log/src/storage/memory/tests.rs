@@ -267,6 +267,17 @@ fn a_kill_keeps_the_page_cache_and_ends_the_handles() {
 }
 
 #[test]
+fn a_mount_ends_with_its_process() {
+    let storage = disk(3);
+    let mount = storage.mount();
+    mount.open(&path("file"), OpenMode::Create).unwrap();
+    storage.kill();
+    assert_eq!(mount.open(&path("file"), OpenMode::Read).err().unwrap().kind(), ErrorKind::NotConnected);
+    assert_eq!(mount.remove_file(&path("file")).unwrap_err().kind(), ErrorKind::NotConnected);
+    storage.mount().open(&path("file"), OpenMode::Read).unwrap();
+}
+
+#[test]
 fn the_plug_is_pulled_at_the_operation_named_and_nothing_works_until_the_crash() {
     let run = |seed, operations| {
         let storage = disk(seed);

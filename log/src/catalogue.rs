@@ -1,0 +1,105 @@
+//! The catalogue: which topics there are. A topic exists if and only if it is named here.
+//!
+//! The file `catalogue` in the log's directory is text, one thing a line, written anew beside itself,
+//! synced and renamed with every change, so it is always one whole version:
+//!
+//! ```text
+//! lotic-catalogue 1
+//! producer-ids 1000
+//! topics-made 2
+//! topic orders id=ASNFZ4mrze8BI0VniavN7w partitions=6 cleanup=delete durability=default ...
+//! deleting old-orders id=q83vASNFZ4mrze8BI0VniQ partitions=3
+//! crc32 89abcdef
+//! ```
+//!
+//! | line | says |
+//! |---|---|
+//! | first | what the file is, and its version |
+//! | `producer-ids` | producer ids below this one may be in use |
+//! | `topics-made` | how many topics were ever made here; goes into the ids of new ones |
+//! | `topic` | a topic and how it was made |
+//! | `deleting` | a topic that is gone and whose directories may still be there |
+//! | last | CRC-32 of all bytes before the line, in hexadecimal |
+
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::record::TopicId;
+use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::topic::TopicConfig;
+
+const FILE_NAME: &str = "catalogue";
+const NEW_FILE_NAME: &str = "catalogue.new";
+
+/// What the log knows to exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Catalogue {
+    pub(crate) topics: BTreeMap<String, CatalogueEntry>,
+    /// Topics whose directories are being removed.
+    pub(crate) deleting: BTreeMap<String, DeletedTopic>,
+    /// Producer ids below this one may be in use.
+    pub(crate) producer_ids_end: i64,
+    /// How many topics were ever made.
+    pub(crate) topics_made: u64,
+}
+
+/// A topic as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CatalogueEntry {
+    pub(crate) id: TopicId,
+    pub(crate) config: TopicConfig,
+}
+
+/// A topic that is gone and whose directories may still be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeletedTopic {
+    pub(crate) id: TopicId,
+    pub(crate) partitions: i32,
+}
+
+impl Catalogue {
+    /// The catalogue of `directory`; `None` where there is none.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported` for a later version, those of the operating system.
+    pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(FILE_NAME);
+        match read_file(storage, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
+            Ok(bytes) => text::decode(&bytes).map(Some).map_err(|error| error.within(path.display())),
+        }
+    }
+
+    /// Makes this the catalogue of `directory`, durably.
+    pub(crate) fn write(&self, storage: &dyn Storage, directory: &Path) -> Result<()> {
+        write_file(storage, directory, text::encode(self).as_bytes())
+            .map_err(|error| Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error))
+    }
+}
+
+fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
+    let file = storage.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+fn write_file(storage: &dyn Storage, directory: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
+    if storage.exists(&new_path)? {
+        storage.remove_file(&new_path)?;
+    }
+    let file = storage.open(&new_path, OpenMode::Create)?;
+    file.write_at(0, bytes)?;
+    file.sync(SyncPurpose::Catalogue).wait()?;
+    storage.rename(&new_path, &path)?;
+    storage.sync_dir(directory, SyncPurpose::Catalogue)
+}

@@ -1,0 +1,179 @@
+//! The catalogue as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Catalogue, CatalogueEntry, DeletedTopic};
+use crate::batch::Compression;
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::Durability;
+use crate::topic::{CleanupPolicy, TopicConfig, check_name};
+
+const FIRST_LINE: &str = "lotic-catalogue 1";
+const TITLE: &str = "lotic-catalogue ";
+
+pub(super) fn encode(catalogue: &Catalogue) -> String {
+    let mut text = format!("{FIRST_LINE}\n");
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        text.write_fmt(line).expect("a string takes what is written to it");
+        text.push('\n');
+    };
+    line(format_args!("producer-ids {}", catalogue.producer_ids_end));
+    line(format_args!("topics-made {}", catalogue.topics_made));
+    for (name, CatalogueEntry { id, config }) in &catalogue.topics {
+        line(format_args!(
+            "topic {name} id={id} partitions={} cleanup={} durability={} compression={} segment_bytes={} \
+             batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={}",
+            config.partitions,
+            encode_cleanup(config.cleanup),
+            encode_durability(config.durability),
+            encode_compression(config.compression),
+            config.segment_bytes,
+            config.batch_bytes_max,
+            config.index_interval_bytes,
+            config.snapshot_interval_bytes,
+        ));
+    }
+    for (name, DeletedTopic { id, partitions }) in &catalogue.deleting {
+        line(format_args!("deleting {name} id={id} partitions={partitions}"));
+    }
+    let checksum = crc32fast::hash(text.as_bytes());
+    text + &format!("crc32 {checksum:08x}\n")
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Catalogue> {
+    let text = std::str::from_utf8(bytes).map_err(|_| corrupt("is not text"))?;
+    let first = text.lines().next().unwrap_or_default();
+    if first != FIRST_LINE {
+        return Err(match first.strip_prefix(TITLE) {
+            Some(version) => {
+                Error::new(ErrorKind::Unsupported, format!("is of version {version}; this is version 1"))
+            }
+            None => corrupt("is no catalogue"),
+        });
+    }
+    let body = check_whole(text)?;
+    let mut catalogue = Catalogue::default();
+    for line in body.lines().skip(1) {
+        decode_line(line, &mut catalogue).ok_or_else(|| corrupt(format!("has a line {line:?}")))?;
+    }
+    Ok(catalogue)
+}
+
+/// The text without its last line, which is the checksum of the rest.
+fn check_whole(text: &str) -> Result<&str> {
+    let cut_off = || corrupt("is cut off");
+    let start = text.strip_suffix('\n').and_then(|text| text.rfind('\n')).ok_or_else(cut_off)? + 1;
+    let (body, last) = text.split_at(start);
+    let stored = last.strip_prefix("crc32 ").ok_or_else(cut_off)?.trim_end();
+    let computed = format!("{:08x}", crc32fast::hash(body.as_bytes()));
+    if stored == computed {
+        return Ok(body);
+    }
+    Err(corrupt(format!("has the checksum {computed}, not {stored} as it says")))
+}
+
+fn decode_line(line: &str, catalogue: &mut Catalogue) -> Option<()> {
+    let (kind, rest) = line.split_once(' ')?;
+    match kind {
+        "producer-ids" => catalogue.producer_ids_end = rest.parse().ok()?,
+        "topics-made" => catalogue.topics_made = rest.parse().ok()?,
+        "topic" => {
+            let (name, fields) = split_fields(rest)?;
+            catalogue.topics.insert(name, decode_entry(&fields)?);
+        }
+        "deleting" => {
+            let (name, fields) = split_fields(rest)?;
+            let (id, partitions) = (number(&fields, "id")?, number(&fields, "partitions")?);
+            catalogue.deleting.insert(name, DeletedTopic { id, partitions });
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+type Fields<'a> = BTreeMap<&'a str, &'a str>;
+
+fn split_fields(text: &str) -> Option<(String, Fields<'_>)> {
+    let mut words = text.split(' ');
+    let name = words.next()?.to_owned();
+    check_name(&name).ok()?;
+    let fields = words.map(|word| word.split_once('=')).collect::<Option<_>>()?;
+    Some((name, fields))
+}
+
+fn number<T: FromStr>(fields: &Fields<'_>, name: &str) -> Option<T> {
+    fields.get(name)?.parse().ok()
+}
+
+fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
+    let config = TopicConfig {
+        partitions: number(fields, "partitions")?,
+        cleanup: decode_cleanup(fields.get("cleanup")?)?,
+        durability: decode_durability(fields.get("durability")?)?,
+        compression: decode_compression(fields.get("compression")?)?,
+        segment_bytes: number(fields, "segment_bytes")?,
+        batch_bytes_max: number(fields, "batch_bytes_max")?,
+        index_interval_bytes: number(fields, "index_interval_bytes")?,
+        snapshot_interval_bytes: number(fields, "snapshot_interval_bytes")?,
+    };
+    Some(CatalogueEntry { id: number(fields, "id")?, config })
+}
+
+fn encode_cleanup(cleanup: CleanupPolicy) -> &'static str {
+    match cleanup {
+        CleanupPolicy::Delete => "delete",
+        CleanupPolicy::Compact => "compact",
+    }
+}
+
+fn decode_cleanup(text: &str) -> Option<CleanupPolicy> {
+    match text {
+        "delete" => Some(CleanupPolicy::Delete),
+        "compact" => Some(CleanupPolicy::Compact),
+        _ => None,
+    }
+}
+
+fn encode_durability(durability: Option<Durability>) -> String {
+    match durability {
+        None => "default".to_owned(),
+        Some(Durability::Sync) => "sync".to_owned(),
+        Some(Durability::Os) => "os".to_owned(),
+        Some(Durability::Interval(every)) => format!("{}ms", every.as_millis()),
+    }
+}
+
+fn decode_durability(text: &str) -> Option<Option<Durability>> {
+    match text {
+        "default" => Some(None),
+        "sync" => Some(Some(Durability::Sync)),
+        "os" => Some(Some(Durability::Os)),
+        _ => {
+            let milliseconds = text.strip_suffix("ms")?.parse().ok()?;
+            Some(Some(Durability::Interval(Duration::from_millis(milliseconds))))
+        }
+    }
+}
+
+fn encode_compression(compression: Compression) -> String {
+    match compression {
+        Compression::None => "none".to_owned(),
+        Compression::Lz4 => "lz4".to_owned(),
+        Compression::Zstd { level } => format!("zstd:{level}"),
+    }
+}
+
+fn decode_compression(text: &str) -> Option<Compression> {
+    match text {
+        "none" => Some(Compression::None),
+        "lz4" => Some(Compression::Lz4),
+        _ => Some(Compression::Zstd { level: text.strip_prefix("zstd:")?.parse().ok()? }),
+    }
+}
+
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+}

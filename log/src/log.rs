@@ -1,0 +1,230 @@
+//! A log: a directory of topics, opened by one process at a time.
+//!
+//! ```text
+//!   opening -- open --> Open -- close --> Closed
+//!        \-- open_read_only --> ReadOnly
+//! ```
+//!
+//! Opening takes the directory's lock, reads the catalogue, recovers every partition, finishes or aborts
+//! what transactions were under way, and only then lets anyone read. Closing makes everything durable
+//! and leaves a mark that nothing has to be recovered. After a crash at any point in between the next
+//! opening finds all that was acknowledged.
+//!
+//! Lock order: catalogue, then topics; neither is held while a ticket is awaited.
+
+mod background;
+mod clean_shutdown;
+mod holder;
+mod open;
+mod options;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::Clock;
+use crate::driver::Steps;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::{Flush, FlushTarget};
+use crate::partition::{Durability, Partition, PartitionContext};
+use crate::progress::Progress;
+use crate::record::ProducerId;
+use crate::recovery::RecoveryReport;
+use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
+use crate::spawn::Drive;
+use crate::storage::{Storage, StorageLock, SyncPurpose};
+use crate::ticket::FlushTicket;
+use crate::topic::Topic;
+
+use background::{Background, Core};
+use topics::{Catalogued, Topics};
+
+pub use options::LogOptions;
+
+/// An open log. Clones are the same log; it closes when the last one goes.
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    durability: Durability,
+    /// Seeds the ids of topics.
+    seed: u64,
+    context: PartitionContext,
+    is_read_only: bool,
+    is_closed: AtomicBool,
+    catalogued: Mutex<Catalogued>,
+    topics: RwLock<Topics>,
+    reports: Vec<RecoveryReport>,
+    core: Arc<Core>,
+    background: Mutex<Background>,
+    /// Given up last of all.
+    lock: Mutex<Option<Box<dyn StorageLock>>>,
+}
+
+impl Log {
+    /// Opens the log in `directory`, which is made where missing, and recovers it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`], naming the holder, if a process has it open; [`ErrorKind::Corrupt`] if
+    /// what was synced is not there any more; [`ErrorKind::Unsupported`] if a later version wrote it;
+    /// those of the operating system. What is corrupt is left as it is.
+    pub fn open(directory: impl AsRef<Path>, options: LogOptions) -> Result<Self> {
+        open::open(directory.as_ref(), options)
+    }
+
+    /// Opens a log to read it, also while another process has it open. Nothing is locked or written;
+    /// [`Self::refresh`] takes in what was appended since. Everything that would write answers
+    /// [`ErrorKind::Closed`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no log, and those of [`Self::open`].
+    pub fn open_read_only(directory: impl AsRef<Path>, options: LogOptions) -> Result<Self> {
+        open::open_read_only(directory.as_ref(), options)
+    }
+
+    /// Takes in what another process has appended, and the topics it made, since this log was opened
+    /// read-only or refreshed. Does nothing otherwise.
+    ///
+    /// # Errors
+    /// Those of [`Partition::refresh`] and of [`Self::open_read_only`].
+    pub fn refresh(&self) -> Result<()> {
+        if self.inner.is_read_only { open::refresh(&self.inner) } else { Ok(()) }
+    }
+
+    /// Where the log is.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// The clock that everything of this log goes by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// Who moves background work along.
+    pub fn drive(&self) -> Drive {
+        self.inner.core.driver.drive()
+    }
+
+    /// Moves whenever something may have become readable.
+    pub fn progress(&self) -> &Progress {
+        &self.inner.context.progress
+    }
+
+    /// What topics have that do not name a durability.
+    pub fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    /// Whether it was opened read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.is_read_only
+    }
+
+    /// What recovering each partition did, in the order of topics and partitions.
+    pub fn recovery_report(&self) -> &[RecoveryReport] {
+        &self.inner.reports
+    }
+
+    /// Asks for what `partitions` hold now to be made durable. The syncs of all of them run at once and
+    /// serve everyone else who asked.
+    pub fn flush(&self, partitions: &[Arc<Partition>], purpose: SyncPurpose) -> FlushTicket {
+        let target = |partition: &Arc<Partition>| FlushTarget { target: partition.clone(), purpose };
+        self.inner.core.flusher.request(partitions.iter().map(target))
+    }
+
+    /// Does what background work can be done now: group commits, transactions. Says whether there was
+    /// any. Needed under [`Drive::Manual`], harmless otherwise.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] once the log is closed.
+    pub fn step(&self) -> Result<bool> {
+        self.inner.check_not_closed()?;
+        Ok(self.inner.core.step())
+    }
+
+    /// A producer id that nobody has had before, also after a crash.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; those of the operating system, a range of ids being reserved now and then.
+    pub fn next_producer_id(&self) -> Result<ProducerId> {
+        self.inner.next_producer_id()
+    }
+
+    /// Finishes what is under way, makes everything durable and gives the directory up. Appends are
+    /// refused from then on; a transaction that is still open is aborted when the log is opened again.
+    /// The same happens, without an answer, when the last handle is dropped. Closing twice does nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`] and those of the operating system: what was acknowledged is durable all
+    /// the same, and the next opening recovers.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn check_not_closed(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) {
+            let what = format!("the log in {} is closed", self.directory.display());
+            return Err(Error::new(ErrorKind::Closed, what));
+        }
+        Ok(())
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.is_read_only {
+            let what = format!("the log in {} was opened read-only", self.directory.display());
+            return Err(Error::new(ErrorKind::Closed, what));
+        }
+        self.check_not_closed()
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let outcome = if self.is_read_only { Ok(()) } else { self.shut_down() };
+        self.background.lock().stop();
+        *self.lock.lock() = None;
+        outcome
+    }
+
+    fn shut_down(&self) -> Result<()> {
+        let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
+        let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+        partitions.iter().try_for_each(|partition| partition.close())?;
+        let points = recovery_points(&partitions);
+        RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
+        clean_shutdown::mark(&*self.storage, &self.directory)
+    }
+}
+
+/// Up to where these partitions were synced.
+fn recovery_points(partitions: &[Arc<Partition>]) -> RecoveryPoints {
+    partitions.iter().map(|partition| (partition.key(), partition.durable())).collect()
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(directory = %self.directory.display(), %error, "the log was not closed cleanly");
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("directory", &self.inner.directory).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,78 @@
+//! What a log does beside its callers, and the thread that does it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::clock::Clock;
+use crate::driver::{Driver, Steps};
+use crate::flusher::Flusher;
+use crate::spawn::{Drive, spawn};
+
+/// The work that is stepped. Outlives the log for as long as a ticket is held.
+pub(super) struct Core {
+    pub(super) driver: Arc<Driver>,
+    pub(super) flusher: Arc<Flusher>,
+    is_stopping: AtomicBool,
+}
+
+impl Core {
+    pub(super) fn new(drive: Drive, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
+            let driver = Driver::new(drive, this.clone());
+            let flusher = Arc::new(Flusher::new(clock, driver.clone()));
+            Self { driver, flusher, is_stopping: AtomicBool::new(false) }
+        })
+    }
+}
+
+impl Steps for Core {
+    fn step(&self) -> bool {
+        self.flusher.step()
+    }
+}
+
+/// The log's thread, under [`Drive::Thread`].
+pub(super) struct Background {
+    core: Arc<Core>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    pub(super) fn start(core: Arc<Core>) -> io::Result<Self> {
+        let thread = match core.driver.drive() {
+            Drive::Manual => None,
+            Drive::Thread => {
+                let core = core.clone();
+                Some(spawn("lotic-log", move || core.run())?)
+            }
+        };
+        Ok(Self { core, thread })
+    }
+
+    /// Ends the thread, unless it is the one that calls.
+    pub(super) fn stop(&mut self) {
+        self.core.is_stopping.store(true, Ordering::Release);
+        self.core.driver.raise();
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's thread has panicked");
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Core {
+    fn run(&self) {
+        let is_stopping = || self.is_stopping.load(Ordering::Acquire);
+        self.driver.run(is_stopping, || self.step(), || self.flusher.idle_time());
+    }
+}

@@ -1,0 +1,194 @@
+//! Opening a log: what has to be known and done before anyone reads.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::background::{Background, Core};
+use super::topics::{Catalogued, Topics};
+use super::{Inner, Log, LogOptions, clean_shutdown, holder, recovery_points};
+use crate::catalogue::{Catalogue, CatalogueEntry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
+use crate::progress::Progress;
+use crate::read_buffers::ReadBuffers;
+use crate::record::{PartitionId, PartitionKey};
+use crate::recovery::{RecoveryBorder, RecoveryReport};
+use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints};
+use crate::storage::{Storage, StorageLock, SyncPurpose};
+use crate::topic::Topic;
+
+pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
+    let storage = options.storage.clone();
+    make_directory(&*storage, directory).map_err(|error| failed("make", directory, error))?;
+    let lock = holder::lock(&*storage, directory, &options.holder, options.clock.now())?;
+    let catalogue = match Catalogue::read(&*storage, directory)? {
+        Some(catalogue) => catalogue,
+        None => begin(&*storage, directory)?,
+    };
+    let points = recovery_point::read(&*storage, directory)?;
+    let is_clean = clean_shutdown::take(&*storage, directory)?;
+
+    let mut inner = Inner::new(directory, options, catalogue, false)?;
+    *inner.lock.get_mut() = Some(lock);
+    inner.finish_deletions()?;
+    let topics = inner.recover_partitions(&points, is_clean)?;
+    let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+    let points = RecoveryPointFile::create(storage, directory, recovery_points(&partitions))?;
+    inner.core.flusher.keep_recovery_points(points);
+    topics.into_iter().for_each(|topic| inner.publish(topic));
+    // Only from here on is there something to shut down.
+    *inner.is_closed.get_mut() = false;
+    Ok(Log { inner: Arc::new(inner) })
+}
+
+pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Log> {
+    let catalogue = read_catalogue(&*options.storage, directory)?;
+    let mut inner = Inner::new(directory, options, catalogue, true)?;
+    *inner.is_closed.get_mut() = false;
+    refresh(&inner)?;
+    Ok(Log { inner: Arc::new(inner) })
+}
+
+/// Opens the topics that were made since, forgets those that were deleted, and reads on in the others.
+pub(super) fn refresh(inner: &Inner) -> Result<()> {
+    let mut catalogued = inner.catalogued.lock();
+    let catalogue = read_catalogue(&*inner.storage, &inner.directory)?;
+    // Points are read before the partitions are: so none of them lies behind what is found there.
+    let points = recovery_point::read(&*inner.storage, &inner.directory)?;
+    let mut topics = Topics::new();
+    for (name, entry) in &catalogue.topics {
+        let known = inner.topics.read().get(name).filter(|topic| topic.id() == entry.id).cloned();
+        let topic = match known {
+            Some(topic) => {
+                topic.partitions().iter().try_for_each(|partition| partition.refresh().map(drop))?;
+                topic
+            }
+            None => inner.open_topic_read_only(name, entry, &points)?,
+        };
+        topics.insert(name.clone(), topic);
+    }
+    catalogued.catalogue = catalogue;
+    *inner.topics.write() = topics;
+    Ok(())
+}
+
+fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
+    Catalogue::read(storage, directory)?
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no log in {}", directory.display())))
+}
+
+impl Inner {
+    /// A log that has nothing open yet, and nothing to shut down.
+    fn new(directory: &Path, options: LogOptions, catalogue: Catalogue, is_read_only: bool) -> Result<Self> {
+        let LogOptions { storage, clock, drive, durability, seed, .. } = options;
+        let core = Core::new(drive, clock.clone());
+        let background = Background::start(core.clone())
+            .map_err(|error| Error::io("cannot start the log's thread", error))?;
+        let context = PartitionContext {
+            storage: storage.clone(),
+            clock: clock.clone(),
+            buffers: ReadBuffers::new(),
+            progress: Arc::new(Progress::default()),
+        };
+        let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, catalogue };
+        Ok(Self {
+            directory: directory.to_owned(),
+            storage,
+            clock,
+            durability,
+            seed,
+            context,
+            is_read_only,
+            is_closed: AtomicBool::new(true),
+            catalogued: Mutex::new(catalogued),
+            topics: RwLock::new(Topics::new()),
+            reports: Vec::new(),
+            core,
+            background: Mutex::new(background),
+            lock: Mutex::new(None::<Box<dyn StorageLock>>),
+        })
+    }
+
+    /// Recovers every partition of every topic; nothing is published before all are. They do not depend
+    /// on each other.
+    fn recover_partitions(&mut self, points: &RecoveryPoints, clean_shutdown: bool) -> Result<Vec<Topic>> {
+        let entries = self.catalogued.get_mut().catalogue.topics.clone();
+        let mut topics = Vec::with_capacity(entries.len());
+        for (name, CatalogueEntry { id, config }) in entries {
+            let mut partitions = Vec::new();
+            for partition in (0..config.partitions).map(PartitionId) {
+                let recovery_point = points.get(&PartitionKey { topic: id, partition }).copied();
+                let border = RecoveryBorder { recovery_point, clean_shutdown };
+                let (partition, report) = Partition::open(self.site(&name, id, &config, partition), &border)?;
+                note(&report);
+                self.reports.push(report);
+                partitions.push(partition);
+            }
+            topics.push(Topic::new(name, id, config, partitions));
+        }
+        Ok(topics)
+    }
+
+    fn open_topic_read_only(
+        &self,
+        name: &str,
+        entry: &CatalogueEntry,
+        points: &RecoveryPoints,
+    ) -> Result<Topic> {
+        let open = |partition| {
+            let recovery_point = points.get(&PartitionKey { topic: entry.id, partition }).copied();
+            Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), recovery_point)
+        };
+        let partitions: Result<Vec<_>> = (0..entry.config.partitions).map(PartitionId).map(open).collect();
+        Ok(Topic::new(name.to_owned(), entry.id, entry.config.clone(), partitions?))
+    }
+}
+
+fn note(report: &RecoveryReport) {
+    if let Some(cut) = &report.truncated {
+        let (partition, offset, file) = (&report.partition, cut.offset, cut.file.display());
+        tracing::warn!(%partition, %offset, %file, bytes = cut.bytes, reason = cut.reason, "a torn tail was cut off");
+    }
+}
+
+/// Writes the first catalogue, before there is any topic: from then on a missing one is a lost one.
+fn begin(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
+    let entries = storage.list(directory).map_err(|error| failed("list", directory, error))?;
+    for entry in entries.iter().filter(|entry| entry.is_directory) {
+        let metadata = directory.join(&entry.name).join(METADATA_FILE_NAME);
+        if !storage.exists(&metadata).map_err(|error| failed("read", &metadata, error))? {
+            continue;
+        }
+        let directory = directory.display();
+        let what = format!("{directory} holds the partition {}, but its catalogue is missing", entry.name);
+        return Err(Error::new(ErrorKind::Corrupt, what));
+    }
+    let catalogue = Catalogue::default();
+    catalogue.write(storage, directory)?;
+    Ok(catalogue)
+}
+
+/// Makes a directory and makes its name, and those above it that were missing, durable.
+fn make_directory(storage: &dyn Storage, directory: &Path) -> io::Result<()> {
+    let mut missing = Vec::<PathBuf>::new();
+    for ancestor in directory.ancestors() {
+        if ancestor.as_os_str().is_empty() || storage.exists(ancestor)? {
+            break;
+        }
+        missing.push(ancestor.to_owned());
+    }
+    storage.create_dir_all(directory)?;
+    for made in missing.iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        storage.sync_dir(parent.unwrap_or(Path::new(".")), SyncPurpose::Directory)?;
+    }
+    Ok(())
+}
+
+fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot {doing} {}", path.display()), error)
+}

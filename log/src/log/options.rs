@@ -1,0 +1,67 @@
+//! How a log is opened.
+
+use std::sync::Arc;
+
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::Durability;
+use crate::spawn::Drive;
+use crate::storage::Storage;
+use crate::storage::disk::DiskStorage;
+
+/// The threads that sync files for a log on disk: a processor's partitions are synced side by side.
+const SYNC_THREADS: usize = 16;
+
+/// What a log works with.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// Where the files are.
+    pub storage: Arc<dyn Storage>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Who moves background work along.
+    pub drive: Drive,
+    /// When an append counts, for topics that do not say.
+    pub durability: Durability,
+    /// The name under which the directory's lock is held: who is told to be holding it.
+    pub holder: String,
+    /// Seeds the ids of topics.
+    pub seed: u64,
+}
+
+impl LogOptions {
+    /// For a log on disk, driven by its own thread, acknowledging what is synced.
+    ///
+    /// # Errors
+    /// `Io` if threads cannot be started.
+    pub fn disk() -> Result<Self> {
+        let storage = DiskStorage::new(SYNC_THREADS)
+            .map_err(|error| Error::io("cannot start the threads that sync files", error))?;
+        let seed = OsRng
+            .try_next_u64()
+            .map_err(|error| Error::caused(ErrorKind::Io, "cannot draw a seed", error))?;
+        Ok(Self {
+            storage,
+            clock: SystemClock::new(),
+            drive: Drive::Thread,
+            durability: Durability::Sync,
+            holder: program_name(),
+            seed,
+        })
+    }
+
+    /// For a log in memory or under a simulator: stepped by the caller.
+    pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
+        let durability = Durability::Sync;
+        Self { storage, clock, drive: Drive::Manual, durability, holder: program_name(), seed }
+    }
+}
+
+fn program_name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = path.as_deref().and_then(|path| path.file_name());
+    name.map_or("a program".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,241 @@
+//! The topics of a log: finding, making and deleting them. What is made becomes known last, what is
+//! deleted becomes unknown first, so that a crash in between leaves either a topic or some directories
+//! that nobody knows.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Inner, Log};
+use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::Flush;
+use crate::partition::{Durability, Partition, PartitionSite};
+use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
+use crate::storage::SyncPurpose;
+use crate::topic::{Topic, TopicConfig, check_name, directory_name, nearest};
+
+/// What a directory's name ends in while it is being removed, as in Kafka. The topic's id stands before
+/// it: with a long name behind it, it would be too long a name for a file.
+const DELETED_SUFFIX: &str = "-delete";
+
+/// What a directory's name ends in that was in the way of a topic and belongs to none, as in Kafka. The
+/// new topic's id stands before it.
+const STRAY_SUFFIX: &str = "-stray";
+
+/// How many producer ids are reserved at a time.
+const PRODUCER_IDS_RESERVED: i64 = 1000;
+
+pub(super) type Topics = BTreeMap<String, Topic>;
+
+/// The catalogue and what follows from it. Its lock puts makers and deleters of topics in order.
+pub(super) struct Catalogued {
+    pub(super) catalogue: Catalogue,
+    /// The next producer id; those below the catalogue's end are reserved.
+    pub(super) next_producer_id: i64,
+}
+
+impl Log {
+    /// Makes a topic. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`]; [`ErrorKind::Invalid`] for a name or a setting that is not
+    /// possible; [`ErrorKind::Closed`]; those of the operating system.
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        self.inner.create_topic(name, config)
+    }
+
+    /// An existing topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], with the nearest name there is.
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        let topics = self.inner.topics.read();
+        topics.get(name).cloned().ok_or_else(|| {
+            let near = nearest(name, topics.keys().map(String::as_str));
+            let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+            Error::new(ErrorKind::NotFound, format!("there is no topic {name}{near}"))
+        })
+    }
+
+    /// All topics by name, internal ones (`__...`) included.
+    pub fn topics(&self) -> Vec<Topic> {
+        self.inner.topics.read().values().cloned().collect()
+    }
+
+    /// Deletes a topic and its records. It is gone for good when this returns; handles that are open may
+    /// read on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.inner.check_writable()?;
+        let topic = self.topic(name)?;
+        self.inner.delete_topic(&topic)
+    }
+}
+
+impl Inner {
+    fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        self.check_writable()?;
+        check_name(name)?;
+        config.check(name)?;
+        let mut catalogued = self.catalogued.lock();
+        if catalogued.catalogue.topics.contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("topic {name} exists already")));
+        }
+        let mut catalogue = catalogued.catalogue.clone();
+        catalogue.topics_made += 1;
+        let id = topic_id(self.seed, catalogue.topics_made);
+        let site = |partition| self.site(name, id, &config, partition);
+        self.move_aside(name, id, config.partitions)?;
+        let partitions: Result<Vec<_>> =
+            (0..config.partitions).map(|partition| Partition::create(site(PartitionId(partition)))).collect();
+        let partitions = partitions?;
+        self.sync_directory(SyncPurpose::Directory)?;
+
+        catalogue.deleting.remove(name);
+        catalogue.topics.insert(name.to_owned(), CatalogueEntry { id, config: config.clone() });
+        catalogue.write(&*self.storage, &self.directory)?;
+        catalogued.catalogue = catalogue;
+        let topic = Topic::new(name.to_owned(), id, config, partitions);
+        self.publish(topic.clone());
+        Ok(topic)
+    }
+
+    /// Makes an open topic known, and has it flushed from time to time if it wants that.
+    pub(super) fn publish(&self, topic: Topic) {
+        for partition in topic.partitions() {
+            if let Durability::Interval(every) = partition.config().durability {
+                let target: Arc<dyn Flush> = partition.clone();
+                self.core.flusher.flush_every(every, &target);
+            }
+        }
+        self.topics.write().insert(topic.name().to_owned(), topic);
+    }
+
+    pub(super) fn site(
+        &self,
+        name: &str,
+        topic_id: TopicId,
+        config: &TopicConfig,
+        partition: PartitionId,
+    ) -> PartitionSite {
+        PartitionSite {
+            name: TopicPartition::new(name, partition),
+            topic_id,
+            directory: self.directory.join(directory_name(name, partition)),
+            config: config.partition_config(self.durability),
+            context: self.context.clone(),
+        }
+    }
+
+    /// A directory in the way of a new topic belongs to none: a creation that a crash cut off, or
+    /// somebody's own. It is neither believed nor deleted.
+    fn move_aside(&self, name: &str, id: TopicId, partitions: i32) -> Result<()> {
+        for partition in (0..partitions).map(PartitionId) {
+            let path = self.directory.join(directory_name(name, partition));
+            let stray = self.directory.join(format!("{id}.{partition}{STRAY_SUFFIX}"));
+            let io = |error| Error::io(format!("cannot move {} aside", path.display()), error);
+            if self.storage.exists(&path).map_err(io)? {
+                self.storage.rename(&path, &stray).map_err(io)?;
+                tracing::warn!(from = %path.display(), to = %stray.display(), "a directory of no topic was in the way");
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_topic(&self, topic: &Topic) -> Result<()> {
+        let name = topic.name();
+        let mut catalogued = self.catalogued.lock();
+        let mut catalogue = catalogued.catalogue.clone();
+        match catalogue.topics.remove(name) {
+            Some(entry) if entry.id == topic.id() => {}
+            _ => return Err(Error::new(ErrorKind::NotFound, format!("topic {name} is deleted already"))),
+        }
+        let deleted = DeletedTopic { id: topic.id(), partitions: topic.config().partitions };
+        catalogue.deleting.insert(name.to_owned(), deleted);
+        catalogue.write(&*self.storage, &self.directory)?;
+        catalogued.catalogue = catalogue;
+        self.topics.write().remove(name);
+        for partition in topic.partitions() {
+            // What cannot be made durable any more is being deleted.
+            if let Err(error) = partition.close() {
+                tracing::debug!(%error, "a partition that is deleted did not close");
+            }
+        }
+        self.remove_directories(name, deleted)?;
+        catalogued.catalogue.deleting.remove(name);
+        Ok(())
+    }
+
+    /// Removes the directories of a topic that the catalogue does not know any more. They are renamed
+    /// first, so that one that is removed in part is never taken for a partition.
+    fn remove_directories(&self, name: &str, DeletedTopic { id, partitions }: DeletedTopic) -> Result<()> {
+        for partition in (0..partitions).map(PartitionId) {
+            let path = self.directory.join(directory_name(name, partition));
+            let deleted = self.directory.join(format!("{id}.{partition}{DELETED_SUFFIX}"));
+            let remove = || {
+                if self.storage.exists(&deleted)? {
+                    self.storage.remove_dir_all(&deleted)?;
+                }
+                if self.storage.exists(&path)? {
+                    self.storage.rename(&path, &deleted)?;
+                    self.storage.sync_dir(&self.directory, SyncPurpose::Directory)?;
+                    self.storage.remove_dir_all(&deleted)?;
+                }
+                Ok(())
+            };
+            remove().map_err(|error: io::Error| {
+                Error::io(format!("cannot remove {} of a deleted topic", path.display()), error)
+            })?;
+        }
+        self.sync_directory(SyncPurpose::Directory)
+    }
+
+    /// Finishes the deletions that a crash has cut off.
+    pub(super) fn finish_deletions(&self) -> Result<()> {
+        let mut catalogued = self.catalogued.lock();
+        for (name, deleted) in std::mem::take(&mut catalogued.catalogue.deleting) {
+            self.remove_directories(&name, deleted)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync_directory(&self, purpose: SyncPurpose) -> Result<()> {
+        let synced = self.storage.sync_dir(&self.directory, purpose);
+        synced.map_err(|error| Error::io(format!("cannot sync {}", self.directory.display()), error))
+    }
+
+    pub(super) fn next_producer_id(&self) -> Result<ProducerId> {
+        self.check_writable()?;
+        let mut catalogued = self.catalogued.lock();
+        if catalogued.next_producer_id >= catalogued.catalogue.producer_ids_end {
+            let mut catalogue = catalogued.catalogue.clone();
+            catalogue.producer_ids_end += PRODUCER_IDS_RESERVED;
+            catalogue.write(&*self.storage, &self.directory)?;
+            catalogued.catalogue = catalogue;
+        }
+        let id = ProducerId(catalogued.next_producer_id);
+        catalogued.next_producer_id += 1;
+        Ok(id)
+    }
+}
+
+/// The id of the topic that was made as the `number`-th: random, and never the same twice in one log.
+fn topic_id(seed: u64, number: u64) -> TopicId {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number);
+    loop {
+        let mut bytes = [0; 16];
+        rng.fill_bytes(&mut bytes);
+        let id = TopicId(uuid::Builder::from_random_bytes(bytes).into_uuid());
+        // Kafka's tools would take a leading dash for an option.
+        if !id.to_string().starts_with('-') {
+            return id;
+        }
+    }
+}

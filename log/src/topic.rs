@@ -1,0 +1,234 @@
+//! A named, configured set of partitions.
+
+use std::sync::Arc;
+
+use crate::batch::{BATCH_BYTES_MAX, Compression};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::{Durability, Partition, PartitionConfig};
+use crate::record::{PartitionId, TopicId, TopicPartition};
+
+/// The longest name of a topic, as in Kafka.
+const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+/// The most partitions of a topic.
+const PARTITIONS_MAX: i32 = 10_000;
+
+/// The smallest segment: room for a few records.
+const SEGMENT_BYTES_MIN: u64 = 128;
+
+/// The largest segment: a position in it is an `i32`.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// What becomes of old records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CleanupPolicy {
+    /// Old segments are deleted.
+    #[default]
+    Delete,
+    /// The last record of each key is kept.
+    Compact,
+}
+
+/// How a topic is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// How many partitions.
+    pub partitions: i32,
+    /// What becomes of old records.
+    pub cleanup: CleanupPolicy,
+    /// When an append counts; the log's own durability where absent.
+    pub durability: Option<Durability>,
+    /// How producers that are not told otherwise compress.
+    pub compression: Compression,
+    /// Bytes after which a segment is sealed and the next one begun.
+    pub segment_bytes: u64,
+    /// The largest batch that is appended.
+    pub batch_bytes_max: usize,
+    /// Bytes between two entries of an index.
+    pub index_interval_bytes: u64,
+    /// Bytes after which what is known of producers is written down again.
+    pub snapshot_interval_bytes: u64,
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        let partition = PartitionConfig::default();
+        Self {
+            partitions: 1,
+            cleanup: CleanupPolicy::default(),
+            durability: None,
+            compression: Compression::None,
+            segment_bytes: partition.segment_bytes,
+            batch_bytes_max: partition.batch_bytes_max,
+            index_interval_bytes: partition.index_interval_bytes,
+            snapshot_interval_bytes: partition.snapshot_interval_bytes,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// Says what is wrong with it, if anything is.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        let what = if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            format!("{} partitions; 1 to {PARTITIONS_MAX} are possible", self.partitions)
+        } else if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            let range = format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
+            format!("segments of {} bytes; {range} are possible", self.segment_bytes)
+        } else if !(1..=BATCH_BYTES_MAX).contains(&self.batch_bytes_max) {
+            format!("batches of up to {} bytes; 1 to {BATCH_BYTES_MAX} are possible", self.batch_bytes_max)
+        } else if self.index_interval_bytes == 0 || self.snapshot_interval_bytes == 0 {
+            "an index or snapshot interval of 0 bytes; 1 is the least".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Invalid, format!("topic {name}: {what}")))
+    }
+
+    pub(crate) fn partition_config(&self, durability: Durability) -> PartitionConfig {
+        PartitionConfig {
+            durability: self.durability.unwrap_or(durability),
+            segment_bytes: self.segment_bytes,
+            index_interval_bytes: self.index_interval_bytes,
+            snapshot_interval_bytes: self.snapshot_interval_bytes,
+            batch_bytes_max: self.batch_bytes_max,
+        }
+    }
+}
+
+/// An open topic. Clones are the same topic.
+#[derive(Clone)]
+pub struct Topic {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    id: TopicId,
+    config: TopicConfig,
+    partitions: Vec<Arc<Partition>>,
+}
+
+impl Topic {
+    pub(crate) fn new(
+        name: String,
+        id: TopicId,
+        config: TopicConfig,
+        partitions: Vec<Arc<Partition>>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { name, id, config, partitions }) }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The identity: a topic made again under the same name has another one.
+    pub fn id(&self) -> TopicId {
+        self.inner.id
+    }
+
+    /// How it was made.
+    pub fn config(&self) -> &TopicConfig {
+        &self.inner.config
+    }
+
+    /// All partitions; the index is the [`PartitionId`].
+    pub fn partitions(&self) -> &[Arc<Partition>] {
+        &self.inner.partitions
+    }
+
+    /// One partition.
+    ///
+    /// # Errors
+    /// `NotFound`, saying how many there are.
+    pub fn partition(&self, partition: PartitionId) -> Result<Arc<Partition>> {
+        let found = usize::try_from(partition.0).ok().and_then(|index| self.inner.partitions.get(index));
+        found.cloned().ok_or_else(|| {
+            let last = self.inner.partitions.len() - 1;
+            let what = format!("topic {} has no partition {partition}; it has 0 to {last}", self.inner.name);
+            Error::new(ErrorKind::NotFound, what)
+        })
+    }
+}
+
+impl std::fmt::Debug for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topic").field("name", &self.name()).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// A topic's name as Kafka allows it: it is the name of directories.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let what = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > TOPIC_NAME_BYTES_MAX {
+        "it is longer than 249 characters"
+    } else if name == "." || name == ".." {
+        "it names a directory of its own"
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        "it may hold letters and digits of ASCII, '.', '_' and '-'"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Invalid, format!("a topic cannot be named {name:?}: {what}")))
+}
+
+/// The directory of a partition.
+pub(crate) fn directory_name(topic: &str, partition: PartitionId) -> String {
+    TopicPartition::new(topic, partition).to_string()
+}
+
+/// Of `names` the one that `wanted` may have been meant to be: at most a third of it is different.
+pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |name: &'a str| (edit_distance(wanted.as_bytes(), name.as_bytes()), name);
+    let (distance, name) = names.map(distance).min()?;
+    (distance <= wanted.len().max(name.len()).div_ceil(3)).then_some(name)
+}
+
+/// How many characters are to be inserted, removed or replaced (Levenshtein).
+fn edit_distance(from: &[u8], to: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, one) in from.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(one != other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_kafka_allows() {
+        for name in ["orders", "a", "__transaction_state", "a.b-c_D9", &"x".repeat(249)] {
+            check_name(name).unwrap();
+        }
+        for name in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(250)] {
+            assert_eq!(check_name(name).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested_and_a_far_one_is_not() {
+        let names = ["flights", "weather", "airlines"];
+        let check = |wanted, expected| assert_eq!(nearest(wanted, names.into_iter()), expected);
+        check("flihgts", Some("flights"));
+        check("wether", Some("weather"));
+        check("airline", Some("airlines"));
+        check("orders", None);
+        check("", None);
+    }
+
+    #[test]
+    fn distances_are_those_of_the_textbook() {
+        assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
+        assert_eq!(edit_distance(b"", b"abc"), 3);
+        assert_eq!(edit_distance(b"abc", b"abc"), 0);
+    }
+}
