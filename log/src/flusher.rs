@@ -5,7 +5,7 @@
 //! meanwhile share its next one. Targets do not wait for each other.
 //!
 //! A failed sync is told to the target, which poisons itself, and to all who waited; it is never tried
-//! again. Recovery points rise behind what was synced: see [`crate::recovery_point`].
+//! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
 //! Lock order: rounds, then whatever a target locks. Tickets are completed with no lock held.
 

@@ -9,6 +9,9 @@
 //! |---|---|
 //! | [`Log`] | a directory of topics: opens, locks, recovers, closes |
 //! | [`Topic`], `catalogue` | named sets of partitions, and which there are |
+//! | [`Producer`] | gathers records into batches and writes them |
+//! | [`Consumer`] | reads assigned partitions from a position on |
+//! | [`group`] | the offsets that groups of consumers have committed |
 //! | [`record`] | records and the newtypes that name their place |
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`Progress`] | tells who reads at the end of a log that there is more |
@@ -26,14 +29,17 @@
 pub mod batch;
 mod catalogue;
 pub mod clock;
+mod consumer;
 mod driver;
 pub mod error;
 mod files;
 pub mod flusher;
+pub mod group;
 mod index;
 mod log;
 mod partition;
 pub mod partitioner;
+mod producer;
 mod producer_state;
 mod progress;
 mod read_buffers;
@@ -44,10 +50,13 @@ mod scanner;
 mod segment;
 pub mod spawn;
 pub mod storage;
+#[cfg(test)]
+mod test_log;
 pub mod ticket;
 mod topic;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};
 pub use error::{Error, ErrorKind, Result};
 pub use index::AbortedTransaction;
 pub use log::{Log, LogOptions};
@@ -56,6 +65,7 @@ pub use partition::{
     PartitionOffsets, PartitionSite,
 };
 pub use partitioner::{Partitioner, murmur2, partition_for_key};
+pub use producer::{Producer, ProducerOptions, RecordPlace, SendFuture};
 pub use producer_state::OpenTransaction;
 pub use progress::Progress;
 pub use read_buffers::ReadBuffers;

@@ -1,0 +1,92 @@
+//! The consumer as a stream of records that stand on their own, for code that awaits.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+
+use super::Consumer;
+use crate::error::Result;
+use crate::record::{Offset, Record, TopicPartition};
+
+/// A record and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// Its topic and partition.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: Offset,
+    /// The record; its timestamp is always there.
+    pub record: Record,
+}
+
+/// The records that a consumer reads, one by one, those that are still to come too: it never ends.
+///
+/// The records of one fetch are copied out ahead of being asked for, so the consumer's positions run
+/// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back.
+pub struct RecordStream {
+    consumer: Consumer,
+    ahead: VecDeque<ConsumedRecord>,
+}
+
+impl RecordStream {
+    /// The consumer, its positions set back to behind the last record that was yielded.
+    pub fn into_consumer(mut self) -> Consumer {
+        // Backwards, so that the first record of each partition that was not yielded has the last word.
+        for record in self.ahead.iter().rev() {
+            let sought = self.consumer.seek(&record.partition, record.offset);
+            sought.expect("what was read is assigned");
+        }
+        self.consumer
+    }
+
+    fn read_ahead(&mut self) -> Result<usize> {
+        let ahead = &mut self.ahead;
+        self.consumer.poll(|partition, record| {
+            ahead.push_back(ConsumedRecord {
+                partition: partition.clone(),
+                offset: record.offset,
+                record: record.to_record(),
+            });
+            ControlFlow::Continue(())
+        })
+    }
+}
+
+impl Consumer {
+    /// The records as a stream.
+    pub fn into_stream(self) -> RecordStream {
+        RecordStream { consumer: self, ahead: VecDeque::new() }
+    }
+}
+
+impl Stream for RecordStream {
+    type Item = Result<ConsumedRecord>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let stream = self.get_mut();
+        loop {
+            if let Some(record) = stream.ahead.pop_front() {
+                return Poll::Ready(Some(Ok(record)));
+            }
+            match stream.read_ahead() {
+                Err(error) => return Poll::Ready(Some(Err(error))),
+                Ok(0) => {
+                    let progress = stream.consumer.log.progress();
+                    if progress.register(stream.consumer.seen, context.waker()) {
+                        return Poll::Pending;
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for RecordStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecordStream").field("consumer", &self.consumer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,304 @@
+//! The consumer on a log in memory: what it is given, where it stands, what it commits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+
+use super::*;
+use crate::batch::{BatchBuilder, Compression, MarkerKind, ProducerStamp};
+use crate::group::CommittedOffset;
+use crate::partition::Partition;
+use crate::record::{PartitionId, ProducerEpoch, ProducerId, Record, Sequence};
+use crate::spawn::{self, Drive};
+use crate::test_log::TestLog;
+
+fn name(partition: i32) -> TopicPartition {
+    TopicPartition::new("in", PartitionId(partition))
+}
+
+fn setup() -> TestLog {
+    let log = TestLog::new(Drive::Manual);
+    log.create_topic("in", 2);
+    log
+}
+
+fn partition(log: &TestLog, name: &TopicPartition) -> Arc<Partition> {
+    log.topic(&name.topic).expect("made").partition(name.partition).expect("there")
+}
+
+fn batch(values: &[&str]) -> crate::batch::SealedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for (index, value) in values.iter().enumerate() {
+        builder.push(Timestamp(1_000 * index as i64), None, Some(value.as_bytes()), &[]).expect("fits");
+    }
+    builder.seal()
+}
+
+fn append(log: &TestLog, name: &TopicPartition, values: &[&str]) {
+    let partition = partition(log, name);
+    partition.append(batch(values)).expect("appended");
+    log.flush(&[partition], SyncPurpose::Records).wait().expect("synced");
+}
+
+fn consumer(log: &TestLog, options: ConsumerOptions) -> Consumer {
+    let mut consumer = Consumer::new(log, options).expect("a consumer");
+    consumer.assign(&[name(0), name(1)]).expect("both exist");
+    consumer
+}
+
+fn in_group(group: &str) -> ConsumerOptions {
+    ConsumerOptions { group: Some(group.to_owned()), ..ConsumerOptions::default() }
+}
+
+/// Reads `count_max` records at most; gives partition, offset and value of each.
+fn read(consumer: &mut Consumer, count_max: usize) -> Vec<(i32, i64, String)> {
+    let mut read = Vec::new();
+    while read.len() < count_max {
+        let count = consumer.poll(|partition, record| {
+            let value = String::from_utf8_lossy(record.value.expect("not null")).into_owned();
+            read.push((partition.partition.0, record.offset.0, value));
+            if read.len() < count_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if count.expect("readable") == 0 {
+            break;
+        }
+    }
+    read
+}
+
+fn values(read: Vec<(i32, i64, String)>) -> Vec<String> {
+    read.into_iter().map(|(_, _, value)| value).collect()
+}
+
+#[test]
+fn every_partition_is_read_in_order_and_they_take_turns() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b"]);
+    append(&log, &name(0), &["c"]);
+    append(&log, &name(1), &["x"]);
+    let mut consumer = consumer(&log, ConsumerOptions { fetch_bytes_max: 1, ..ConsumerOptions::default() });
+    assert_eq!(consumer.lag(), 4);
+    let expected = [(0, 0, "a"), (0, 1, "b"), (1, 0, "x"), (0, 2, "c")];
+    let expected: Vec<_> =
+        expected.map(|(partition, offset, value)| (partition, offset, value.to_owned())).into();
+    assert_eq!(read(&mut consumer, 100), expected);
+    assert_eq!(consumer.lag(), 0);
+    assert_eq!(consumer.position(&name(0)).expect("assigned"), Offset(3));
+}
+
+#[test]
+fn a_consumer_that_breaks_off_goes_on_behind_the_record_it_broke_on() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b", "c"]);
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    assert_eq!(values(read(&mut consumer, 2)), ["a", "b"]);
+    assert_eq!(consumer.position(&name(0)).expect("assigned"), Offset(2));
+    assert_eq!(values(read(&mut consumer, 100)), ["c"]);
+}
+
+#[test]
+fn a_consumer_seeks_to_offsets_times_and_ends() {
+    let log = setup();
+    append(&log, &name(0), &["at 0s", "at 1s", "at 2s"]);
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    let mut from = |seek: &dyn Fn(&mut Consumer)| {
+        seek(&mut consumer);
+        values(read(&mut consumer, 100))
+    };
+    let (first, unassigned) = (&name(0), &name(7));
+    assert_eq!(from(&|consumer| consumer.seek_to_end(first).expect("assigned")), [""; 0]);
+    assert_eq!(from(&|consumer| consumer.seek(first, Offset(2)).expect("assigned")), ["at 2s"]);
+    let at = |consumer: &mut Consumer, time| consumer.seek_to_time(first, Timestamp(time)).expect("readable");
+    assert_eq!(from(&|consumer| assert_eq!(at(consumer, 1), Offset(1))), ["at 1s", "at 2s"]);
+    assert_eq!(from(&|consumer| assert_eq!(at(consumer, 2_001), Offset(3))), [""; 0]);
+    assert_eq!(from(&|consumer| consumer.seek_to_beginning(first).expect("assigned")).len(), 3);
+    let error = consumer.seek(unassigned, Offset(0)).expect_err("not assigned");
+    assert!(error.to_string().contains("topic in, partition 7"), "{error}");
+}
+
+#[test]
+fn a_position_outside_of_the_partition_is_an_error_that_names_it() {
+    let log = setup();
+    append(&log, &name(1), &["a"]);
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    consumer.seek(&name(1), Offset(9)).expect("assigned");
+    let error = consumer.poll(|_, _| ControlFlow::Continue(())).expect_err("out of range");
+    assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+}
+
+#[test]
+fn a_partition_that_is_not_there_cannot_be_assigned_and_nothing_changes() {
+    let log = setup();
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    for missing in [name(2), TopicPartition::new("out", PartitionId(0))] {
+        let error = consumer.assign(&[name(0), missing]).expect_err("missing");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(consumer.assignment().count(), 2);
+}
+
+#[test]
+fn a_group_goes_on_where_it_committed_and_others_do_not() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b", "c"]);
+    let mut first = consumer(&log, in_group("g"));
+    assert_eq!(values(read(&mut first, 2)), ["a", "b"]);
+    first.commit().expect("committed");
+    assert_eq!(values(read(&mut first, 1)), ["c"]);
+    drop(first);
+
+    assert_eq!(values(read(&mut consumer(&log, in_group("g")), 100)), ["c"]);
+    assert_eq!(values(read(&mut consumer(&log, in_group("h")), 100)), ["a", "b", "c"]);
+    let from_end = ConsumerOptions { start: StartAt::End, ..in_group("i") };
+    assert_eq!(values(read(&mut consumer(&log, from_end), 100)), [""; 0]);
+
+    let committed = CommittedOffsets::read(&log).expect("readable");
+    assert_eq!(committed.groups().collect::<Vec<_>>(), ["g"]);
+    assert_eq!(committed.get("g", &name(0)).map(|committed| committed.offset), Some(Offset(2)));
+    assert_eq!(committed.group("g").count(), 2, "positions that stand at the start are committed too");
+}
+
+#[test]
+fn committing_again_without_having_read_writes_nothing() {
+    let log = setup();
+    append(&log, &name(0), &["a"]);
+    let mut consumer = consumer(&log, in_group("g"));
+    read(&mut consumer, 100);
+    consumer.commit().expect("committed");
+    let end = |log: &TestLog| offsets_partition(log).expect("made").offsets().end;
+    let before = end(&log);
+    consumer.commit().expect("nothing to do");
+    assert_eq!(end(&log), before);
+}
+
+#[test]
+fn only_a_consumer_with_a_group_commits() {
+    let log = setup();
+    let error = consumer(&log, ConsumerOptions::default()).commit().expect_err("no group");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let error = consumer(&log, in_group("")).commit().expect_err("no name");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn an_offset_of_a_topic_that_was_made_again_is_not_believed() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b"]);
+    let mut before = consumer(&log, in_group("g"));
+    read(&mut before, 100);
+    before.commit().expect("committed");
+    drop(before);
+    log.delete_topic("in").expect("deleted");
+    log.create_topic("in", 2);
+    append(&log, &name(0), &["new", "newer", "newest"]);
+    assert_eq!(values(read(&mut consumer(&log, in_group("g")), 100)), ["new", "newer", "newest"]);
+}
+
+#[test]
+fn what_was_read_is_synced_before_its_offset_is_committed() {
+    let log = TestLog::new(Drive::Manual);
+    let topic = log.create_topic_with("in", 2, Durability::Os);
+    let partition = &topic.partitions()[0];
+    partition.append(batch(&["a", "b"])).expect("appended");
+    let mut consumer = consumer(&log, in_group("g"));
+    assert_eq!(read(&mut consumer, 100).len(), 2);
+    assert_eq!(partition.offsets().durable, Offset(0));
+    consumer.commit().expect("committed");
+    assert_eq!(partition.offsets().durable, Offset(2));
+}
+
+#[test]
+fn what_others_wrote_into_the_offsets_topic_is_understood_or_passed_over() {
+    let log = setup();
+    let offsets = offsets_partition(&log).expect("made");
+    let mut builder = BatchBuilder::new(Compression::Lz4);
+    let mut push = |key: &[u8], value: Option<&[u8]>| {
+        builder.push(Timestamp(0), Some(key), value, &[]).expect("fits");
+    };
+    let value = b"\0\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0";
+    push(b"\0\x01\0\x01a\0\x02in\0\0\0\0", Some(value));
+    push(b"\0\x01\0\x01b\0\x02in\0\0\0\0", Some(value));
+    push(b"\0\x01\0\x01b\0\x02in\0\0\0\0", None);
+    push(b"\0\x02\0\x01a", Some(b"a group's metadata"));
+    offsets.append(builder.seal()).expect("appended");
+    log.flush(&[offsets], SyncPurpose::Records).wait().expect("synced");
+    let committed = CommittedOffsets::read(&log).expect("readable");
+    let expected =
+        CommittedOffset { offset: Offset(5), topic_id: None, leader_epoch: None, committed_at: Timestamp(7) };
+    assert_eq!(committed.get("a", &name(0)), Some(&expected));
+    assert_eq!(committed.get("b", &name(0)), None, "forgotten again");
+}
+
+#[test]
+fn reading_committed_leaves_out_what_is_open_or_aborted() {
+    let log = setup();
+    let target = partition(&log, &name(0));
+    let write = |producer: i64, values: &[&str]| {
+        let mut batch = batch(values);
+        batch.stamp(Some(ProducerStamp {
+            id: ProducerId(producer),
+            epoch: ProducerEpoch(0),
+            base_sequence: Sequence(0),
+            transactional: true,
+        }));
+        target.append(batch).expect("appended");
+    };
+    let end = |producer: i64, kind| {
+        let marker = target.append_marker(kind, ProducerId(producer), ProducerEpoch(0), 0);
+        marker.expect("appended").expect("it was open");
+    };
+    write(1, &["aborted 1", "aborted 2"]);
+    write(2, &["committed"]);
+    end(1, MarkerKind::Abort);
+    end(2, MarkerKind::Commit);
+    append(&log, &name(0), &["plain"]);
+    write(3, &["open"]);
+    append(&log, &name(0), &["behind the open one"]);
+
+    let committed = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
+    let mut committed = consumer(&log, committed);
+    assert_eq!(values(read(&mut committed, 100)), ["committed", "plain"]);
+    let mut uncommitted = consumer(&log, ConsumerOptions::default());
+    assert_eq!(read(&mut uncommitted, 100).len(), 6, "all but the markers");
+    end(3, MarkerKind::Commit);
+    log.flush(std::slice::from_ref(&target), SyncPurpose::Markers).wait().expect("synced");
+    assert_eq!(values(read(&mut committed, 100)), ["open", "behind the open one"]);
+}
+
+#[test]
+fn a_consumer_that_waits_wakes_when_a_record_becomes_readable() {
+    let log = Arc::new(setup());
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    assert_eq!(read(&mut consumer, 1), []);
+    assert!(!consumer.wait(Duration::from_millis(1)), "there is nothing new");
+    let writer = log.clone();
+    let thread = spawn::spawn("writer", move || append(&writer, &name(0), &["a"])).expect("a thread");
+    let mut got = Vec::new();
+    while got.is_empty() {
+        assert!(consumer.wait(Duration::from_secs(60)), "it is woken");
+        got = read(&mut consumer, 1);
+    }
+    assert_eq!(values(got), ["a"]);
+    thread.join().expect("no panic");
+}
+
+#[test]
+fn a_stream_yields_what_is_there_and_what_comes_and_gives_its_position_back() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b", "c"]);
+    let mut stream = consumer(&log, ConsumerOptions::default()).into_stream();
+    let next = futures::executor::block_on(stream.next()).expect("endless").expect("readable");
+    let a =
+        Record { value: Some(Bytes::from_static(b"a")), timestamp: Some(Timestamp(0)), ..Record::default() };
+    assert_eq!(next, ConsumedRecord { partition: name(0), offset: Offset(0), record: a });
+    let mut consumer = stream.into_consumer();
+    assert_eq!(consumer.position(&name(0)).expect("assigned"), Offset(1), "b and c were not yielded");
+    assert_eq!(values(read(&mut consumer, 100)), ["b", "c"]);
+
+    let mut stream = consumer.into_stream();
+    assert!(stream.next().now_or_never().is_none(), "it waits");
+    append(&log, &name(1), &["d"]);
+    let next = futures::executor::block_on(stream.next()).expect("endless").expect("readable");
+    assert_eq!((next.partition, next.offset), (name(1), Offset(0)));
+}

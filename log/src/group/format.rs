@@ -1,0 +1,185 @@
+//! The records of `__consumer_offsets`. All integers are big-endian; a string is its length (`i16`) and
+//! its UTF-8 bytes. From Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
+//!
+//! | key | |
+//! |---|---|
+//! | version | `i16`: 0 or 1 (other versions are keys of other records); written: 1 |
+//! | group | string |
+//! | topic | string |
+//! | partition | `i32` |
+//!
+//! | value | |
+//! |---|---|
+//! | version | `i16`: 0 to 3; written: 3 |
+//! | offset | `i64`: the next one to be read |
+//! | leader epoch | `i32`, from version 3 on; -1 without |
+//! | metadata | string; ours: `topic-id:` and the topic's id |
+//! | commit timestamp | `i64`, ms |
+//! | expire timestamp | `i64`, ms, in version 1 only |
+//!
+//! A null value forgets the offset. The topic's id goes with the offset, so that an offset in a topic
+//! that was deleted and made again is not believed; in the metadata, since version 3 is the newest that
+//! Kafka's tools before 4 read.
+
+use std::str::FromStr;
+
+use crate::record::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+
+const KEY_VERSION: i16 = 1;
+const VALUE_VERSION: i16 = 3;
+const TOPIC_ID_PREFIX: &str = "topic-id:";
+
+/// The key of a committed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key<'a> {
+    pub(super) group: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) partition: PartitionId,
+}
+
+impl<'a> Key<'a> {
+    /// Appends the key. The names must be shorter than an `i16` counts.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&KEY_VERSION.to_be_bytes());
+        put_string(out, self.group);
+        put_string(out, self.topic);
+        out.extend_from_slice(&self.partition.0.to_be_bytes());
+    }
+
+    /// Reads a key; `None` if it is that of another kind of record, or damaged.
+    pub(super) fn decode(mut bytes: &'a [u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let version = i16::from_be_bytes(take(from)?);
+        if !(0..=KEY_VERSION).contains(&version) {
+            return None;
+        }
+        Some(Self {
+            group: take_string(from)?,
+            topic: take_string(from)?,
+            partition: PartitionId(i32::from_be_bytes(take(from)?)),
+        })
+    }
+}
+
+/// The value of a committed offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) offset: Offset,
+    pub(super) leader_epoch: Option<LeaderEpoch>,
+    /// `None` where somebody else than Lotic committed.
+    pub(super) topic_id: Option<TopicId>,
+    pub(super) committed_at: Timestamp,
+}
+
+impl Value {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&VALUE_VERSION.to_be_bytes());
+        out.extend_from_slice(&self.offset.0.to_be_bytes());
+        out.extend_from_slice(&self.leader_epoch.map_or(-1, |epoch| epoch.0).to_be_bytes());
+        match self.topic_id {
+            Some(id) => put_string(out, &format!("{TOPIC_ID_PREFIX}{id}")),
+            None => put_string(out, ""),
+        }
+        out.extend_from_slice(&self.committed_at.0.to_be_bytes());
+    }
+
+    /// Reads a value; `None` if its version is newer than this one, or it is damaged.
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let version = i16::from_be_bytes(take(from)?);
+        if !(0..=VALUE_VERSION).contains(&version) {
+            return None;
+        }
+        let offset = Offset(i64::from_be_bytes(take(from)?));
+        let leader_epoch = if version >= 3 { i32::from_be_bytes(take(from)?) } else { -1 };
+        let metadata = take_string(from)?;
+        let committed_at = Timestamp(i64::from_be_bytes(take(from)?));
+        Some(Self {
+            offset,
+            leader_epoch: (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch)),
+            topic_id: metadata.strip_prefix(TOPIC_ID_PREFIX).and_then(|id| TopicId::from_str(id).ok()),
+            committed_at,
+        })
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    let length = i16::try_from(text.len()).expect("names are bounded where they come in");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = from.split_first_chunk::<N>()?;
+    *from = rest;
+    Some(*taken)
+}
+
+fn take_string<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(i16::from_be_bytes(take(from)?)).ok()?;
+    let (taken, rest) = from.split_at_checked(length)?;
+    *from = rest;
+    std::str::from_utf8(taken).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const KEY: Key<'static> = Key { group: "g1", topic: "in", partition: PartitionId(7) };
+
+    #[test]
+    fn a_key_has_kafkas_bytes() {
+        let mut bytes = Vec::new();
+        KEY.encode(&mut bytes);
+        assert_eq!(bytes, b"\0\x01\0\x02g1\0\x02in\0\0\0\x07");
+        assert_eq!(Key::decode(&bytes), Some(KEY));
+        assert_eq!(Key::decode(b"\0\0\0\x02g1\0\x02in\0\0\0\x07"), Some(KEY), "version 0 is the same");
+    }
+
+    #[test]
+    fn the_keys_of_other_records_and_cut_ones_are_none() {
+        assert_eq!(Key::decode(b"\0\x02\0\x02g1"), None, "group metadata");
+        let mut bytes = Vec::new();
+        KEY.encode(&mut bytes);
+        for length in 0..bytes.len() {
+            assert_eq!(Key::decode(&bytes[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_value_has_kafkas_bytes() {
+        let value = Value {
+            offset: Offset(258),
+            leader_epoch: Some(LeaderEpoch(0)),
+            topic_id: Some(TopicId(Uuid::from_u128(0))),
+            committed_at: Timestamp(1),
+        };
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes);
+        let expected =
+            b"\0\x03\0\0\0\0\0\0\x01\x02\0\0\0\0\0\x1ftopic-id:AAAAAAAAAAAAAAAAAAAAAA\0\0\0\0\0\0\0\x01";
+        assert_eq!(bytes, expected);
+        assert_eq!(Value::decode(&bytes), Some(value));
+        for length in 0..bytes.len() {
+            assert_eq!(Value::decode(&bytes[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_values_of_older_versions_are_read_and_newer_ones_are_not() {
+        let expected =
+            Value { offset: Offset(5), leader_epoch: None, topic_id: None, committed_at: Timestamp(9) };
+        let tail = b"\0\0\0\0\0\0\0\x05\0\x04meta\0\0\0\0\0\0\0\x09";
+        for version in [0, 1, 2] {
+            let mut bytes = vec![0, version];
+            bytes.extend(tail);
+            if version == 1 {
+                bytes.extend(100i64.to_be_bytes());
+            }
+            assert_eq!(Value::decode(&bytes), Some(expected), "version {version}");
+        }
+        assert_eq!(Value::decode(&[&[0, 4], &tail[..]].concat()), None);
+    }
+}

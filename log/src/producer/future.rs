@@ -1,0 +1,49 @@
+//! What a sender holds of a record on its way.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Shared;
+use super::outcome::{Outcome, RecordPlace};
+use crate::error::Result;
+
+/// A record on its way: resolves to its place once it is as durable as its topic promises. It may be
+/// dropped; the record is written all the same.
+#[must_use = "a record that could not be written is only noticed here, or by Producer::flush"]
+pub struct SendFuture {
+    shared: Arc<Shared>,
+    outcome: Arc<Outcome>,
+    /// The record's place in its batch.
+    index: i32,
+}
+
+impl SendFuture {
+    pub(super) fn new(shared: Arc<Shared>, outcome: Arc<Outcome>, index: i32) -> Self {
+        Self { shared, outcome, index }
+    }
+
+    /// Blocks until the record is durable; it is written after its linger, not before. Where nobody
+    /// else steps the log ([`Drive::Manual`](crate::Drive::Manual)), this does, and waits for no linger.
+    ///
+    /// # Errors
+    /// Those of the append and of the sync; the topic and partition are named.
+    pub fn wait(self) -> Result<RecordPlace> {
+        self.shared.wait(&self.outcome, self.index)
+    }
+}
+
+impl Future for SendFuture {
+    type Output = Result<RecordPlace>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.outcome.poll(self.index, context)
+    }
+}
+
+impl fmt::Debug for SendFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").field("result", &self.outcome.get(self.index)).finish()
+    }
+}

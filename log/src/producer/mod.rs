@@ -1,0 +1,324 @@
+//! The batching producer: records from any thread, gathered into batches, written by one.
+//!
+//! Senders put records into the [`Accumulator`] under one lock, held for the copy of the record. One
+//! writer at a time (the producer's thread under [`Drive::Thread`], the caller otherwise) takes what is
+//! due, seals it without that lock, appends it and asks for one group commit of all it appended. A
+//! batch is settled once it is as durable as its topic promises; after a crash only settled records are
+//! certain to be there, and those of one partition are there in the order in which they were sent.
+//!
+//! Lock order: writer before state. Neither is held while a sync is awaited.
+
+mod accumulator;
+mod future;
+mod outcome;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::batch::Compression;
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+use crate::partition::Partition;
+use crate::partitioner::{Partitioner, partition_for_key};
+use crate::record::Record;
+use crate::spawn::{self, Drive};
+use crate::topic::Topic;
+
+use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max};
+use outcome::Outcome;
+use writer::Writer;
+
+pub use future::SendFuture;
+pub use outcome::RecordPlace;
+
+/// How a [`Producer`] batches.
+#[derive(Clone, Debug)]
+pub struct ProducerOptions {
+    /// How long a batch waits for more records before it is written.
+    pub linger: Duration,
+    /// A batch of this size, before compression, waits no longer; less where the topic allows less. A
+    /// larger record gets its own batch.
+    pub batch_bytes: usize,
+    /// Bytes of records that may be on their way; sending more waits for room.
+    pub buffer_bytes_max: usize,
+    /// How batches are compressed; as their topic says where absent.
+    pub compression: Option<Compression>,
+    /// Whether batches carry a producer id and sequences, so that one written twice is noticed.
+    pub idempotent: bool,
+    /// How a record's partition is chosen.
+    pub partitioner: Partitioner,
+}
+
+impl Default for ProducerOptions {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(5),
+            batch_bytes: 128 << 10,
+            buffer_bytes_max: 32 << 20,
+            compression: None,
+            idempotent: false,
+            partitioner: Partitioner::Kafka,
+        }
+    }
+}
+
+/// Writes records to topics in batches. Shared by reference between threads; dropping it writes what
+/// is still on its way.
+pub struct Producer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Producer {
+    /// A producer for `log`.
+    ///
+    /// # Errors
+    /// `Io` if its thread cannot be started; if it is to be idempotent, those of taking a producer id.
+    pub fn new(log: &Log, options: ProducerOptions) -> Result<Self> {
+        let identity = if options.idempotent { Some(log.next_producer_id()?) } else { None };
+        let shared = Arc::new(Shared {
+            log: log.clone(),
+            state: Mutex::new(State {
+                accumulator: Accumulator::new(options.linger),
+                topics: HashMap::new(),
+                lanes: Vec::new(),
+                unsettled: Vec::new(),
+                is_hurried: false,
+                is_closing: false,
+            }),
+            options,
+            writer: Mutex::new(Writer::new(identity)),
+            due: Condvar::new(),
+            room: Condvar::new(),
+        });
+        let thread = match log.drive() {
+            Drive::Manual => None,
+            Drive::Thread => {
+                let shared = shared.clone();
+                let started = spawn::spawn("lotic-producer", move || shared.run());
+                Some(started.map_err(|error| Error::io("start the producer's thread", error))?)
+            }
+        };
+        Ok(Self { shared, thread })
+    }
+
+    /// Sends a record. Waits while the buffer is full; the future tells where the record went, or why
+    /// not. The record is written whether or not the future is kept.
+    pub fn send(&self, topic: &str, record: Record) -> SendFuture {
+        match self.shared.push(topic, &record) {
+            Ok(pushed) => SendFuture::new(self.shared.clone(), pushed.outcome, pushed.index),
+            Err(error) => {
+                let outcome = Arc::<Outcome>::default();
+                outcome.settle(Err(error));
+                SendFuture::new(self.shared.clone(), outcome, 0)
+            }
+        }
+    }
+
+    /// Writes everything sent so far, linger or not, and waits until it is settled.
+    ///
+    /// # Errors
+    /// The first error that a batch of these met.
+    pub fn flush(&self) -> Result<()> {
+        let outcomes = self.shared.hurry();
+        outcomes.iter().try_for_each(|outcome| self.shared.wait(outcome, 0).map(drop))
+    }
+
+    /// Writes what is due and settles what is durable; returns whether there was anything. Only of use
+    /// under [`Drive::Manual`], where nothing is written otherwise.
+    pub fn step(&self) -> bool {
+        self.shared.step()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.state.lock().is_closing = true;
+        self.shared.due.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It ends when all is settled. A panic in it has been printed already.
+            let _ = thread.join();
+        } else if let Err(error) = self.flush() {
+            tracing::warn!(%error, "a producer was dropped with records that could not be written");
+        }
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// What senders, the writer and futures share.
+struct Shared {
+    log: Log,
+    options: ProducerOptions,
+    state: Mutex<State>,
+    writer: Mutex<Writer>,
+    /// Told when a batch is due earlier than the writer knows.
+    due: Condvar,
+    /// Told when bytes are released.
+    room: Condvar,
+}
+
+struct State {
+    accumulator: Accumulator,
+    topics: HashMap<String, Route>,
+    /// By lane.
+    lanes: Vec<Target>,
+    /// Batches that the writer has taken and not settled.
+    unsettled: Vec<Arc<Outcome>>,
+    /// Whether all batches are due, lingering or not.
+    is_hurried: bool,
+    is_closing: bool,
+}
+
+/// The lanes of one topic.
+struct Route {
+    first: Lane,
+    partition_count: i32,
+    /// The partition that records without a key go to, before it is moved on.
+    cursor: i32,
+    /// A write failed: the topic may be another one by now, or open again.
+    is_stale: bool,
+}
+
+/// Where a lane's batches go.
+#[derive(Clone)]
+struct Target {
+    topic: Arc<str>,
+    partition: Arc<Partition>,
+}
+
+impl Shared {
+    /// Puts a record into its batch.
+    fn push(&self, topic: &str, record: &Record) -> Result<Pushed> {
+        let bytes = lone_batch_bytes_max(record);
+        let bytes_max = self.options.buffer_bytes_max;
+        if bytes > bytes_max {
+            let context =
+                format!("record for topic {topic} takes {bytes} bytes, the producer holds {bytes_max}");
+            return Err(Error::new(ErrorKind::Invalid, context));
+        }
+        let clock = self.log.clock();
+        let timestamp = record.timestamp.unwrap_or_else(|| clock.now());
+        let (mut state, lane) = loop {
+            let mut state = self.wait_for_room(bytes);
+            if let Some(lane) = state.choose_lane(topic, record, self.options.partitioner) {
+                break (state, lane);
+            }
+            drop(state);
+            self.resolve(topic)?;
+        };
+        let pushed = state.accumulator.push(lane, record, timestamp, || clock.elapsed());
+        drop(state);
+        let pushed = pushed.map_err(|error| error.within(format_args!("record for topic {topic}")))?;
+        if pushed.wakes_writer {
+            self.due.notify_one();
+        }
+        Ok(pushed)
+    }
+
+    /// Gives the topic lanes, or finds out where those of a stale route go now.
+    fn resolve(&self, name: &str) -> Result<()> {
+        let topic = self.log.topic(name)?;
+        let config = LaneConfig {
+            batch_bytes: self.options.batch_bytes.min(topic.config().batch_bytes_max),
+            compression: self.options.compression.unwrap_or(topic.config().compression),
+        };
+        self.state.lock().add_route(&topic, config);
+        Ok(())
+    }
+
+    /// The state, once it has room for a record.
+    fn wait_for_room(&self, bytes: usize) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        while state.accumulator.held_bytes() + bytes > self.options.buffer_bytes_max {
+            state.is_hurried = true;
+            match self.log.drive() {
+                Drive::Thread => {
+                    self.due.notify_one();
+                    self.room.wait(&mut state);
+                }
+                Drive::Manual => {
+                    drop(state);
+                    self.advance();
+                    state = self.state.lock();
+                }
+            }
+        }
+        state
+    }
+
+    /// Makes all that is not settled due, and returns it.
+    fn hurry(&self) -> Vec<Arc<Outcome>> {
+        let mut state = self.state.lock();
+        state.is_hurried = true;
+        self.due.notify_one();
+        state.unsettled.iter().chain(state.accumulator.outcomes()).cloned().collect()
+    }
+
+    /// Waits until `outcome` is settled, stepping everything where nobody else does.
+    fn wait(&self, outcome: &Outcome, index: i32) -> Result<RecordPlace> {
+        if self.log.drive() == Drive::Thread {
+            return outcome.wait(index);
+        }
+        loop {
+            if let Some(place) = outcome.get(index) {
+                return place;
+            }
+            self.state.lock().is_hurried = true;
+            self.advance();
+        }
+    }
+}
+
+impl State {
+    /// The lane that a record goes to; `None` if the topic has to be looked up first.
+    fn choose_lane(&mut self, topic: &str, record: &Record, partitioner: Partitioner) -> Option<Lane> {
+        let route = self.topics.get_mut(topic).filter(|route| !route.is_stale)?;
+        let lane = |index: i32| Lane(route.first.0 + index as usize);
+        let next = (route.cursor + 1) % route.partition_count;
+        Some(match (partitioner, &record.key) {
+            (Partitioner::Kafka, Some(key)) => lane(partition_for_key(key, route.partition_count).0),
+            (Partitioner::Kafka, None) if self.accumulator.joins_open_batch(lane(route.cursor), record) => {
+                lane(route.cursor)
+            }
+            (Partitioner::Kafka, None) | (Partitioner::RoundRobin, _) => {
+                route.cursor = next;
+                Lane(route.first.0 + next as usize)
+            }
+        })
+    }
+
+    /// Notes where the topic's batches go. The lanes of a stale route are kept where they fit.
+    fn add_route(&mut self, topic: &Topic, config: LaneConfig) {
+        let (name, partitions) = (topic.name(), topic.partitions());
+        let partition_count = partitions.len() as i32;
+        let targets =
+            partitions.iter().map(|partition| Target { topic: name.into(), partition: partition.clone() });
+        if let Some(route) = self.topics.get_mut(name)
+            && route.partition_count == partition_count
+        {
+            route.is_stale = false;
+            let first = route.first.0;
+            self.lanes.splice(first..first + partitions.len(), targets);
+            return;
+        }
+        let first = self.accumulator.add_lanes(partitions.len(), config);
+        self.lanes.extend(targets);
+        // One before the first, so that the first keyless record goes to partition 0.
+        let cursor = partition_count - 1;
+        let route = Route { first, partition_count, cursor, is_stale: false };
+        self.topics.insert(name.to_owned(), route);
+    }
+}

@@ -1,0 +1,206 @@
+//! The writing half of a producer: seals and appends what is due, settles what is durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::accumulator::{DueBatch, Lane};
+use super::outcome::{Outcome, RecordPlace};
+use super::{Shared, State, Target};
+use crate::batch::ProducerStamp;
+use crate::error::Result;
+use crate::partition::{Durability, Partition};
+use crate::record::{ProducerEpoch, ProducerId, Sequence};
+use crate::storage::SyncPurpose;
+use crate::ticket::FlushTicket;
+
+/// What only the one who writes needs.
+pub(super) struct Writer {
+    /// Who the batches are stamped by.
+    identity: Option<ProducerId>,
+    /// The next sequence of each lane; moves on only when an append succeeds, so that none is missing.
+    sequences: HashMap<Lane, Sequence>,
+    /// Rounds that are being synced, oldest first.
+    syncing: VecDeque<Round>,
+}
+
+/// Batches that one group commit makes durable.
+struct Round {
+    ticket: FlushTicket,
+    written: Vec<Written>,
+}
+
+/// A batch that was handed to its partition, and what became of that.
+struct Written {
+    target: Target,
+    outcome: Arc<Outcome>,
+    result: Result<RecordPlace>,
+    held_bytes: usize,
+}
+
+impl Shared {
+    /// The life of the producer's thread: until the producer is dropped and all is settled.
+    pub(super) fn run(&self) {
+        loop {
+            if !self.advance() && !self.sleep_until_due() {
+                return;
+            }
+        }
+    }
+
+    /// Steps, and waits for the oldest sync under way if there is nothing to do before. False if there
+    /// is nothing to do at all.
+    pub(super) fn advance(&self) -> bool {
+        if self.step() {
+            return true;
+        }
+        let oldest = self.writer.lock().syncing.front().map(|round| round.ticket.clone());
+        // What becomes due meanwhile goes into the next group commit either way. How it ended is looked
+        // at by the next step.
+        oldest.map(|ticket| ticket.wait()).is_some()
+    }
+
+    /// Writes what is due, settles what is durable; returns whether there was anything.
+    pub(super) fn step(&self) -> bool {
+        let mut settled = Vec::new();
+        let mut writer = self.writer.lock();
+        let wrote = self.write_due(&mut writer, &mut settled);
+        writer.take_synced(&mut settled);
+        drop(writer);
+        let is_progress = wrote || !settled.is_empty();
+        self.settle(settled);
+        is_progress
+    }
+
+    /// Sleeps until a batch is due. False if none will be: the producer is gone.
+    fn sleep_until_due(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            let Some(due) = state.accumulator.next_due() else {
+                if state.is_closing {
+                    return false;
+                }
+                self.due.wait(&mut state);
+                continue;
+            };
+            let sleep = due.saturating_sub(self.log.clock().elapsed());
+            if state.takes_all() || sleep == Duration::ZERO {
+                return true;
+            }
+            self.due.wait_for(&mut state, sleep);
+        }
+    }
+
+    /// Appends what is due: what needs no sync is settled, the rest goes into one group commit.
+    fn write_due(&self, writer: &mut Writer, settled: &mut Vec<Written>) -> bool {
+        let due = self.state.lock().take_due(self.log.clock().elapsed());
+        let wrote = !due.is_empty();
+        let mut written = Vec::new();
+        for (mut batch, target) in due {
+            let held_bytes = batch.builder.encoded_len();
+            let result = writer.append(&mut batch, &target.partition);
+            self.state.lock().accumulator.keep(batch.lane, batch.builder);
+            let needs_sync = result.is_ok() && target.partition.config().durability == Durability::Sync;
+            let list = if needs_sync { &mut written } else { &mut *settled };
+            list.push(Written { target, outcome: batch.outcome, result, held_bytes });
+        }
+        if !written.is_empty() {
+            let ticket = self.log.flush(&distinct_partitions(&written), SyncPurpose::Records);
+            writer.syncing.push_back(Round { ticket, written });
+        }
+        wrote
+    }
+
+    /// Tells everybody what became of these batches. No lock is held: what is woken may send again.
+    fn settle(&self, settled: Vec<Written>) {
+        if settled.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for written in &settled {
+            state.forget(written);
+        }
+        drop(state);
+        self.room.notify_all();
+        for written in settled {
+            written.outcome.settle(written.result);
+        }
+    }
+}
+
+impl State {
+    /// Whether lingering is over for all batches.
+    fn takes_all(&self) -> bool {
+        self.is_hurried || self.is_closing
+    }
+
+    fn take_due(&mut self, now: Duration) -> Vec<(DueBatch, Target)> {
+        let mut due = Vec::new();
+        self.accumulator.take_due(now, self.takes_all(), &mut due);
+        self.is_hurried = false;
+        self.unsettled.extend(due.iter().map(|batch| batch.outcome.clone()));
+        due.into_iter()
+            .map(|batch| {
+                let target = self.lanes[batch.lane.0].clone();
+                (batch, target)
+            })
+            .collect()
+    }
+
+    /// Gives up what is held for a batch; one that failed makes its topic be looked up again.
+    fn forget(&mut self, written: &Written) {
+        self.accumulator.release(written.held_bytes);
+        self.unsettled.retain(|outcome| !Arc::ptr_eq(outcome, &written.outcome));
+        if written.result.is_err()
+            && let Some(route) = self.topics.get_mut(&*written.target.topic)
+        {
+            route.is_stale = true;
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(identity: Option<ProducerId>) -> Self {
+        Self { identity, sequences: HashMap::new(), syncing: VecDeque::new() }
+    }
+
+    fn append(&mut self, batch: &mut DueBatch, partition: &Partition) -> Result<RecordPlace> {
+        let mut sealed = batch.builder.seal();
+        let base_sequence = self.sequences.get(&batch.lane).copied().unwrap_or_default();
+        let next_sequence = base_sequence.plus(sealed.record_count());
+        sealed.stamp(self.identity.map(|id| ProducerStamp {
+            id,
+            epoch: ProducerEpoch(0),
+            base_sequence,
+            transactional: false,
+        }));
+        let appended = partition.append(sealed)?;
+        self.sequences.insert(batch.lane, next_sequence);
+        Ok(RecordPlace { partition: partition.name().partition, offset: appended.base_offset })
+    }
+
+    /// Moves the batches whose sync has ended into `settled`.
+    fn take_synced(&mut self, settled: &mut Vec<Written>) {
+        while let Some(round) = self.syncing.front() {
+            let Some(result) = round.ticket.poll() else { return };
+            let round = self.syncing.pop_front().expect("it was just looked at");
+            settled.extend(round.written.into_iter().map(|written| Written {
+                result: written.result.and_then(|first| result.clone().map(|()| first)),
+                ..written
+            }));
+        }
+    }
+}
+
+fn distinct_partitions(written: &[Written]) -> Vec<Arc<Partition>> {
+    let mut partitions: Vec<Arc<Partition>> = Vec::with_capacity(written.len());
+    for written in written {
+        let partition = &written.target.partition;
+        if !partitions.iter().any(|other| Arc::ptr_eq(other, partition)) {
+            partitions.push(partition.clone());
+        }
+    }
+    partitions
+}
