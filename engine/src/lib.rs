@@ -42,6 +42,8 @@ pub mod window;
 pub mod worker;
 
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod memory_log;
 #[cfg(test)]
 mod test_flow;

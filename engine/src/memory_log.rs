@@ -79,6 +79,11 @@ impl MemoryLog {
         handle
     }
 
+    /// All topics.
+    pub(crate) fn handles(&self) -> Vec<TopicHandle> {
+        self.inner.lock().topics.iter().map(|topic| topic.handle.clone()).collect()
+    }
+
     /// Appends records in one batch, outside any transaction.
     pub(crate) fn produce(&self, topic: &TopicHandle, partition: i32, rows: &[(i64, &[u8], &[u8])]) {
         let batch = batch_of(rows, Compression::None);

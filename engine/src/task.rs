@@ -517,6 +517,3 @@ impl Outbox {
         self.waiting.len() < before
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -68,6 +68,13 @@ impl PartitionReader {
         self.next.take().map(|next| next.bytes)
     }
 
+    /// Moves the end, once it has been reached. What was fetched from behind the old one was dropped.
+    pub(super) fn read_on_to(&mut self, end: Offset) {
+        self.end = Some(end);
+        self.fetched = Bytes::new();
+        self.next_fetch = self.position;
+    }
+
     /// Whether its end is reached.
     pub(super) fn is_at_end(&self) -> bool {
         self.next.is_none() && self.end.is_some_and(|end| self.position >= end)

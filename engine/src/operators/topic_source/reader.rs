@@ -119,8 +119,11 @@ where
         batch.verify().map_err(|error| partition.corrupt(at, error))?;
         let records = batch.records(scratch).map_err(|error| partition.corrupt(at, error))?;
         decoded.begin(index, batch.header().record_count as usize, batch.header().next_offset());
-        let mut watermark =
-            Running::new(partition.event_time_max, self.settings.disorder_ms, self.is_timeless);
+        let mut watermark = Running {
+            event_time_max: partition.event_time_max.unwrap_or(NO_WATERMARK),
+            disorder_ms: self.settings.disorder_ms,
+            is_timeless: self.is_timeless,
+        };
         for record in records {
             let record = record.map_err(|error| partition.corrupt(at, error))?;
             if record.offset < partition.position {
@@ -200,7 +203,7 @@ where
     fn reload(&mut self) -> Result<()> {
         if std::mem::take(&mut self.is_loaded) {
             for partition in &mut self.partitions {
-                partition.end = Some(self.log.stable_offset(partition.key)?);
+                partition.read_on_to(self.log.stable_offset(partition.key)?);
             }
         }
         Ok(())
@@ -268,17 +271,16 @@ pub(super) struct DeadLetter {
 struct Running {
     event_time_max: Timestamp,
     disorder_ms: i64,
+    /// It never rises.
+    is_timeless: bool,
 }
 
 impl Running {
-    /// `is_timeless`: the watermark never rises.
-    fn new(event_time_max: Option<Timestamp>, disorder_ms: i64, is_timeless: bool) -> Self {
-        let disorder_ms = if is_timeless { i64::MAX } else { disorder_ms };
-        Self { event_time_max: event_time_max.unwrap_or(NO_WATERMARK), disorder_ms }
-    }
-
     /// The watermark once a record of this event time has been read.
     fn at(&mut self, time: Timestamp) -> Timestamp {
+        if self.is_timeless {
+            return NO_WATERMARK;
+        }
         self.event_time_max = self.event_time_max.max(time);
         less(self.event_time_max, self.disorder_ms)
     }
