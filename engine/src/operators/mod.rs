@@ -31,4 +31,6 @@ pub use union::union;
 pub use window_aggregate::window_aggregate;
 
 #[cfg(test)]
+pub(crate) mod stateful_bench;
+#[cfg(test)]
 mod tests;

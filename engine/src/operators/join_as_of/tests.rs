@@ -1,1 +1,353 @@
+use std::sync::Arc;
 
+use lotic_log::partition_for_key;
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::operators::stateful_bench::{Bench, Emitted, Event, Reader, Record, event, keyed, push};
+use crate::state::testing::{Number, Text};
+
+const TABLE: usize = 1;
+
+/// Says of each number what the table says of its key at its time.
+fn bench_of(grace_ms: i64, table_topic: Option<&str>) -> Bench {
+    let stores = AsOfStores {
+        versions: "versions".to_owned(),
+        waiting: "waiting".to_owned(),
+        grace_ms,
+        table_topic: table_topic.map(str::to_owned),
+        stream_codec: Arc::new(Number),
+        table_codec: Arc::new(Text),
+    };
+    let join = |key: &String, number: i64, row: Option<&String>| {
+        Some(format!("{key} {number} {}", row.map_or("-", |row| row.as_str())))
+    };
+    let factory = join_as_of::<String, i64, String, String>(stores, Arc::new(Text), join);
+    Bench::new(factory, &["versions", "waiting"], &[("table", 3)])
+}
+
+fn bench() -> Bench {
+    bench_of(0, Some("table"))
+}
+
+fn answers(emitted: &mut Emitted) -> Vec<(i64, String)> {
+    emitted.rows::<(String, String)>(ANSWERS).into_iter().map(|event| (event.time, event.row.1)).collect()
+}
+
+fn check(mut emitted: Emitted, expected: &[(i64, &str)]) {
+    let answers = answers(&mut emitted);
+    let answers: Vec<_> = answers.iter().map(|(time, answer)| (*time, answer.as_str())).collect();
+    assert_eq!(answers, expected);
+}
+
+fn ask(bench: &mut Bench, events: &[Event<(&str, i64)>]) -> Emitted {
+    bench.process(STREAM, keyed(events))
+}
+
+fn tell(bench: &mut Bench, time: i64, watermark: i64, key: &str, row: Option<&str>) -> Emitted {
+    bench.process(TABLE, keyed(&[event(time, watermark, (key, row.map(str::to_owned)))]))
+}
+
+fn partition_of(key: &str) -> Option<i32> {
+    Some(partition_for_key(key.as_bytes(), 3).0)
+}
+
+#[test]
+fn a_record_waits_until_the_table_has_passed_its_time() {
+    let mut bench = bench();
+    tell(&mut bench, 5, 5, "a", Some("five"));
+    check(ask(&mut bench, &[event(10, 0, ("a", 1))]), &[]);
+    check(bench.advance(TABLE, partition_of("a"), 10), &[]);
+    // The watermark says that ten may still come, and it does.
+    tell(&mut bench, 10, 10, "a", Some("ten"));
+    check(bench.advance(TABLE, partition_of("a"), 11), &[(10, "a 1 ten")]);
+    bench.commit();
+    assert_eq!(bench.stored("waiting"), 0);
+}
+
+#[test]
+fn a_record_of_a_time_that_the_table_has_passed_is_answered_at_once() {
+    let mut bench = bench();
+    for (time, row) in [(5, "five"), (10, "ten"), (20, "twenty")] {
+        tell(&mut bench, time, time, "a", Some(row));
+    }
+    bench.advance(TABLE, partition_of("a"), 30);
+    let times = [4, 5, 9, 10, 25, 19];
+    let events: Vec<_> = times.iter().map(|&time| event(time, 0, ("a", 0))).collect();
+    let expected = ["-", "five", "five", "ten", "twenty", "ten"].map(|row| format!("a 0 {row}"));
+    let expected: Vec<_> = times.into_iter().zip(expected.iter().map(String::as_str)).collect();
+    check(ask(&mut bench, &events), &expected);
+    check(ask(&mut bench, &[event(10, 0, ("unheard of", 7))]), &[]);
+    assert_eq!(bench.commit(), 4, "three versions, and the one who waits for another partition");
+}
+
+#[test]
+fn nobody_waits_for_a_partition_that_cannot_hold_the_key() {
+    let mut bench = bench();
+    let other = (0..3).find(|partition| Some(*partition) != partition_of("a"));
+    check(ask(&mut bench, &[event(10, 0, ("a", 1))]), &[]);
+    check(bench.advance(TABLE, other, 50), &[]);
+    check(bench.advance(TABLE, None, 9), &[]);
+    check(bench.advance(TABLE, partition_of("a"), 11), &[(10, "a 1 -")]);
+}
+
+#[test]
+fn what_is_said_of_the_whole_table_holds_for_every_partition() {
+    let mut bench = bench();
+    ask(&mut bench, &[event(10, 0, ("a", 1)), event(11, 0, ("b", 2)), event(50, 0, ("c", 3))]);
+    let mut emitted = bench.advance(TABLE, None, 12);
+    let mut answered = answers(&mut emitted);
+    answered.sort();
+    assert_eq!(answered, [(10, "a 1 -".to_owned()), (11, "b 2 -".to_owned())]);
+}
+
+#[test]
+fn a_table_that_is_not_read_by_its_key_is_waited_for_as_a_whole() {
+    let mut bench = bench_of(0, None);
+    ask(&mut bench, &[event(10, 0, ("a", 1))]);
+    check(bench.advance(TABLE, Some(7), 50), &[]);
+    check(bench.advance(TABLE, None, 11), &[(10, "a 1 -")]);
+}
+
+#[test]
+fn an_end_answers_those_who_wait_once() {
+    let mut bench = bench();
+    tell(&mut bench, 5, 5, "a", Some("five"));
+    let events: Vec<_> = (6..16).map(|time| event(time, 0, ("a", 0))).collect();
+    ask(&mut bench, &events);
+    bench.commit();
+    assert_eq!(bench.stored("waiting"), 10);
+    let mut emitted = bench.end();
+    assert!(emitted.watermarks.is_empty(), "an end is not a time");
+    assert_eq!(answers(&mut emitted), (6..16).map(|time| (time, "a 0 five".to_owned())).collect::<Vec<_>>());
+    bench.commit();
+    assert_eq!(bench.stored("waiting"), 0);
+    tell(&mut bench, 7, 5, "a", Some("seven"));
+    check(bench.advance(TABLE, partition_of("a"), 90), &[]);
+    check(ask(&mut bench, &[event(8, 0, ("a", 1))]), &[(8, "a 1 seven")]);
+}
+
+#[test]
+fn a_row_that_was_deleted_is_not_there_from_then_on() {
+    let mut bench = bench();
+    tell(&mut bench, 5, 5, "a", Some("five"));
+    tell(&mut bench, 10, 10, "a", None);
+    bench.advance(TABLE, partition_of("a"), 30);
+    let events = [event(9, 0, ("a", 1)), event(10, 0, ("a", 1)), event(11, 0, ("a", 1))];
+    check(ask(&mut bench, &events), &[(9, "a 1 five"), (10, "a 1 -"), (11, "a 1 -")]);
+}
+
+#[test]
+fn records_and_changes_are_late_by_their_own_watermarks() {
+    let mut bench = bench_of(5, Some("table"));
+    let mut emitted = ask(&mut bench, &[event(10, 15, ("a", 1)), event(10, 16, ("a", 2))]);
+    assert_eq!(emitted.rows::<(String, i64)>(LATE), [event(10, 16, ("a".to_owned(), 2))]);
+    assert!(tell(&mut bench, 10, 10, "a", Some("in time")).is_empty());
+    let mut emitted = tell(&mut bench, 10, 11, "a", Some("late"));
+    let late = emitted.rows::<(String, Option<String>)>(LATE_CHANGES);
+    assert_eq!(late, [event(10, 11, ("a".to_owned(), Some("late".to_owned())))]);
+    assert_eq!(bench.counters.late.get(), 2);
+    let mut emitted = bench.end();
+    assert_eq!(
+        emitted.rows::<(String, String)>(ANSWERS),
+        [event(10, 15, ("a".to_owned(), "a 1 in time".to_owned()))],
+        "an answer keeps the record's own watermark"
+    );
+}
+
+#[test]
+fn whoever_waits_holds_the_watermark_back() {
+    let mut bench = bench();
+    ask(&mut bench, &[event(10, 0, ("a", 1)), event(12, 0, ("a", 2))]);
+    assert_eq!(bench.advance(STREAM, None, 5).watermarks, [5]);
+    assert_eq!(bench.advance(STREAM, None, 50).watermarks, [10]);
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(5));
+    assert_eq!(bench.advance(STREAM, None, 50).watermarks, [10], "a restart remembers who waits");
+    assert_eq!(bench.advance(TABLE, partition_of("a"), 11).watermarks, [12]);
+    assert_eq!(bench.advance(TABLE, partition_of("a"), 90).watermarks, [50]);
+}
+
+#[test]
+fn versions_that_nobody_can_ask_for_go() {
+    let mut bench = bench_of(3, Some("table"));
+    for time in 0..100 {
+        tell(&mut bench, time, time, "a", Some("row"));
+        tell(&mut bench, time, time, "b", Some("row"));
+    }
+    // Somebody still waits for 40.
+    ask(&mut bench, &[event(40, 30, ("c", 1))]);
+    for watermark in 60..70 {
+        bench.advance(STREAM, None, watermark);
+    }
+    bench.commit();
+    assert_eq!(bench.stored("versions"), 2 * 60, "40 to 99");
+    bench.advance(TABLE, None, 41);
+    for watermark in 70..80 {
+        bench.advance(STREAM, None, watermark);
+    }
+    bench.commit();
+    assert_eq!(bench.stored("versions"), 2 * (100 - (79 - 3)), "79 less grace, and later ones");
+    bench.advance(TABLE, None, 200);
+    check(ask(&mut bench, &[event(77, 80, ("a", 1))]), &[(77, "a 1 row")]);
+}
+
+#[test]
+fn records_without_origin_wait_side_by_side() {
+    let mut bench = bench();
+    ask(&mut bench, &[event(10, 0, ("a", 1)), event(10, 0, ("a", 2))]);
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(5));
+    ask(&mut bench, &[event(10, 0, ("a", 3))]);
+    let mut answered = answers(&mut bench.end());
+    answered.sort();
+    assert_eq!(answered, [1, 2, 3].map(|number| (10, format!("a {number} -"))));
+}
+
+#[test]
+fn an_answer_keeps_the_origin_of_its_record() {
+    let mut bench = bench();
+    let mut batch = Batch::default();
+    push(&mut batch, 10, 0, Some((3, 1, 77)), "a".to_owned(), 5i64);
+    bench.process(STREAM, batch);
+    bench.commit();
+    let origins = bench.advance(TABLE, None, 11).origins(ANSWERS);
+    let expected = crate::frame::Origin {
+        source: 3,
+        partition: lotic_log::PartitionId(1),
+        offset: lotic_log::Offset(77),
+    };
+    assert_eq!(origins, [expected]);
+}
+
+fn stream() -> impl Strategy<Value = Vec<Vec<Record<i64>>>> {
+    let record = (0..100i64, 0..6u8, 1..1000i64);
+    let record = record.prop_map(|(time, key, value)| Record { time, key: format!("key {key}"), value });
+    prop::collection::vec(prop::collection::vec(record, 0..25), 1..3)
+}
+
+/// A table of three partitions, each key in its own; some partitions may be empty.
+fn table() -> impl Strategy<Value = Vec<Vec<Record<Option<String>>>>> {
+    let record = (0..100i64, 0..6u8, prop::option::weighted(0.8, "[a-z]{3}"));
+    prop::collection::vec(record, 0..60).prop_map(|records| {
+        let mut partitions = vec![Vec::new(); 3];
+        for (time, key, value) in records {
+            let key = format!("key {key}");
+            let partition = partition_for_key(key.as_bytes(), 3).0 as usize;
+            partitions[partition].push(Record { time, key, value });
+        }
+        partitions
+    })
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    answers: Vec<(i64, String)>,
+    late: Vec<(i64, String, i64)>,
+    late_changes: Vec<(i64, String, Option<String>)>,
+}
+
+impl Outcome {
+    fn take(&mut self, mut emitted: Emitted) {
+        self.answers.append(&mut answers(&mut emitted));
+        let late = emitted.rows::<(String, i64)>(LATE).into_iter();
+        self.late.extend(late.map(|e| (e.time, e.row.0, e.row.1)));
+        let late = emitted.rows::<(String, Option<String>)>(LATE_CHANGES).into_iter();
+        self.late_changes.extend(late.map(|e| (e.time, e.row.0, e.row.1)));
+    }
+
+    fn sorted(mut self) -> Self {
+        self.answers.sort();
+        self.late.sort();
+        self.late_changes.sort();
+        self
+    }
+}
+
+fn naive(stream: &Reader<i64>, table: &Reader<Option<String>>, grace: i64) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut changes = Vec::new();
+    for (change, watermark) in table.naive() {
+        if watermark > change.time {
+            outcome.late_changes.push((change.time, change.key, change.value));
+        } else {
+            changes.push(change);
+        }
+    }
+    for (Record { time, key, value }, watermark) in stream.naive() {
+        if watermark > time + grace {
+            outcome.late.push((time, key, value));
+            continue;
+        }
+        // Of equal times the last one counts.
+        let version = changes.iter().filter(|change| change.key == key && change.time <= time);
+        let row = version.max_by_key(|change| change.time).and_then(|change| change.value.clone());
+        outcome.answers.push((time, format!("{key} {value} {}", row.as_deref().unwrap_or("-"))));
+    }
+    outcome.sorted()
+}
+
+/// Tells of the watermarks that the readers have come to.
+fn advance(bench: &mut Bench, stream: &Reader<i64>, table: &Reader<Option<String>>, outcome: &mut Outcome) {
+    for partition in 0..3 {
+        outcome.take(bench.advance(TABLE, Some(partition as i32), table.watermark(partition)));
+    }
+    outcome.take(bench.advance(TABLE, None, table.whole_watermark()));
+    outcome.take(bench.advance(STREAM, None, stream.whole_watermark()));
+}
+
+fn run(stream: &Reader<i64>, table: &Reader<Option<String>>, grace: i64, random: &mut ChaCha8Rng) -> Outcome {
+    let mut bench = bench_of(grace, Some("table"));
+    let (mut stream, mut table) = (stream.clone(), table.clone());
+    let mut outcome = Outcome::default();
+    let mut committed = (stream.clone(), table.clone(), outcome.clone());
+    // Which side is read first, and by how much, differs from run to run.
+    let stream_share = random.random_range(0.05..0.95);
+    loop {
+        let from_stream = random.random_bool(stream_share);
+        let read = match from_stream {
+            true => stream.read(0, random).map(|(_, batch)| bench.process(STREAM, batch)),
+            false => table.read(1, random).map(|(_, batch)| bench.process(TABLE, batch)),
+        };
+        let is_side_done = read.is_none();
+        outcome.take(read.unwrap_or_default());
+        if random.random_bool(0.5) {
+            advance(&mut bench, &stream, &table, &mut outcome);
+        }
+        if random.random_bool(0.15) {
+            bench.commit();
+            committed = (stream.clone(), table.clone(), outcome.clone());
+        }
+        if random.random_bool(0.08) {
+            bench.restart(random);
+            (stream, table, outcome) = committed.clone();
+            advance(&mut bench, &stream, &table, &mut outcome);
+        }
+        if is_side_done && stream.is_done() && table.is_done() {
+            outcome.take(bench.end());
+            bench.commit();
+            assert_eq!(bench.stored("waiting"), 0, "an end leaves nobody waiting");
+            return outcome.sorted();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn any_order_of_reading_gives_the_same(
+        stream in stream(), table in table(), disorders in (0..25i64, 0..25i64), grace in 0..10i64,
+        seeds in any::<[u64; 2]>(),
+    ) {
+        let stream = Reader::new(stream, disorders.0);
+        let table = Reader::new(table, disorders.1);
+        let expected = naive(&stream, &table, grace);
+        for seed in seeds {
+            let outcome = run(&stream, &table, grace, &mut ChaCha8Rng::seed_from_u64(seed));
+            prop_assert_eq!(&outcome, &expected);
+        }
+    }
+}
