@@ -48,6 +48,9 @@ pub struct TopicConfig {
     pub index_interval_bytes: u64,
     /// Bytes after which what is known of producers is written down again.
     pub snapshot_interval_bytes: u64,
+    /// How those who write the topic encode keys, for instance `json/1`. The log only keeps it, for them
+    /// to compare: visible ASCII without spaces.
+    pub key_format: Option<String>,
 }
 
 impl Default for TopicConfig {
@@ -62,6 +65,7 @@ impl Default for TopicConfig {
             batch_bytes_max: partition.batch_bytes_max,
             index_interval_bytes: partition.index_interval_bytes,
             snapshot_interval_bytes: partition.snapshot_interval_bytes,
+            key_format: None,
         }
     }
 }
@@ -78,6 +82,8 @@ impl TopicConfig {
             format!("batches of up to {} bytes; 1 to {BATCH_BYTES_MAX} are possible", self.batch_bytes_max)
         } else if self.index_interval_bytes == 0 || self.snapshot_interval_bytes == 0 {
             "an index or snapshot interval of 0 bytes; 1 is the least".to_owned()
+        } else if self.key_format.as_deref().is_some_and(|format| !is_word(format)) {
+            format!("a key format of {:?}; it may hold visible ASCII, and no space", self.key_format)
         } else {
             return Ok(());
         };
@@ -172,6 +178,10 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(ErrorKind::Invalid, format!("a topic cannot be named {name:?}: {what}")))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The directory of a partition.

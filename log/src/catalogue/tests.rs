@@ -26,15 +26,19 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
         Just(Compression::Lz4),
         (1..22).prop_map(|level| Compression::Zstd { level }),
     ];
-    let config = (1..100i32, any::<bool>(), durability, compression, 128..1u64 << 31);
+    let key_format = prop::option::of("[!-~]{1,12}");
+    let config = (1..100i32, any::<bool>(), durability, compression, 128..1u64 << 31, key_format);
     let config =
-        config.prop_map(|(partitions, compacts, durability, compression, segment_bytes)| TopicConfig {
-            partitions,
-            cleanup: if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
-            durability,
-            compression,
-            segment_bytes,
-            ..TopicConfig::default()
+        config.prop_map(|(partitions, compacts, durability, compression, segment_bytes, key_format)| {
+            TopicConfig {
+                partitions,
+                cleanup: if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
+                durability,
+                compression,
+                segment_bytes,
+                key_format,
+                ..TopicConfig::default()
+            }
         });
     let entry = (any::<u128>(), config)
         .prop_map(|(id, config)| CatalogueEntry { id: TopicId(Uuid::from_u128(id)), config });
