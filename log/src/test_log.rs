@@ -21,14 +21,22 @@ pub(crate) struct TestLog {
 
 impl TestLog {
     pub(crate) fn new(drive: Drive) -> Self {
-        let storage = MemoryStorage::new(7);
+        Self::on(MemoryStorage::new(7), drive)
+    }
+
+    /// A log that the caller steps, on a disk that crashes as `seed` says.
+    pub(crate) fn crashing(seed: u64) -> Self {
+        Self::on(MemoryStorage::new(seed), Drive::Manual)
+    }
+
+    fn on(storage: Arc<MemoryStorage>, drive: Drive) -> Self {
         let manual = ManualClock::new();
         let clock: Arc<dyn Clock> = match drive {
             Drive::Manual => manual.clone(),
             Drive::Thread => SystemClock::new(),
         };
         let options = LogOptions { drive, ..LogOptions::manual(storage.clone(), clock, 7) };
-        let log = Log::open("/log", options).expect("an empty log");
+        let log = Log::open("/log", options).expect("a log that opens");
         Self { log, storage, clock: manual }
     }
 
@@ -39,6 +47,19 @@ impl TestLog {
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, durability: Durability) -> Topic {
         let config = TopicConfig { partitions, durability: Some(durability), ..TopicConfig::default() };
         self.log.create_topic(name, config).expect("a new topic")
+    }
+
+    /// Pulls the plug at the `operations`-th write or sync from now.
+    pub(crate) fn pull_plug_after(&self, operations: u64) {
+        self.storage.fail_after(operations);
+    }
+
+    /// Cuts the power, and opens what is left.
+    pub(crate) fn crash(self) -> Self {
+        let storage = self.storage.clone();
+        drop(self);
+        storage.crash();
+        Self::on(storage, Drive::Manual)
     }
 
     /// The next thing that is written is not synced: its sync fails.

@@ -209,6 +209,35 @@ fn what_was_read_is_synced_before_its_offset_is_committed() {
 }
 
 #[test]
+fn no_committed_offset_is_lost_in_a_power_cut_and_none_lies_beyond_what_is_left() {
+    for seed in 0..60 {
+        let log = TestLog::crashing(seed);
+        let topic = log.create_topic_with("in", 2, Durability::Os);
+        offsets_partition(&log).expect("made");
+        let mut consumer = consumer(&log, in_group("g"));
+        log.pull_plug_after(seed % 20);
+        let mut acknowledged = Offset(0);
+        for _ in 0..5 {
+            // Whatever fails from some point on: what was acknowledged before counts.
+            let _ = topic.partitions()[0].append(batch(&["a", "b"]));
+            let _ = consumer.poll(|_, _| ControlFlow::Continue(()));
+            if consumer.commit().is_ok() {
+                acknowledged = consumer.position(&name(0)).expect("assigned");
+            }
+        }
+        drop((consumer, topic));
+        let log = log.crash();
+        let committed = CommittedOffsets::read(&log).expect("readable");
+        let committed = committed.get("g", &name(0)).map_or(Offset(0), |committed| committed.offset);
+        let end = partition(&log, &name(0)).offsets().end;
+        assert!(
+            acknowledged <= committed && committed <= end,
+            "seed {seed}: {acknowledged} {committed} {end}"
+        );
+    }
+}
+
+#[test]
 fn what_others_wrote_into_the_offsets_topic_is_understood_or_passed_over() {
     let log = setup();
     let offsets = offsets_partition(&log).expect("made");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::*;
-use crate::batch::{Batches, RecordBatch};
+use crate::batch::{DecompressionBuffer, RecordBatch};
 use crate::partition::Isolation;
 use crate::record::{Offset, PartitionId, Sequence, Timestamp};
 use crate::test_log::TestLog;
@@ -39,24 +39,26 @@ fn record(key: Option<&str>, value: &str) -> Record {
 }
 
 impl Setup {
-    fn partition(&self, partition: i32) -> Arc<Partition> {
-        self.log.topic("in").expect("made").partition(PartitionId(partition)).expect("one of four")
-    }
-
     fn ends(&self) -> Vec<i64> {
-        (0..4).map(|partition| self.partition(partition).offsets().end.0).collect()
+        (0..4).map(|partition| self.log.partition(partition).offsets().end.0).collect()
+    }
+}
+
+impl TestLog {
+    fn partition(&self, partition: i32) -> Arc<Partition> {
+        self.topic("in").expect("made").partition(PartitionId(partition)).expect("one of four")
     }
 
     /// Calls `visit` with every batch of a partition.
     fn for_each_batch(&self, partition: i32, mut visit: impl FnMut(&RecordBatch<'_>)) {
         let partition = self.partition(partition);
-        let fetched = partition.fetch(Offset(0), usize::MAX, Isolation::ReadUncommitted).expect("readable");
-        Batches::new(&fetched.bytes).for_each(|batch| visit(&batch.expect("sound")));
+        let fetched = partition.fetch(Offset(0), 1 << 30, Isolation::ReadUncommitted).expect("readable");
+        fetched.batches().for_each(|batch| visit(&batch.expect("sound")));
     }
 
     fn values(&self, partition: i32) -> Vec<String> {
         let mut values = Vec::new();
-        let mut scratch = crate::batch::DecompressionBuffer::new();
+        let mut scratch = DecompressionBuffer::new();
         self.for_each_batch(partition, |batch| {
             for record in batch.records(&mut scratch).expect("sound") {
                 let value = record.expect("sound").value.expect("not null");
@@ -117,7 +119,7 @@ fn records_without_a_key_fill_a_batch_of_one_partition_and_then_one_of_the_next(
     assert_eq!(ends.iter().sum::<i64>(), 30);
     assert!(ends.iter().all(|end| (3..=14).contains(end)), "{ends:?}");
     for partition in 0..4 {
-        setup.for_each_batch(partition, |batch| assert!(batch.bytes().len() <= 1_000));
+        setup.log.for_each_batch(partition, |batch| assert!(batch.bytes().len() <= 1_000));
     }
 }
 
@@ -129,7 +131,7 @@ fn a_round_robin_producer_takes_every_partition_in_turn() {
         drop(setup.producer.send("in", record(Some("same"), &index.to_string())));
     }
     setup.producer.flush().expect("written");
-    let values: Vec<_> = (0..4).map(|partition| setup.values(partition)).collect();
+    let values: Vec<_> = (0..4).map(|partition| setup.log.values(partition)).collect();
     assert_eq!(values, [vec!["0", "4"], vec!["1", "5"], vec!["2"], vec!["3"]]);
 }
 
@@ -152,8 +154,8 @@ fn a_record_carries_its_own_time_or_that_of_being_sent() {
     drop(setup.producer.send("in", record(Some("abc"), "v")));
     drop(setup.producer.send("in", Record { timestamp: Some(Timestamp(3)), ..record(Some("abc"), "v") }));
     setup.producer.flush().expect("written");
-    setup.for_each_batch(3, |batch| {
-        let mut scratch = crate::batch::DecompressionBuffer::new();
+    setup.log.for_each_batch(3, |batch| {
+        let mut scratch = DecompressionBuffer::new();
         let records = batch.records(&mut scratch).expect("sound");
         let times: Vec<_> = records.map(|record| record.expect("sound").timestamp).collect();
         assert_eq!(times, [Timestamp(7_000), Timestamp(3)]);
@@ -196,7 +198,7 @@ fn the_batches_of_an_idempotent_producer_follow_each_other() {
         setup.producer.flush().expect("written");
     }
     let mut sequences = Vec::new();
-    setup.for_each_batch(3, |batch| {
+    setup.log.for_each_batch(3, |batch| {
         let header = batch.header();
         assert!(header.is_idempotent() && !header.is_transactional);
         sequences.push(header.base_sequence);
@@ -248,7 +250,7 @@ fn many_threads_send_and_each_ones_records_keep_their_order() {
         assert!(places.is_sorted_by_key(|place| place.offset), "one key, one partition, in order");
         assert!(places.windows(2).all(|pair| pair[0] != pair[1]));
     }
-    let values: Vec<_> = (0..4).flat_map(|partition| setup.values(partition)).collect();
+    let values: Vec<_> = (0..4).flat_map(|partition| setup.log.values(partition)).collect();
     assert_eq!(values.len(), THREADS * RECORDS);
     for thread in 0..THREADS {
         let own: Vec<_> = values.iter().filter(|value| value.starts_with(&format!("{thread}:"))).collect();
@@ -264,4 +266,45 @@ fn a_sent_record_can_be_awaited() {
     let places = futures::executor::block_on(futures::future::try_join_all(sent)).expect("written");
     let offsets: Vec<_> = places.iter().map(|place| place.offset.0).collect();
     assert_eq!(offsets, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_power_cut_and_nothing_is_missing_before_it() {
+    const RECORDS: usize = 40;
+    for seed in 0..60 {
+        let log = TestLog::crashing(seed);
+        log.create_topic("in", 4);
+        let options = ProducerOptions {
+            linger: LINGER,
+            batch_bytes: 300,
+            idempotent: seed % 2 == 0,
+            partitioner: Partitioner::RoundRobin,
+            ..ProducerOptions::default()
+        };
+        let producer = Producer::new(&log, options).expect("a producer");
+        log.pull_plug_after(seed % 30);
+        let mut sent: Vec<_> = Vec::new();
+        for index in 0..RECORDS {
+            sent.push(producer.send("in", record(None, &format!("{index:03}"))));
+            if index % 7 == 0 {
+                log.clock.advance(LINGER);
+                producer.step();
+                let _ = log.step();
+            }
+        }
+        let acknowledged = sent.into_iter().map(SendFuture::wait);
+        let acknowledged: Vec<_> =
+            acknowledged.enumerate().filter_map(|(index, place)| Some((index, place.ok()?))).collect();
+        drop(producer);
+        let log = log.crash();
+        let found: Vec<_> = (0..4).map(|partition| log.values(partition)).collect();
+        for (index, place) in acknowledged {
+            let value = found[place.partition.0 as usize].get(place.offset.0 as usize);
+            assert_eq!(value, Some(&format!("{index:03}")), "seed {seed}");
+        }
+        for (partition, values) in found.iter().enumerate() {
+            let expected = (partition..RECORDS).step_by(4).map(|index| format!("{index:03}"));
+            assert!(expected.take(values.len()).eq(values.iter().cloned()), "seed {seed}: {values:?}");
+        }
+    }
 }
