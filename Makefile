@@ -44,7 +44,7 @@ test: setup
 
 bench: setup
 	cargo build --release --locked --workspace --bins
-	cargo run --release --locked -p lotic-benches -- $(BENCH)
+	$(CARGO_TARGET_DIR)/release/bench $(BENCH)
 
 crash:
 	@scripts/setup build
