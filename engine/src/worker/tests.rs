@@ -16,7 +16,7 @@ use crate::harness::{Run, Start, Text, sketch, tiny};
 use crate::memory_log::MemoryLog;
 use crate::message::Watermark;
 use crate::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
-use crate::operators::{TopicSource, filter, key_by, map, topic_sink, union};
+use crate::operators::{TopicSource, filter, flat_map, key_by, map, topic_sink, union};
 use crate::source::SourceFactory;
 
 const FORWARD: Exchange = Exchange::Forward;
@@ -111,24 +111,32 @@ fn expected_of_diamond(count: usize) -> Vec<String> {
     expected
 }
 
-/// A step that stops early whenever it may, and says five more rows at the end, on worker 0.
+/// A step that stops early whenever it may, and says five more rows at the end, on worker 0. It sees to it
+/// that its watermark is never ahead of that of a row.
 struct Halting {
+    watermark: Timestamp,
     is_first: bool,
     halts: usize,
     said: usize,
 }
 
 fn halting() -> Arc<dyn OperatorFactory> {
-    operator_factory(|context| Ok(Halting { is_first: context.worker == 0, halts: 0, said: 0 }))
+    operator_factory(|context| {
+        let (watermark, is_first) = (crate::frame::NO_WATERMARK, context.worker == 0);
+        Ok(Halting { watermark, is_first, halts: 0, said: 0 })
+    })
 }
 
 impl Operator for Halting {
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
+        let watermarks = &frame.columns.watermarks;
+        assert!(watermarks.iter().all(|own| *own >= self.watermark), "a watermark has overtaken a row");
         context.emit(0, frame);
         Ok(())
     }
 
     fn advance(&mut self, _: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
+        self.watermark = watermark.time;
         self.halts += 1;
         if !self.halts.is_multiple_of(3) {
             return Ok(Progress::More);
@@ -333,6 +341,41 @@ fn the_watermark_of_an_input_is_the_least_of_all_workers_and_its_end_the_last() 
         told.sort();
         assert_eq!(told, ["0 a", "0 b", "0 watermark all 60"]);
     }
+}
+
+#[test]
+fn a_step_that_stops_early_is_called_again_with_the_same_watermark() {
+    let log = MemoryLog::new();
+    let input = log.topic("in", 1);
+    log.produce(&input, 0, &[(100, b"", b"a"), (200, b"", b"b")]);
+    let told = Told::default();
+    let mut graph = sketch();
+    let source = graph.source("in", text("in"));
+    let halting = graph.step("halting", halting(), &[(source, FORWARD)]);
+    graph.step("after", noting(&told), &[(halting, FORWARD)]);
+    let mut options = tiny();
+    options.frame_rows_max = 1;
+    Run::new(&log, &graph, &Start { options, ..Start::fresh(1, 1) }).unwrap().settle().unwrap();
+    let expected = ["0 a", "0 watermark all 90", "0 b", "0 watermark all 190"];
+    assert_eq!(noted(&told, 0)[..4], expected);
+}
+
+#[test]
+fn what_a_step_emits_arrives_in_that_order_on_the_same_worker_and_on_another() {
+    let log = MemoryLog::new();
+    let input = log.topic("in", 1);
+    log.produce(&input, 0, &[(100, b"", b"abcdefghijkl")]);
+    let (near, far) = (Told::default(), Told::default());
+    let mut graph = sketch();
+    let source = graph.source("in", text("in"));
+    let letters = |row: String| row.chars().map(String::from).collect::<Vec<_>>();
+    let letters = graph.step("letters", flat_map(letters), &[(source, FORWARD)]);
+    graph.step("near", noting(&near), &[(letters, FORWARD)]);
+    graph.step("far", noting(&far), &[(letters, Exchange::Broadcast)]);
+    Run::new(&log, &graph, &Start::fresh(2, 1)).unwrap().settle().unwrap();
+    let expected: Vec<String> = "abcdefghijkl".chars().map(|letter| format!("0 {letter}")).collect();
+    assert_eq!(noted(&near, 0)[..12], expected);
+    assert_eq!(noted(&far, 1)[..12], expected);
 }
 
 #[test]
