@@ -292,16 +292,13 @@ impl Worker {
         Ok(progressed)
     }
 
-    /// Whether a source's task can take what a poll gives, no barrier goes first, and there is room for what
-    /// state may change by it: if not, an epoch must end, and its commit wakes the worker.
+    /// Whether a source's task can take what a poll gives, and there is room for what state may change by it:
+    /// if not, an epoch must end, and its commit wakes the worker. A barrier that is due has gone first: the
+    /// task would not be idle.
     fn may_poll(&self, index: usize) -> bool {
         let task = &self.tasks[self.sources[index].task];
-        let barrier_first = match &self.ending {
-            Ending::Due { missing, .. } => missing.contains(&index),
-            Ending::Flowing | Ending::Aligning { .. } | Ending::Flushing(_) => false,
-        };
         let state_is_full = || self.shared.state.iter().any(|state| state.pressure() == StorePressure::Hold);
-        task.is_idle() && !barrier_first && self.writer.has_room(task.epoch()) && !state_is_full()
+        task.is_idle() && self.writer.has_room(task.epoch()) && !state_is_full()
     }
 
     /// Polls a source. Whether it had something.

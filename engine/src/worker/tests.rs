@@ -344,6 +344,23 @@ fn the_watermark_of_an_input_is_the_least_of_all_workers_and_its_end_the_last() 
 }
 
 #[test]
+fn a_watermark_never_overtakes_a_row_that_waits_for_room() {
+    let log = MemoryLog::new();
+    let input = log.topic("in", 1);
+    for time in 0..50 {
+        log.produce(&input, 0, &[(time, b"", b"a")]);
+    }
+    for seed in 0..20 {
+        let mut graph = sketch();
+        let source = graph.source("in", text("in"));
+        graph.step("halting", halting(), &[(source, Exchange::Broadcast)]);
+        let options = AssemblyOptions { frame_rows_max: 1, queue_messages_max: 1, ..tiny() };
+        Run::new(&log, &graph, &Start { options, ..Start::fresh(2, seed) }).unwrap().settle().unwrap();
+        log.abort().unwrap();
+    }
+}
+
+#[test]
 fn a_step_that_stops_early_is_called_again_with_the_same_watermark() {
     let log = MemoryLog::new();
     let input = log.topic("in", 1);
@@ -467,9 +484,17 @@ fn of_two_sources_the_one_that_is_behind_is_read_first() {
 
 #[test]
 fn with_the_staged_bytes_full_sources_wait_and_a_begun_transaction_lets_them_go_on() {
+    check_backpressure(&simple());
+    let mut chained = sketch();
+    let input = chained.source("in", text("in"));
+    chained.step("out", to("out"), &[(input, FORWARD)]);
+    check_backpressure(&chained);
+}
+
+fn check_backpressure(graph: &Graph) {
     let log = MemoryLog::new();
     let (_, output) = topics(&log, 400);
-    let mut run = Run::new(&log, &simple(), &Start::fresh(1, 1)).unwrap();
+    let mut run = Run::new(&log, graph, &Start::fresh(1, 1)).unwrap();
     run.barrier().unwrap();
     let worker = &mut run.workers[0];
     while worker.step().unwrap() {}
