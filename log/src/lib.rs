@@ -20,6 +20,7 @@
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery` | opening a partition after a crash |
+//! | [`walk`] | checking every byte of a partition without opening it |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
 //! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
@@ -54,6 +55,7 @@ pub mod storage;
 mod test_log;
 pub mod ticket;
 mod topic;
+mod verify;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};
@@ -77,3 +79,4 @@ pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
 pub use topic::{CleanupPolicy, Topic, TopicConfig};
+pub use verify::{Damage, Walk, WalkEnd, walk};

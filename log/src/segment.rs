@@ -189,7 +189,8 @@ impl Segment {
         mut place: BatchPlace,
         buffers: &ReadBuffers,
     ) -> Result<Option<SegmentRead>, ReadError> {
-        let mut bytes_wanted = range.bytes_max.max(BatchHeader::BYTES) as u64;
+        let bytes_usual = range.bytes_max.max(BatchHeader::BYTES);
+        let mut bytes_wanted = bytes_usual as u64;
         loop {
             let available = self.bytes().saturating_sub(place.position);
             if available == 0 {
@@ -207,7 +208,7 @@ impl Segment {
                 return Ok(None);
             }
             place = found.end;
-            bytes_wanted = range.bytes_max.max(found.bytes_needed) as u64;
+            bytes_wanted = bytes_usual.max(found.bytes_needed) as u64;
             if place.position + found.bytes_needed as u64 > self.bytes() {
                 let error = BatchError::Incomplete { needed: found.bytes_needed };
                 return Err(ReadError::Bad { place, error });
@@ -225,8 +226,9 @@ impl Segment {
 
     /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
     pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
-        let written = [self.offsets.persist()?, self.times.persist()?, self.aborted.persist()?];
-        Ok(written.into_iter().flatten().collect())
+        let mut written = vec![self.offsets.persist()?, self.times.persist()?];
+        written.extend(self.aborted.persist()?);
+        Ok(written)
     }
 
     fn publish(&self, bytes: u64) {

@@ -185,21 +185,20 @@ impl<E: Entry> EntryFile<E> {
     }
 
     /// Writes what is in memory only behind what is believed on file, and cuts off whatever else the
-    /// file held. Returns the file, to be synced; `None` if it holds everything and no more already.
-    fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+    /// file held. Returns the file, to be synced: it may be as it should be and not be durable.
+    fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
         let (on_file, bytes) = {
             let entries = self.entries.read();
             let mut bytes = Vec::with_capacity(entries.in_memory.len() * E::BYTES);
             entries.in_memory.iter().for_each(|entry| entry.encode(&mut bytes));
             (entries.on_file, bytes)
         };
-        let (file, is_new) = match open_if_there(&*self.storage, &self.path, OpenMode::Write)? {
-            Some(file) => (file, false),
-            None => (self.storage.open(&self.path, OpenMode::Create)?, true),
+        let file = match open_if_there(&*self.storage, &self.path, OpenMode::Write)? {
+            Some(file) => file,
+            None => self.storage.open(&self.path, OpenMode::Create)?,
         };
         let believed = on_file * E::BYTES as u64;
-        let holds_more = file.len()? > believed;
-        if holds_more {
+        if file.len()? > believed {
             file.truncate(believed)?;
         }
         if !bytes.is_empty() {
@@ -208,7 +207,7 @@ impl<E: Entry> EntryFile<E> {
         let mut entries = self.entries.write();
         entries.on_file += (bytes.len() / E::BYTES) as u64;
         entries.in_memory.clear();
-        Ok((is_new || holds_more || !bytes.is_empty()).then_some(file))
+        Ok(file)
     }
 
     fn has_unwritten(&self) -> bool {

@@ -101,7 +101,7 @@ impl OffsetIndex {
         }))
     }
 
-    pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+    pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
         self.file.persist()
     }
 }

@@ -106,7 +106,7 @@ impl TimeIndex {
         }
     }
 
-    pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+    pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
         self.file.persist()
     }
 }

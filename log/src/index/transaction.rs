@@ -118,6 +118,6 @@ impl TransactionIndex {
 
     /// Writes the index out, unless it is empty and has no file: most segments have none.
     pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
-        if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.file.persist() }
+        if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.file.persist().map(Some) }
     }
 }

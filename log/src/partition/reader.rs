@@ -183,7 +183,7 @@ struct Hint {
 }
 
 impl ReadHints {
-    fn find(&self, segment: Offset, offset: Offset) -> Option<BatchPlace> {
+    pub(super) fn find(&self, segment: Offset, offset: Offset) -> Option<BatchPlace> {
         self.position(segment, offset).and_then(|index| self.hints[index]).map(|hint| hint.place)
     }
 

@@ -12,6 +12,7 @@ use crate::read_buffers::ReadBuffers;
 use crate::record::{TopicId, TopicPartition};
 use crate::scanner::{BatchPlace, ReadError};
 use crate::storage::Storage;
+use crate::verify::Damage;
 
 /// When an append counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -98,8 +99,9 @@ impl PartitionSite {
     /// Bytes in the log that are not what was written.
     pub(crate) fn corrupt(&self, path: &Path, place: BatchPlace, what: impl std::fmt::Display) -> Error {
         let BatchPlace { position, offset } = place;
-        let what = format!("offset {offset}: {} is damaged at position {position}: {what}", path.display());
-        self.error(ErrorKind::Corrupt, what)
+        let partition = self.name.clone();
+        let damage = Damage { partition, offset, file: path.to_owned(), position, reason: what.to_string() };
+        Error::new(ErrorKind::Corrupt, damage.to_string())
     }
 
     /// Why the batches in `path` could not be read.

@@ -129,7 +129,6 @@ impl Partition {
             }
             writer.mode = Mode::Closed;
             self.check_not_poisoned()?;
-            writer.tail.active.note_time_entry();
             self.write_snapshot(&mut writer).map_err(|error| self.poison(error))?;
         }
         self.sync_last()
@@ -220,7 +219,6 @@ impl Partition {
 
     /// Seals the active segment and begins the next one.
     fn roll(&self, writer: &mut Writer) -> Result<()> {
-        writer.tail.active.note_time_entry();
         self.write_snapshot(writer)?;
         let base = writer.tail.end;
         let segment = Segment::create(self.site.storage(), &self.site.directory, base).map_err(|error| {
@@ -232,9 +230,10 @@ impl Partition {
         Ok(())
     }
 
-    /// Writes out the active segment's indexes and what is known of the producers. The next round of
-    /// syncs covers both.
+    /// Writes out the active segment's indexes, complete, and what is known of the producers. The next
+    /// round of syncs covers both: an entry for an offset below a synced snapshot is synced.
     fn write_snapshot(&self, writer: &mut Writer) -> Result<()> {
+        writer.tail.active.note_time_entry();
         let active = &writer.tail.active;
         let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
         let indexes = active.segment.persist_indexes();

@@ -22,7 +22,7 @@ pub(super) fn repair(
     assessment: Assessment,
     border: &RecoveryBorder,
 ) -> Result<(Tail, RecoveryReport)> {
-    let io = |error| site.io("recover", &site.directory, error);
+    let failed = |doing| move |error| site.io(doing, &site.directory, error);
     let Assessment { listing, tail, scanned_from, scan } = assessment;
     let segments: Vec<_> = tail.segments.iter().map(|segment| segment.base()).collect();
     let strays = listing.strays(&site.directory, &segments);
@@ -30,15 +30,18 @@ pub(super) fn repair(
     let mut truncated = None;
     if !is_as_closed {
         if let Some(cut) = &scan.cut {
-            truncated = Some(cut_off(site, &tail, cut, &scan.beyond).map_err(io)?);
+            truncated =
+                Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
         }
-        persist_indexes(&tail, scanned_from).map_err(io)?;
-        sync_kept(site, &tail, scan.unsynced).map_err(io)?;
+        persist_indexes(&tail, scanned_from).map_err(failed("write the indexes in"))?;
+        sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
         let disbelieved = listing.snapshots.iter().filter(|offset| !tail.snapshots.contains(offset));
         let snapshots = disbelieved.map(|offset| FileKind::Snapshot.path(&site.directory, *offset));
-        remove(site, strays.into_iter().chain(snapshots)).map_err(io)?;
-        failed_sync::remove(site).map_err(io)?;
-        site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
+        let doing = "remove what is not believed from";
+        remove(site, strays.into_iter().chain(snapshots)).map_err(failed(doing))?;
+        failed_sync::remove(site).map_err(failed(doing))?;
+        let synced = site.storage().sync_dir(&site.directory, SyncPurpose::Recovered);
+        synced.map_err(failed("sync the names in"))?;
     }
     let partition = site.name.clone();
     let report = RecoveryReport { partition, end: tail.end, scanned_bytes: scan.bytes, truncated };
@@ -130,9 +133,13 @@ fn sync_all(files: &[Arc<dyn StorageFile>]) -> io::Result<()> {
     tickets.iter().try_for_each(|ticket| ticket.wait())
 }
 
+/// Removes files; one that is gone already, as a copy that was begun anew, is as good as removed.
 fn remove(site: &PartitionSite, paths: impl Iterator<Item = PathBuf>) -> io::Result<()> {
     for path in paths {
-        site.storage().remove_file(&path)?;
+        match site.storage().remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }

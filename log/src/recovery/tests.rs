@@ -1,1 +1,365 @@
+//! Recovery, by what it finds damaged and where.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::files::FileKind;
+use crate::flusher::Flush;
+use crate::partition::tests::{DIRECTORY, batch, create, disk, flush, read_numbers, site, small, unclean};
+use crate::partition::{Durability, Isolation, Partition, PartitionConfig};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{Storage, SyncPurpose};
+use crate::verify::{WalkEnd, walk};
+
+/// One segment of ten batches of one record each, all synced.
+fn ten() -> (Arc<MemoryStorage>, PathBuf) {
+    let storage = disk(5);
+    let partition = create(&storage, PartitionConfig::default());
+    for number in 0..10 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    storage.kill();
+    (storage, Path::new(DIRECTORY).join("00000000000000000000.log"))
+}
+
+/// Where the batch of each record begins; behind the last, where the file ends.
+fn positions(storage: &MemoryStorage, log: &Path) -> Vec<u64> {
+    let bytes = storage.contents(log).expect("it exists");
+    let mut positions = vec![0];
+    for batch in crate::batch::Batches::new(&bytes) {
+        let last = positions[positions.len() - 1];
+        positions.push(last + batch.expect("it is sound").header().length as u64);
+    }
+    positions
+}
+
+/// All files of the partition with what they hold.
+fn everything(storage: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
+    let entries = storage.list(Path::new(DIRECTORY)).expect("it exists");
+    let read = |name: &str| storage.contents(&Path::new(DIRECTORY).join(name)).expect("it is listed");
+    entries.into_iter().map(|entry| (entry.name.clone(), read(&entry.name))).collect()
+}
+
+fn open(
+    storage: &Arc<MemoryStorage>,
+    recovery_point: i64,
+) -> crate::Result<(Arc<Partition>, RecoveryReport)> {
+    Partition::open(site(storage, PartitionConfig::default()), &unclean(recovery_point))
+}
+
+fn numbers(partition: &Partition) -> Vec<i64> {
+    let read = read_numbers(partition, Offset(0), 1000, Isolation::ReadUncommitted).expect("it is sound");
+    read.into_iter().map(|(_, number)| number).collect()
+}
+
+#[test]
+fn every_bad_byte_below_the_recovery_point_is_named_and_nothing_is_touched() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    let bytes = storage.contents(&log).expect("it exists").len() as u64;
+    let before = everything(&storage);
+    // The leader epoch (bytes 12..16) says nothing here and is outside of the checksum.
+    let meaningful = |position: &u64| {
+        let batch = positions.partition_point(|start| start <= position) - 1;
+        !(12..16).contains(&(position - positions[batch]))
+    };
+    for position in (0..bytes).filter(meaningful) {
+        storage.corrupt(&log, position, 0x10).expect("it exists");
+        let error = open(&storage, 10).expect_err("a synced byte is bad");
+        let bad = positions.partition_point(|start| *start <= position) - 1;
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let message = error.to_string();
+        let said = format!(
+            "topic topic, partition 3, offset {bad}: {} is damaged at position {}: ",
+            log.display(),
+            positions[bad]
+        );
+        assert!(message.starts_with(&said), "{message}");
+        storage.corrupt(&log, position, 0x10).expect("it exists");
+        assert_eq!(everything(&storage), before);
+    }
+    assert_eq!(numbers(&open(&storage, 10).expect("nothing is bad").0), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reader_stops_at_a_bad_byte_and_names_it() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    let (partition, _) = open(&storage, 10).expect("nothing is bad");
+    storage.corrupt(&log, positions[6] + 70, 0x01).expect("it exists");
+    let fetched = partition.fetch(Offset(0), positions[6] as usize, Isolation::ReadUncommitted);
+    assert_eq!(fetched.expect("what is before is sound").next, Offset(6));
+    let error = partition.fetch(Offset(6), 1000, Isolation::ReadUncommitted).expect_err("it is bad");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let position = positions[6];
+    for part in
+        ["topic topic, partition 3", "offset 6", "00000000000000000000.log", &format!("position {position}")]
+    {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_fetch_that_meets_a_bad_byte_later_on_gives_what_is_before_it_or_the_error_but_never_less() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    let (partition, _) = open(&storage, 10).expect("nothing is bad");
+    storage.corrupt(&log, positions[6] + 70, 0x01).expect("it exists");
+    let error =
+        partition.fetch(Offset(0), 1 << 20, Isolation::ReadUncommitted).expect_err("it is in the way");
+    assert!(error.to_string().contains("offset 6"), "{error}");
+}
+
+#[test]
+fn a_torn_tail_above_the_recovery_point_is_cut_and_reported() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    for kept in (0..positions[10]).rev().step_by(7) {
+        let (storage, log) = ten();
+        let file = storage.open(&log, OpenMode::Write).expect("it exists");
+        file.truncate(kept).expect("the disk is fine");
+        let whole = positions.partition_point(|start| *start <= kept) - 1;
+        let (partition, report) = open(&storage, whole as i64).expect("a torn tail is no corruption");
+        assert_eq!(numbers(&partition), (0..whole as i64).collect::<Vec<_>>());
+        let is_torn = positions[whole] < kept;
+        assert_eq!(report.truncated.is_some(), is_torn);
+        if let Some(truncated) = report.truncated {
+            assert_eq!(truncated.offset, Offset(whole as i64));
+            assert_eq!((truncated.file, truncated.position), (log, positions[whole]));
+            assert_eq!(truncated.bytes, kept - positions[whole]);
+            assert_eq!(truncated.torn_files, Vec::<PathBuf>::new(), "no whole batch is lost");
+        }
+    }
+}
+
+#[test]
+fn sound_batches_behind_a_bad_one_are_kept_aside() {
+    for byte in [0, 9, 16, 30, 70] {
+        let (storage, log) = ten();
+        let positions = positions(&storage, &log);
+        let before = storage.contents(&log).expect("it exists");
+        storage.corrupt(&log, positions[6] + byte, 0x40).expect("it exists");
+        let mut cut_off = before[positions[6] as usize..].to_vec();
+        cut_off[byte as usize] ^= 0x40;
+
+        let (partition, report) = open(&storage, 6).expect("it was not synced");
+        assert_eq!(numbers(&partition), (0..6).collect::<Vec<_>>());
+        let torn = PathBuf::from(format!("{}.torn", log.display()));
+        assert_eq!(report.truncated.expect("it is reported").torn_files, std::slice::from_ref(&torn));
+        assert_eq!(storage.contents(&torn).expect("it is kept"), cut_off);
+        storage.crash();
+        assert_eq!(storage.contents(&torn).expect("it is kept for good"), cut_off);
+        let (partition, report) = open(&storage, 6).expect("it was cut for good");
+        assert_eq!((numbers(&partition).len(), report.truncated), (6, None));
+    }
+}
+
+#[test]
+fn what_an_earlier_recovery_kept_aside_is_not_overwritten() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    for (bad, name) in [(8, "00000000000000000000.log.torn"), (5, "00000000000000000000.log.torn-2")] {
+        storage.corrupt(&log, positions[bad] + 70, 1).expect("it exists");
+        let (_, report) = open(&storage, 0).expect("it was not synced");
+        let torn_files = report.truncated.expect("it is reported").torn_files;
+        assert_eq!(torn_files, [Path::new(DIRECTORY).join(name)]);
+        storage.kill();
+    }
+}
+
+/// Many small segments, all synced.
+fn many_segments() -> Arc<MemoryStorage> {
+    let storage = disk(5);
+    let partition = create(&storage, small());
+    for number in 0..60 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    storage.kill();
+    storage
+}
+
+fn segments(storage: &MemoryStorage) -> Vec<Offset> {
+    Listing::read(storage, Path::new(DIRECTORY)).expect("it exists").segments
+}
+
+#[test]
+fn segments_behind_a_torn_one_are_kept_aside() {
+    let storage = many_segments();
+    let bases = segments(&storage);
+    let log = FileKind::Log.path(Path::new(DIRECTORY), bases[2]);
+    storage.corrupt(&log, 70, 1).expect("it exists");
+    let (partition, report) =
+        Partition::open(site(&storage, small()), &unclean(0)).expect("it was not synced");
+    assert_eq!(report.end, bases[2]);
+    let torn = |base: &Offset| {
+        PathBuf::from(format!("{}.torn", FileKind::Log.path(Path::new(DIRECTORY), *base).display()))
+    };
+    let truncated = report.truncated.expect("it is reported");
+    assert_eq!(truncated.torn_files, bases[2..].iter().map(torn).collect::<Vec<_>>());
+    assert_eq!(segments(&storage), bases[..3]);
+    for number in 0..60 {
+        partition.append(batch([number])).expect("nothing is in the way");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_noticed() {
+    let storage = many_segments();
+    let bases = segments(&storage);
+    storage.remove_file(&FileKind::Log.path(Path::new(DIRECTORY), bases[2])).expect("it exists");
+    let before = everything(&storage);
+    let error = Partition::open(site(&storage, small()), &unclean(60)).expect_err("it was synced");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&format!("offset {}", bases[2])), "{error}");
+    assert_eq!(everything(&storage), before);
+    let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it may have been torn");
+    assert_eq!(report.end, bases[2]);
+}
+
+#[test]
+fn a_log_that_ends_below_the_recovery_point_is_corrupt() {
+    let (storage, _) = ten();
+    let error = open(&storage, 11).expect_err("ten records are there");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    for base in segments(&storage) {
+        storage.remove_file(&FileKind::Log.path(Path::new(DIRECTORY), base)).expect("it exists");
+    }
+    assert_eq!(open(&storage, 1).expect_err("nothing is there").kind(), ErrorKind::Corrupt);
+    assert_eq!(open(&storage, 0).expect("nothing was synced").1.end, Offset(0));
+}
+
+#[test]
+fn a_closed_partition_opens_without_reading_its_log() {
+    let storage = disk(5);
+    let partition = create(&storage, PartitionConfig::default());
+    for number in 0..10_000 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    partition.close().expect("the disk is fine");
+    storage.crash();
+    let clean = RecoveryBorder { recovery_point: Some(Offset(10_000)), clean_shutdown: true };
+    let operations = storage.operations();
+    let site = site(&storage, PartitionConfig::default());
+    let (partition, report) = Partition::open(site, &clean).expect("it was closed");
+    assert_eq!((report.scanned_bytes, report.end), (0, Offset(10_000)));
+    assert!(storage.operations() - operations < 10, "nothing is written or synced");
+    assert_eq!(numbers(&partition).len(), 10_000);
+}
+
+#[test]
+fn only_what_is_behind_the_newest_synced_snapshot_is_read_again() {
+    let storage = many_segments();
+    let bytes: u64 = segments(&storage)
+        .iter()
+        .map(|base| {
+            storage.contents(&FileKind::Log.path(Path::new(DIRECTORY), *base)).expect("it exists").len()
+                as u64
+        })
+        .sum();
+    let (_, report) = Partition::open(site(&storage, small()), &unclean(60)).expect("nothing is bad");
+    let bound = 2 * small().snapshot_interval_bytes;
+    assert!(bytes > 3 * bound && report.scanned_bytes <= bound, "{} of {bytes}", report.scanned_bytes);
+}
+
+#[test]
+fn lost_and_damaged_indexes_and_snapshots_are_made_again() {
+    let clean = RecoveryBorder { recovery_point: Some(Offset(60)), clean_shutdown: true };
+    for extension in ["index", "timeindex", "snapshot"] {
+        for damage in [true, false] {
+            let storage = many_segments();
+            Partition::open(site(&storage, small()), &unclean(60))
+                .expect("nothing is bad")
+                .0
+                .close()
+                .expect("the disk is fine");
+            for (name, bytes) in everything(&storage) {
+                let path = Path::new(DIRECTORY).join(&name);
+                if name.ends_with(&format!(".{extension}")) && !(damage && extension == "timeindex") {
+                    match damage {
+                        true if !bytes.is_empty() => storage.corrupt(&path, bytes.len() as u64 / 2, 0xff),
+                        true => Ok(()),
+                        false => storage.remove_file(&path),
+                    }
+                    .expect("it exists");
+                }
+            }
+            let opened = Partition::open(site(&storage, small()), &clean);
+            let (partition, _) = opened.expect("they are only hints");
+            assert_eq!(numbers(&partition), (0..60).collect::<Vec<_>>(), "{extension}");
+            for number in 0..60 {
+                let found = partition.offset_for_timestamp(crate::Timestamp(number)).expect("it is sound");
+                assert_eq!(found.map(|found| found.0), Some(Offset(number)), "{extension}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_whatever_the_durability() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let storage = disk(5);
+        let config = PartitionConfig { durability, ..small() };
+        let partition = create(&storage, config.clone());
+        for number in 0..60 {
+            partition.append(batch([number])).expect("the disk is fine");
+        }
+        storage.kill();
+        let (partition, report) =
+            Partition::open(site(&storage, config), &unclean(0)).expect("nothing is bad");
+        assert_eq!((numbers(&partition).len(), report.truncated), (60, None));
+        assert_eq!(partition.durable(), Offset(60), "what is kept was synced");
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_an_error_and_leaves_everything_as_it_is() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    storage.corrupt(&log, positions[6] + 70, 1).expect("it exists");
+    let before = everything(&storage);
+    storage.set_read_only(true);
+    open(&storage, 6).expect_err("the tail cannot be cut");
+    assert_eq!(everything(&storage), before);
+    storage.set_read_only(false);
+    assert_eq!(open(&storage, 6).expect("it can be cut now").1.end, Offset(6));
+}
+
+#[test]
+fn a_walk_counts_and_names_the_first_bad_byte() {
+    let (storage, log) = ten();
+    let name = crate::TopicPartition::new("topic", crate::PartitionId(3));
+    let go = |recovery_point: Option<i64>| {
+        walk(&*storage, &name, Path::new(DIRECTORY), recovery_point.map(Offset)).expect("it can be read")
+    };
+    let seen = go(Some(10));
+    assert_eq!((seen.segments, seen.batches, seen.records, seen.end), (1, 10, 10, Offset(10)));
+    assert_eq!(seen.ending, WalkEnd::Complete);
+    assert!(matches!(go(Some(11)).ending, WalkEnd::Corrupt(_)), "one record is missing");
+
+    let positions = positions(&storage, &log);
+    storage.corrupt(&log, positions[4] + 70, 1).expect("it exists");
+    let WalkEnd::Corrupt(damage) = go(Some(10)).ending else { panic!("a synced byte is bad") };
+    assert_eq!((damage.offset, damage.position, &damage.file), (Offset(4), positions[4], &log));
+    assert_eq!(go(Some(10)).batches, 4);
+    assert!(matches!(go(Some(4)).ending, WalkEnd::TornTail(_)));
+    assert!(matches!(go(None).ending, WalkEnd::TornTail(_)));
+}
+
+#[test]
+fn an_unsynced_flush_is_not_taken_for_a_synced_one() {
+    let storage = disk(5);
+    let partition = create(&storage, small());
+    partition.append(batch([0])).expect("the disk is fine");
+    storage.set_sync_mode(crate::storage::memory::SyncMode::Delayed);
+    let submission = partition.submit(SyncPurpose::Records).expect("the disk is fine");
+    assert!(submission.tickets.iter().any(|ticket| ticket.poll().is_none()));
+    assert_eq!(partition.offsets().high_watermark, Offset(0));
+    storage.complete_syncs();
+    assert!(submission.tickets.iter().all(|ticket| matches!(ticket.poll(), Some(Ok(())))));
+    partition.flushed(submission.upto);
+    assert_eq!(partition.offsets().high_watermark, Offset(1));
+}

@@ -1,0 +1,195 @@
+use super::*;
+use crate::batch::MarkerKind;
+
+fn filled(config: PartitionConfig, batches: i64) -> Arc<Partition> {
+    let partition = create(&disk(1), config);
+    for number in 0..batches {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    partition
+}
+
+#[test]
+fn every_offset_can_be_sought() {
+    for config in
+        [small(), PartitionConfig { index_interval_bytes: 0, ..small() }, PartitionConfig::default()]
+    {
+        let partition = filled(config, 100);
+        for from in (0..=100).step_by(3) {
+            for bytes_max in [0, 61, 200, 5000] {
+                let read = read_numbers(&partition, Offset(from), bytes_max, Isolation::ReadUncommitted);
+                assert_eq!(
+                    read.expect("it is sound"),
+                    (from..100).map(|n| (Offset(n), n)).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn offsets_outside_of_the_partition_are_refused() {
+    let partition = filled(small(), 10);
+    for offset in [-1, 11] {
+        let error =
+            partition.fetch(Offset(offset), 100, Isolation::ReadUncommitted).expect_err("it is outside");
+        assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+        assert!(error.to_string().contains("topic topic, partition 3"), "{error}");
+    }
+}
+
+#[test]
+fn a_batch_larger_than_asked_for_comes_whole() {
+    let partition = create(&disk(1), small());
+    partition.append(batch(0..50)).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    let fetched = partition.fetch(Offset(20), 1, Isolation::ReadUncommitted).expect("it is in range");
+    assert_eq!((fetched.batches().count(), fetched.next), (1, Offset(50)));
+}
+
+#[test]
+fn readers_that_read_on_need_one_read_for_each_fetch() {
+    let storage = disk(1);
+    let config = PartitionConfig { index_interval_bytes: 1000, ..PartitionConfig::default() };
+    let partition = create(&storage, config);
+    for number in 0..1000 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    let place = |next| partition.segments.load()[0].place_before(next).expect("the disk is fine").offset;
+    let mut next = Offset(0);
+    while next < Offset(900) {
+        next = partition.fetch(next, 500, Isolation::ReadUncommitted).expect("it is in range").next;
+        let hint = partition.hints.lock().find(Offset(0), next).expect("it is remembered");
+        assert_eq!(hint.offset, next);
+        assert!(place(next) <= next, "the index leads to it or before it");
+    }
+}
+
+#[test]
+fn the_earliest_record_that_is_late_enough_is_found_by_time() {
+    // Out of order on purpose, over several segments.
+    let times: Vec<i64> = (0..120).map(|n| 10 * n - 37 * (n % 5)).collect();
+    let partition = create(&disk(1), small());
+    for pair in times.chunks(2) {
+        partition.append(batch(pair.iter().copied())).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    for wanted in -200..1300 {
+        let first = times.iter().position(|time| *time >= wanted);
+        let expected = first.map(|index| (Offset(index as i64), Timestamp(times[index])));
+        let found = partition.offset_for_timestamp(Timestamp(wanted)).expect("it is sound");
+        assert_eq!(found, expected, "{wanted}");
+    }
+}
+
+#[test]
+fn markers_are_not_found_by_time() {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    partition.append(stamped(batch([-5]), 9, 0, 0, true)).expect("the disk is fine");
+    partition
+        .append_marker(MarkerKind::Commit, ProducerId(9), ProducerEpoch(0), 0)
+        .expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    assert_eq!(partition.offset_for_timestamp(Timestamp(-3)).expect("it is sound"), None);
+}
+
+#[test]
+fn committed_records_are_shown_up_to_the_first_open_transaction() {
+    let partition = create(&disk(1), small());
+    let append = |batch| partition.append(batch).expect("the disk is fine").base_offset;
+    append(batch([0]));
+    append(stamped(batch([1]), 8, 0, 0, true));
+    append(stamped(batch([2]), 9, 0, 0, true));
+    append(batch([3]));
+    flush(&partition).expect("the disk is fine");
+    let committed = || {
+        let read = read_numbers(&partition, Offset(0), 100, Isolation::ReadCommitted).expect("it is sound");
+        read.into_iter().map(|(_, number)| number).collect::<Vec<_>>()
+    };
+    let end = |kind, id| {
+        partition.append_marker(kind, ProducerId(id), ProducerEpoch(0), 0).expect("the disk is fine");
+        flush(&partition).expect("the disk is fine");
+    };
+    assert_eq!((committed(), partition.offsets().stable), (vec![0], Offset(1)));
+    end(MarkerKind::Commit, 9);
+    assert_eq!((committed(), partition.offsets().stable), (vec![0], Offset(1)));
+    end(MarkerKind::Abort, 8);
+    assert_eq!((committed(), partition.offsets().stable), (vec![0, 2, 3], Offset(6)));
+    let all = read_numbers(&partition, Offset(0), 100, Isolation::ReadUncommitted).expect("it is sound");
+    assert_eq!(all.len(), 4);
+}
+
+#[test]
+fn aborted_records_are_skipped_from_wherever_reading_begins_and_however_far_the_marker_is() {
+    let partition = create(&disk(1), small());
+    let append = |batch| partition.append(batch).expect("the disk is fine");
+    for number in 0..60 {
+        append(stamped(batch([number]), 9, 0, number as i32, true));
+        append(batch([1000 + number]));
+    }
+    partition.append_marker(MarkerKind::Abort, ProducerId(9), ProducerEpoch(0), 0).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    assert!(partition.segments.load().len() > 5, "the marker is in another segment");
+    for from in 0..120 {
+        let read =
+            read_numbers(&partition, Offset(from), 150, Isolation::ReadCommitted).expect("it is sound");
+        assert!(read.iter().all(|(_, number)| *number >= 1000));
+        assert_eq!(read.len() as i64, (120 - from + 1) / 2, "from {from}");
+    }
+}
+
+#[test]
+fn a_read_only_handle_follows_a_writer_and_changes_nothing() {
+    let storage = disk(1);
+    let config = small();
+    let writer = create(&storage, config.clone());
+    writer.append(batch([0])).expect("the disk is fine");
+    let reader = Partition::open_read_only(site(&storage, config), None).expect("there is one");
+    let before = storage.operations();
+    for number in 1..100 {
+        if number % 7 == 0 {
+            writer.append(stamped(batch([number]), 9, number as i16, 0, true)).expect("the disk is fine");
+            let epoch = ProducerEpoch(number as i16);
+            writer.append_marker(MarkerKind::Abort, ProducerId(9), epoch, 0).expect("the disk is fine");
+        } else {
+            writer.append(batch([number])).expect("the disk is fine");
+        }
+        let changes = storage.operations();
+        let offsets = reader.refresh().expect("it is sound");
+        assert_eq!(offsets.end, writer.offsets().end);
+        for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
+            let read = read_numbers(&reader, Offset(0), 300, isolation).expect("it is sound");
+            let expected =
+                (0..=number).filter(|n| *n == 0 || n % 7 != 0 || isolation == Isolation::ReadUncommitted);
+            assert_eq!(read.into_iter().map(|(_, n)| n).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        }
+        assert_eq!(storage.operations(), changes, "reading changes nothing");
+    }
+    assert!(storage.operations() > before);
+    assert_eq!(reader.append(batch([0])).expect_err("it is read-only").kind(), ErrorKind::Closed);
+    let late = Partition::open_read_only(site(&storage, small()), None).expect("there is one");
+    assert_eq!(late.offsets(), reader.offsets());
+    let read =
+        |partition| read_numbers(partition, Offset(0), 300, Isolation::ReadCommitted).expect("it is sound");
+    assert_eq!(read(&late), read(&reader));
+}
+
+#[test]
+fn a_torn_tail_is_the_end_for_a_read_only_handle() {
+    let storage = disk(1);
+    let writer = create(&storage, small());
+    for number in 0..3 {
+        writer.append(batch([number])).expect("the disk is fine");
+    }
+    let file = writer.segments.load()[0].path().to_owned();
+    let bytes = storage.contents(&file).expect("it exists").len() as u64;
+    storage.corrupt(&file, bytes - 1, 1).expect("it is there");
+    let reader = Partition::open_read_only(site(&storage, small()), None).expect("there is one");
+    assert_eq!(reader.offsets().end, Offset(2));
+    assert_eq!(reader.refresh().expect("it still ends there").end, Offset(2));
+    storage.corrupt(&file, bytes - 1, 1).expect("it is there");
+    assert_eq!(reader.refresh().expect("it is whole now").end, Offset(3));
+}

@@ -1,0 +1,177 @@
+//! Walking a partition from its first batch to its last without opening it: is every byte what was written?
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
+use crate::error::{Error, Result};
+use crate::files::{FileKind, Listing};
+use crate::record::{Offset, TopicPartition};
+use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::storage::{OpenMode, Storage};
+
+/// A place in a log where the bytes are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Topic and partition.
+    pub partition: TopicPartition,
+    /// The offset at which a sound batch should begin.
+    pub offset: Offset,
+    /// The file.
+    pub file: PathBuf,
+    /// Where in the file that batch should begin.
+    pub position: u64,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TopicPartition { topic, partition } = &self.partition;
+        let (file, offset) = (self.file.display(), self.offset);
+        write!(f, "topic {topic}, partition {partition}, offset {offset}: {file} ")?;
+        write!(f, "is damaged at position {}: {}", self.position, self.reason)
+    }
+}
+
+/// How a walk ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WalkEnd {
+    /// At the end of the last file.
+    Complete,
+    /// At bytes that were not synced: a crash tore them, or a writer is at it. Opening the partition to
+    /// write cuts them off.
+    TornTail(Damage),
+    /// At bytes that were synced. Nothing behind them was looked at.
+    Corrupt(Damage),
+}
+
+/// What a walk has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// Files of batches.
+    pub segments: usize,
+    /// Batches, markers included.
+    pub batches: u64,
+    /// Records, markers not included.
+    pub records: u64,
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// The offset of the first record.
+    pub start: Offset,
+    /// The offset behind the last record seen.
+    pub end: Offset,
+    /// How it ended.
+    pub ending: WalkEnd,
+}
+
+/// Walks every batch of a partition, read-only: checksums, offsets, and every record in them. What is
+/// bad below `recovery_point` is corrupt, what is bad above it torn; without a recovery point only the
+/// last segment can be torn.
+///
+/// # Errors
+/// Those of the operating system. Damage is no error but what the walk is for.
+pub fn walk(
+    storage: &dyn Storage,
+    partition: &TopicPartition,
+    directory: &Path,
+    recovery_point: Option<Offset>,
+) -> Result<Walk> {
+    let io = |error| Error::io(format!("{partition}: cannot read {}", directory.display()), error);
+    let segments = Listing::read(storage, directory).map_err(io)?.segments;
+    let start = segments.first().copied().unwrap_or(Offset(0));
+    let mut walker = Walker {
+        directory,
+        scratch: DecompressionBuffer::new(),
+        walk: Walk {
+            segments: 0,
+            batches: 0,
+            records: 0,
+            bytes: 0,
+            start,
+            end: start,
+            ending: WalkEnd::Complete,
+        },
+        place: BatchPlace { position: 0, offset: start },
+    };
+    for (index, &base) in segments.iter().enumerate() {
+        if let Some(bad) = walker.walk_segment(storage, base).map_err(io)? {
+            let is_last = index + 1 == segments.len();
+            let is_torn = recovery_point.map_or(is_last, |synced| bad.place.offset >= synced);
+            let damage = walker.damage(partition, bad);
+            walker.walk.ending = if is_torn { WalkEnd::TornTail(damage) } else { WalkEnd::Corrupt(damage) };
+            return Ok(walker.walk);
+        }
+    }
+    if let Some(synced) = recovery_point.filter(|synced| walker.walk.end < *synced) {
+        let reason = format!("the log ends here; offsets up to {synced} were synced");
+        let file = FileKind::Log.path(directory, segments.last().copied().unwrap_or(start));
+        let damage = walker.damage(partition, Bad { file, place: walker.place, reason });
+        walker.walk.ending = WalkEnd::Corrupt(damage);
+    }
+    Ok(walker.walk)
+}
+
+struct Walker<'a> {
+    directory: &'a Path,
+    scratch: DecompressionBuffer,
+    walk: Walk,
+    /// Where the next batch should begin, in the last file looked at.
+    place: BatchPlace,
+}
+
+struct Bad {
+    file: PathBuf,
+    place: BatchPlace,
+    reason: String,
+}
+
+impl Walker<'_> {
+    fn walk_segment(&mut self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
+        let file = FileKind::Log.path(self.directory, base);
+        let start = BatchPlace { position: 0, offset: self.walk.end };
+        if base != self.walk.end {
+            let reason = format!("offset {} should begin here", self.walk.end);
+            return Ok(Some(Bad { file, place: start, reason }));
+        }
+        let log = storage.open(&file, OpenMode::Read)?;
+        let bytes = log.len()?;
+        self.walk.segments += 1;
+        let mut scanner = Scanner::new(Arc::clone(&log), start, bytes);
+        loop {
+            self.place = scanner.place();
+            let place = self.place;
+            let error = match scanner.next() {
+                Ok(None) => return Ok(None),
+                Ok(Some((_, batch))) => match self.count(&batch) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Err(ReadError::Bad { error, .. }) => error,
+                Err(ReadError::Io(error)) => return Err(error),
+            };
+            return Ok(Some(Bad { file, place, reason: error.to_string() }));
+        }
+    }
+
+    /// Reads every record of a batch. Records in a compression that is not read here are counted only.
+    fn count(&mut self, batch: &RecordBatch<'_>) -> Result<(), BatchError> {
+        let header = batch.header();
+        match batch.records(&mut self.scratch) {
+            Ok(mut records) => records.try_for_each(|record| record.map(drop))?,
+            Err(BatchError::Unsupported(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.walk.batches += 1;
+        self.walk.records += if header.is_control { 0 } else { header.record_count as u64 };
+        self.walk.bytes += header.length as u64;
+        self.walk.end = header.next_offset();
+        Ok(())
+    }
+
+    fn damage(&self, partition: &TopicPartition, bad: Bad) -> Damage {
+        let BatchPlace { position, offset } = bad.place;
+        Damage { partition: partition.clone(), offset, file: bad.file, position, reason: bad.reason }
+    }
+}
