@@ -20,7 +20,7 @@
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery` | opening a partition after a crash |
-//! | [`walk`] | checking every byte of a partition without opening it |
+//! | [`walk_log`] | checking every byte without opening anything |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
 //! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
@@ -79,4 +79,4 @@ pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
 pub use topic::{CleanupPolicy, Topic, TopicConfig};
-pub use verify::{Damage, Walk, WalkEnd, walk};
+pub use verify::{Damage, Walk, WalkEnd, walk, walk_log};

@@ -189,8 +189,14 @@ pub(crate) fn directory_name(topic: &str, partition: PartitionId) -> String {
     TopicPartition::new(topic, partition).to_string()
 }
 
+/// That there is no topic `name`, and which of `names` may have been meant.
+pub(crate) fn no_such_topic<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Error {
+    let near = nearest(name, names).map_or(String::new(), |near| format!("; did you mean {near}?"));
+    Error::new(ErrorKind::NotFound, format!("there is no topic {name}{near}"))
+}
+
 /// Of `names` the one that `wanted` may have been meant to be: at most a third of it is different.
-pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |name: &'a str| (edit_distance(wanted.as_bytes(), name.as_bytes()), name);
     let (distance, name) = names.map(distance).min()?;
     (distance <= wanted.len().max(name.len()).div_ceil(3)).then_some(name)

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
-use crate::error::{Error, Result};
+use crate::catalogue::Catalogue;
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
-use crate::record::{Offset, TopicPartition};
+use crate::record::{Offset, PartitionId, PartitionKey, TopicPartition};
+use crate::recovery_point;
 use crate::scanner::{BatchPlace, ReadError, Scanner};
 use crate::storage::{OpenMode, Storage};
+use crate::topic::{directory_name, no_such_topic};
 
 /// A place in a log where the bytes are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +114,39 @@ pub fn walk(
         walker.walk.ending = WalkEnd::Corrupt(damage);
     }
     Ok(walker.walk)
+}
+
+/// Walks every partition of the log in `directory`, or of one topic of it, in the order of topics and
+/// partitions. Nothing is opened, locked or written: also a log that does not open any more is walked.
+///
+/// # Errors
+/// `NotFound` if there is no log or no such topic; those of reading the catalogue and the recovery points.
+pub fn walk_log(
+    storage: &dyn Storage,
+    directory: &Path,
+    topic: Option<&str>,
+) -> Result<Vec<(TopicPartition, Walk)>> {
+    let catalogue = Catalogue::read(storage, directory)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("there is no log in {}", directory.display()))
+    })?;
+    if let Some(name) = topic
+        && !catalogue.topics.contains_key(name)
+    {
+        return Err(no_such_topic(name, catalogue.topics.keys().map(String::as_str)));
+    }
+    let recovery_points = recovery_point::read(storage, directory)?;
+    let chosen = catalogue.topics.iter().filter(|(name, _)| topic.is_none_or(|topic| topic == *name));
+    let mut walks = Vec::new();
+    for (name, entry) in chosen {
+        for partition in (0..entry.config.partitions).map(PartitionId) {
+            let synced = recovery_points.get(&PartitionKey { topic: entry.id, partition }).copied();
+            let within = directory.join(directory_name(name, partition));
+            let partition = TopicPartition::new(name, partition);
+            let walk = walk(storage, &partition, &within, synced)?;
+            walks.push((partition, walk));
+        }
+    }
+    Ok(walks)
 }
 
 struct Walker<'a> {

@@ -16,7 +16,7 @@ use crate::flusher::Flush;
 use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::storage::SyncPurpose;
-use crate::topic::{Topic, TopicConfig, check_name, directory_name, nearest};
+use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
 
 /// What a directory's name ends in while it is being removed, as in Kafka. The topic's id stands before
 /// it: with a long name behind it, it would be too long a name for a file.
@@ -54,11 +54,7 @@ impl Log {
     /// [`ErrorKind::NotFound`], with the nearest name there is.
     pub fn topic(&self, name: &str) -> Result<Topic> {
         let topics = self.inner.topics.read();
-        topics.get(name).cloned().ok_or_else(|| {
-            let near = nearest(name, topics.keys().map(String::as_str));
-            let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            Error::new(ErrorKind::NotFound, format!("there is no topic {name}{near}"))
-        })
+        topics.get(name).cloned().ok_or_else(|| no_such_topic(name, topics.keys().map(String::as_str)))
     }
 
     /// All topics by name, internal ones (`__...`) included.

@@ -1,0 +1,150 @@
+//! What the command line may say.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::time::parse_time;
+
+/// Topics of an embedded, Kafka-compatible log, from the terminal.
+///
+/// The directory is that of a program that uses Lotic. `consume`, `topic describe`, `topic list` and
+/// `verify` also work while such a program holds it; they change nothing.
+#[derive(Debug, Parser)]
+#[command(name = "lotic", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// The directory of the log.
+    #[arg(long, env = "LOTIC_DATA", value_name = "DIR", global = true, default_value = "data")]
+    pub(crate) data: PathBuf,
+
+    /// Say on stderr what opening the log found and mended.
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write the lines of stdin to a topic, one record each; ends once all are durable.
+    Produce(ProduceOptions),
+    /// Print the records of a topic.
+    Consume(ConsumeOptions),
+    /// Walk every batch, and name the first bad byte's topic, partition and offset.
+    ///
+    /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
+    /// is no damage). 1: there is damage.
+    Verify(VerifyOptions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Create a topic.
+    Create {
+        /// Its name: letters, digits, `.`, `_` and `-`.
+        topic: String,
+        /// How many partitions it has.
+        #[arg(long, short, default_value_t = 1, value_name = "N")]
+        partitions: i32,
+        /// What becomes of old records.
+        #[arg(long, value_enum, default_value_t = Cleanup::Delete)]
+        cleanup: Cleanup,
+        /// Bytes after which a segment is sealed.
+        #[arg(long, value_name = "BYTES")]
+        segment_bytes: Option<u64>,
+    },
+    /// Print the names of all topics.
+    List {
+        /// One object a line: name, id, partitions, cleanup.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a topic's settings, and each partition's offsets.
+    Describe {
+        /// Its name.
+        topic: String,
+        /// One object: name, id, settings and partitions with their offsets.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a topic with all its records.
+    Delete {
+        /// Its name.
+        topic: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Cleanup {
+    /// Old segments are deleted.
+    Delete,
+    /// The last record of each key is kept.
+    Compact,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ProduceOptions {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// What stands between key and value in a line. Without it, records have no key.
+    #[arg(long, short = 'K', value_name = "TEXT")]
+    pub(crate) key_separator: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConsumeOptions {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// Only this partition.
+    #[arg(long, short, value_name = "N")]
+    pub(crate) partition: Option<i32>,
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// Go on where this group has stopped, and remember where it stops now. Needs the directory for
+    /// itself.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
+    /// Wait for more at the end, until interrupted.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only records of committed transactions.
+    #[arg(long)]
+    pub(crate) read_committed: bool,
+    /// Stop after so many records.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) max_records: Option<u64>,
+    /// One object a line: partition, offset, timestamp, key, value, headers. Bytes that are not UTF-8
+    /// are shown as `{"base64": "…"}`.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where to start; at the beginning if nothing is said, or where the group has stopped.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct Start {
+    /// At the first record, whatever the group has committed.
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+    /// At this offset of each partition that is read.
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) offset: Option<i64>,
+    /// At the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, or milliseconds
+    /// since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(crate) from_time: Option<lotic_log::Timestamp>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyOptions {
+    /// Only this topic.
+    pub(crate) topic: Option<String>,
+    /// One object a partition: topic, partition, segments, batches, records, bytes, start, end, status,
+    /// damage.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

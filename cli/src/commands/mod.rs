@@ -1,0 +1,22 @@
+//! What each command does.
+
+pub(crate) mod consume;
+pub(crate) mod produce;
+pub(crate) mod topic;
+pub(crate) mod verify;
+
+use std::path::Path;
+
+use lotic_log::{Log, LogOptions};
+
+use crate::Failure;
+
+/// Opens the log for this process alone.
+fn open(data: &Path) -> Result<Log, Failure> {
+    Ok(Log::open(data, LogOptions::disk()?)?)
+}
+
+/// Opens the log beside a process that may hold it; changes nothing.
+fn open_read_only(data: &Path) -> Result<Log, Failure> {
+    Ok(Log::open_read_only(data, LogOptions::disk()?)?)
+}

@@ -1,0 +1,55 @@
+//! The `lotic` command: makes topics, writes and reads their records, and checks every byte of them.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `args` | what the command line may say |
+//! | `commands` | one file each: what a command does |
+//! | `print` | records as lines and as JSON |
+//! | `time` | a point in time as a person writes it |
+//!
+//! Exit status: 0 done; 1 failed, or `verify` found damage; 2 the command line is wrong. A reader that
+//! closes the pipe ends the command quietly.
+
+mod args;
+mod commands;
+mod print;
+mod time;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+
+/// Why a command ended early.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(if arguments.verbose { tracing::Level::INFO } else { tracing::Level::ERROR })
+        .without_time()
+        .with_target(false)
+        .init();
+    let outcome = match arguments.command {
+        Command::Topic(command) => commands::topic::run(&arguments.data, &command),
+        Command::Produce(options) => commands::produce::run(&arguments.data, &options),
+        Command::Consume(options) => commands::consume::run(&arguments.data, &options),
+        Command::Verify(options) => commands::verify::run(&arguments.data, &options),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) if is_closed_pipe(&*failure) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lotic: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the reader of our output has gone: its right, and no failure.
+fn is_closed_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
+    failure.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
