@@ -141,26 +141,29 @@ where
             context.counters.late.add(late.rows.len() as u64);
             context.emit(LATE, late.into());
         }
-        let Batch { rows, columns } = batch;
-        let mut answers = Batch::default();
+        let Batch { rows, mut columns } = batch;
+        let mut answers = Vec::with_capacity(rows.len());
+        let mut is_answered = Vec::with_capacity(rows.len());
         for (index, (key, row)) in rows.into_iter().enumerate() {
             let time = columns.times[index];
             let partition = self.table_partition(columns.keys.hash(index));
             let (group, key_bytes) = (columns.keys.group(index), columns.keys.key(index));
+            let answered_before = answers.len();
             if self.waiting.watermark(partition) > time {
                 let version = self.versions.as_of(group, key_bytes, time)?;
-                if let Some(answer) = (self.join)(&key, row, version) {
-                    answers.rows.push((key, answer));
-                    answers.columns.push_from(&columns, index);
-                }
+                answers.extend((self.join)(&key, row, version).map(|answer| (key, answer)));
             } else {
                 let origin = columns.origins.get(index).copied();
                 let place = Place { group, time, key: key_bytes, origin };
                 let waiting = Waiting { watermark: columns.watermarks[index], row };
                 self.waiting.enter(partition, place, waiting)?;
             }
+            is_answered.push(answers.len() > answered_before);
         }
-        context.emit(ANSWERS, answers.into());
+        if answers.len() < is_answered.len() {
+            columns.retain(&is_answered);
+        }
+        context.emit(ANSWERS, Batch { rows: answers, columns }.into());
         Ok(())
     }
 

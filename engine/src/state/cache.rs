@@ -23,8 +23,8 @@ pub(super) struct Entry<V> {
     pub(super) bytes: usize,
     /// The newest epoch it was frozen for that the backend has not taken; 0 if there is none.
     pub(super) frozen: Epoch,
-    /// Changed in the running epoch.
-    pub(super) dirty: bool,
+    /// Its place among those changed in the running epoch, if it was.
+    pub(super) dirty: Option<u32>,
     /// Whether the backend, or a frozen epoch, holds a value under this key: a removal must be written.
     pub(super) stored: bool,
     /// Used since the hand passed.
@@ -34,7 +34,7 @@ pub(super) struct Entry<V> {
 impl<V> Entry<V> {
     /// Whether the backend has the same, so that it may be forgotten.
     pub(super) fn is_clean(&self) -> bool {
-        !self.dirty && self.frozen == Epoch(0)
+        self.dirty.is_none() && self.frozen == Epoch(0)
     }
 }
 
@@ -86,7 +86,7 @@ impl<V> Cache<V> {
             value: new.value,
             bytes: entry_bytes::<V>(key.len(), new.encoded_bytes),
             frozen: Epoch(0),
-            dirty: false,
+            dirty: None,
             stored: new.stored,
             referenced: true,
         };

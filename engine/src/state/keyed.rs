@@ -124,7 +124,7 @@ impl<V: Data> KeyedState<V> {
     /// The value of an entry, to be changed: put, updated or, by taking it out, removed.
     #[inline]
     pub fn value_mut(&mut self, slot: Slot) -> &mut Option<V> {
-        if !self.cache.entry(slot).dirty {
+        if self.cache.entry(slot).dirty.is_none() {
             self.mark_dirty(slot);
         }
         let entry = self.cache.entry_mut(slot);
@@ -159,7 +159,19 @@ impl<V: Data> KeyedState<V> {
 
     /// Removes a key, whether it exists or not; the backend is not asked.
     pub fn remove(&mut self, key: &[u8]) {
-        *self.overwrite(key, true) = None;
+        let hash = self.cache.hash(key);
+        let known = self.cache.find(hash, key);
+        if let Some(slot) = known
+            && let entry = self.cache.entry(slot)
+            && !entry.stored
+            && entry.frozen == Epoch(0)
+            && let Some(place) = entry.dirty
+        {
+            self.unmark_dirty(place);
+            self.forget(slot);
+        } else {
+            *self.overwrite(key, true) = None;
+        }
     }
 
     /// Visits the values from `from` on and before `to` in the order of their keys, as they are now.
@@ -330,7 +342,7 @@ impl<V: Data> KeyedState<V> {
     fn mark_dirty(&mut self, slot: Slot) {
         let entry = self.cache.entry_mut(slot);
         let was_clean = entry.is_clean();
-        entry.dirty = true;
+        entry.dirty = Some(u32::try_from(self.dirty.len()).expect("a cache holds fewer than 2^32 entries"));
         let bytes = entry.bytes;
         if let Some(overlay) = &mut self.overlay
             && was_clean
@@ -345,9 +357,20 @@ impl<V: Data> KeyedState<V> {
         }
     }
 
+    /// Takes an entry back out of those that are dirty; it is about to be forgotten.
+    fn unmark_dirty(&mut self, place: u32) {
+        let slot = self.dirty.swap_remove(place as usize);
+        let bytes = self.cache.entry(slot).bytes;
+        self.dirty_bytes -= bytes;
+        self.budget.dirty_bytes.subtract(bytes);
+        if let Some(&moved) = self.dirty.get(place as usize) {
+            self.cache.entry_mut(moved).dirty = Some(place);
+        }
+    }
+
     fn freeze_entry(&mut self, slot: Slot, frozen: &mut Frozen) -> Result<()> {
         let entry = self.cache.entry_mut(slot);
-        entry.dirty = false;
+        entry.dirty = None;
         match &entry.value {
             Some(value) => {
                 let codec = &self.codec;
@@ -384,7 +407,7 @@ impl<V: Data> KeyedState<V> {
                 continue;
             }
             entry.frozen = Epoch(0);
-            if entry.dirty {
+            if entry.dirty.is_some() {
                 continue;
             }
             if entry.value.is_none() {

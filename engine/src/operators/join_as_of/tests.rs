@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
-use lotic_log::partition_for_key;
+use lotic_log::{Clock, SystemClock, partition_for_key};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::operators::stateful_bench::{Bench, Emitted, Event, Reader, Record, event, keyed, push};
+use crate::operators::stateful_bench::{
+    Bench, Emitted, Event, Reader, Record, cost_of_frames, event, keyed, push,
+};
 use crate::state::testing::{Number, Text};
 
 const TABLE: usize = 1;
@@ -81,6 +83,15 @@ fn a_record_of_a_time_that_the_table_has_passed_is_answered_at_once() {
     check(ask(&mut bench, &events), &expected);
     check(ask(&mut bench, &[event(10, 0, ("unheard of", 7))]), &[]);
     assert_eq!(bench.commit(), 4, "three versions, and the one who waits for another partition");
+}
+
+#[test]
+fn a_record_of_the_very_time_that_the_table_has_come_to_waits() {
+    let mut bench = bench();
+    bench.advance(TABLE, partition_of("a"), 10);
+    check(ask(&mut bench, &[event(10, 0, ("a", 1)), event(9, 0, ("a", 2))]), &[(9, "a 2 -")]);
+    tell(&mut bench, 10, 10, "a", Some("ten"));
+    check(bench.end(), &[(10, "a 1 ten")]);
 }
 
 #[test]
@@ -223,14 +234,14 @@ fn an_answer_keeps_the_origin_of_its_record() {
 }
 
 fn stream() -> impl Strategy<Value = Vec<Vec<Record<i64>>>> {
-    let record = (0..100i64, 0..6u8, 1..1000i64);
+    let record = (0..40i64, 0..4u8, 1..1000i64);
     let record = record.prop_map(|(time, key, value)| Record { time, key: format!("key {key}"), value });
     prop::collection::vec(prop::collection::vec(record, 0..25), 1..3)
 }
 
 /// A table of three partitions, each key in its own; some partitions may be empty.
 fn table() -> impl Strategy<Value = Vec<Vec<Record<Option<String>>>>> {
-    let record = (0..100i64, 0..6u8, prop::option::weighted(0.8, "[a-z]{3}"));
+    let record = (0..40i64, 0..4u8, prop::option::weighted(0.8, "[a-z]{3}"));
     prop::collection::vec(record, 0..60).prop_map(|records| {
         let mut partitions = vec![Vec::new(); 3];
         for (time, key, value) in records {
@@ -339,7 +350,7 @@ proptest! {
 
     #[test]
     fn any_order_of_reading_gives_the_same(
-        stream in stream(), table in table(), disorders in (0..25i64, 0..25i64), grace in 0..10i64,
+        stream in stream(), table in table(), disorders in (0..12i64, 0..12i64), grace in 0..6i64,
         seeds in any::<[u64; 2]>(),
     ) {
         let stream = Reader::new(stream, disorders.0);
@@ -350,4 +361,42 @@ proptest! {
             prop_assert_eq!(&outcome, &expected);
         }
     }
+}
+
+#[test]
+#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
+fn cost_of_a_record_that_is_answered_at_once() {
+    let mut bench = bench();
+    let keys: Vec<_> = (0..16).map(|key| format!("origin {key}")).collect();
+    for time in 0..50 {
+        for key in &keys {
+            tell(&mut bench, 10 * time, 0, key, Some("row"));
+        }
+    }
+    bench.advance(TABLE, None, 1_000);
+    cost_of_frames("join_as_of", &mut bench, |frame, row| (keys[row % 16].clone(), frame * 7 % 490));
+}
+
+#[test]
+#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
+fn cost_of_a_record_that_waits() {
+    let mut bench = bench();
+    let keys: Vec<_> = (0..16).map(|key| format!("origin {key}")).collect();
+    let started = SystemClock::new();
+    const FRAMES: usize = 300;
+    for frame in 0..FRAMES {
+        let mut batch = Batch::default();
+        for row in 0..1024 {
+            let origin = (0, 0, (frame * 1024 + row) as i64);
+            push(&mut batch, frame as i64, 0, Some(origin), keys[row % 16].clone(), 1i64);
+        }
+        bench.process(STREAM, batch);
+        if frame % 10 == 9 {
+            bench.advance(TABLE, None, frame as i64);
+        }
+        if frame % 30 == 29 {
+            bench.commit();
+        }
+    }
+    println!("join_as_of, waiting: {:?} a record", started.elapsed() / (FRAMES * 1024) as u32);
 }
