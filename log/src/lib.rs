@@ -21,6 +21,7 @@
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery` | opening a partition after a crash |
 //! | [`walk_log`] | checking every byte without opening anything |
+//! | [`TransactionalProducer`], `transaction` | records in many partitions that count together or not at all |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
 //! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
@@ -55,6 +56,7 @@ pub mod storage;
 mod test_log;
 pub mod ticket;
 mod topic;
+mod transaction;
 mod verify;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -79,4 +81,5 @@ pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
 pub use topic::{CleanupPolicy, Topic, TopicConfig};
+pub use transaction::TransactionalProducer;
 pub use verify::{Damage, Walk, WalkEnd, walk, walk_log};

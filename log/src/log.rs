@@ -40,6 +40,7 @@ use crate::spawn::Drive;
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::ticket::FlushTicket;
 use crate::topic::Topic;
+use crate::transaction::{Coordinator, TransactionalProducer};
 
 use background::{Background, Core};
 use topics::{Catalogued, Topics};
@@ -161,6 +162,22 @@ impl Log {
         self.inner.next_producer_id()
     }
 
+    /// Takes a transactional id. Whoever had it before is fenced off, and the transaction that it left is
+    /// finished if it was decided and aborted otherwise.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for an empty id or one of more than 32,767 bytes;
+    /// [`ErrorKind::Poisoned`] if what the last holder did has an unknown outcome, which opening the log
+    /// again settles; [`ErrorKind::Closed`]; those of the operating system.
+    pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
+        self.inner.check_writable()?;
+        TransactionalProducer::open(self, transactional_id)
+    }
+
+    pub(crate) fn coordinator(&self) -> &Coordinator {
+        &self.inner.core.coordinator
+    }
+
     /// Finishes what is under way, makes everything durable and gives the directory up. Appends are
     /// refused from then on; a transaction that is still open is aborted when the log is opened again.
     /// The same happens, without an answer, when the last handle is dropped. Closing twice does nothing.
@@ -201,9 +218,11 @@ impl Inner {
     }
 
     fn shut_down(&self) -> Result<()> {
+        self.core.coordinator.close()?;
         let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
         partitions.iter().try_for_each(|partition| partition.close())?;
+        self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
         RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
         clean_shutdown::mark(&*self.storage, &self.directory)
@@ -217,6 +236,10 @@ fn recovery_points(partitions: &[Arc<Partition>]) -> RecoveryPoints {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Whatever was being done is cut short, as by a crash; the next opening recovers.
+            self.is_closed.store(true, Ordering::Release);
+        }
         if let Err(error) = self.close() {
             tracing::error!(directory = %self.directory.display(), %error, "the log was not closed cleanly");
         }

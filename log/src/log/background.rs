@@ -1,35 +1,42 @@
 //! What a log does beside its callers, and the thread that does it.
 
 use std::io;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use crate::clock::Clock;
 use crate::driver::{Driver, Steps};
 use crate::flusher::Flusher;
 use crate::spawn::{Drive, spawn};
+use crate::transaction::Coordinator;
+
+use super::LogOptions;
 
 /// The work that is stepped. Outlives the log for as long as a ticket is held.
 pub(super) struct Core {
     pub(super) driver: Arc<Driver>,
     pub(super) flusher: Arc<Flusher>,
+    pub(super) coordinator: Coordinator,
     is_stopping: AtomicBool,
 }
 
 impl Core {
-    pub(super) fn new(drive: Drive, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new_cyclic(|this: &std::sync::Weak<Self>| {
-            let driver = Driver::new(drive, this.clone());
-            let flusher = Arc::new(Flusher::new(clock, driver.clone()));
-            Self { driver, flusher, is_stopping: AtomicBool::new(false) }
+    pub(super) fn new(directory: &Path, options: &LogOptions) -> Arc<Self> {
+        let LogOptions { storage, clock, drive, .. } = options;
+        Arc::new_cyclic(|this: &Weak<Self>| {
+            let driver = Driver::new(*drive, this.clone());
+            let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone()));
+            let coordinator =
+                Coordinator::new(flusher.clone(), driver.clone(), clock.clone(), storage.clone(), directory);
+            Self { driver, flusher, coordinator, is_stopping: AtomicBool::new(false) }
         })
     }
 }
 
 impl Steps for Core {
     fn step(&self) -> bool {
-        self.flusher.step()
+        self.flusher.step() | self.coordinator.step()
     }
 }
 

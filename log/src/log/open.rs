@@ -20,6 +20,7 @@ use crate::recovery::{RecoveryBorder, RecoveryReport};
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
+use crate::transaction::TRANSACTION_TOPIC;
 
 pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let storage = options.storage.clone();
@@ -37,6 +38,9 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     inner.finish_deletions()?;
     let topics = inner.recover_partitions(&points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+    let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
+    let home = home.map(|topic| topic.partitions()[0].clone());
+    inner.core.coordinator.recover(home, &partitions, &*storage, directory)?;
     let points = RecoveryPointFile::create(storage, directory, recovery_points(&partitions))?;
     inner.core.flusher.keep_recovery_points(points);
     topics.into_iter().for_each(|topic| inner.publish(topic));
@@ -84,8 +88,8 @@ fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> 
 impl Inner {
     /// A log that has nothing open yet, and nothing to shut down.
     fn new(directory: &Path, options: LogOptions, catalogue: Catalogue, is_read_only: bool) -> Result<Self> {
-        let LogOptions { storage, clock, drive, durability, seed, .. } = options;
-        let core = Core::new(drive, clock.clone());
+        let core = Core::new(directory, &options);
+        let LogOptions { storage, clock, durability, seed, .. } = options;
         let background = Background::start(core.clone())
             .map_err(|error| Error::io("cannot start the log's thread", error))?;
         let context = PartitionContext {

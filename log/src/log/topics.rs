@@ -17,6 +17,7 @@ use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::storage::SyncPurpose;
 use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
+use crate::transaction::TRANSACTION_TOPIC;
 
 /// What a directory's name ends in while it is being removed, as in Kafka. The topic's id stands before
 /// it: with a long name behind it, it would be too long a name for a file.
@@ -69,6 +70,10 @@ impl Log {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.check_writable()?;
+        if name == TRANSACTION_TOPIC {
+            let what = format!("topic {name} holds the outcome of transactions and cannot be deleted");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         let topic = self.topic(name)?;
         self.inner.delete_topic(&topic)
     }

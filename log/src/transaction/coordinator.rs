@@ -1,0 +1,437 @@
+//! Ends transactions, one step at a time: see the module's head for the protocol.
+//!
+//! State changes under one lock, which is held while records and markers are appended and never while
+//! the disk is awaited. Whoever calls [`Coordinator::end`] gets a ticket at once.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::ending::{Ending, Marked, Phase, is_synced, unsettled};
+use super::record::{Status, TransactionRecord};
+use super::session::{EPOCH_LAST, Fenced, OpenTransaction, ProducerIdentity, Session};
+use super::snapshot::{SnapshotWriter, TableSnapshot};
+use super::table::{Table, TableUpdate, batch};
+use crate::batch::MarkerKind;
+use crate::clock::Clock;
+use crate::driver::{Driver, Steps};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::{Flush, FlushTarget, Flusher};
+use crate::partition::{Durability, Partition};
+use crate::record::{ProducerEpoch, ProducerId, Timestamp};
+use crate::storage::{Storage, SyncPurpose};
+use crate::ticket::{CommitTicket, Completion, FlushTicket, Ticket};
+
+/// Ends the transactions of all transactional ids of a log.
+pub(crate) struct Coordinator {
+    pub(super) state: Mutex<State>,
+    /// Held by whoever takes a transactional id, until it has it: also while it waits for the disk.
+    initialising: Mutex<()>,
+    pub(super) flusher: Arc<Flusher>,
+    driver: Arc<Driver>,
+    clock: Arc<dyn Clock>,
+}
+
+pub(super) struct State {
+    /// The partition of `__transaction_state`; none before the first transactional id.
+    pub(super) home: Option<Arc<Partition>>,
+    pub(super) table: Table,
+    sessions: HashMap<String, Arc<Session>>,
+    endings: Vec<Ending>,
+    marked: Vec<Marked>,
+    pub(super) snapshots: SnapshotWriter,
+    epoch_last: ProducerEpoch,
+    is_closed: bool,
+}
+
+/// A ticket to be completed once no lock is held.
+type Settled = (Completion, Result<()>);
+
+impl Coordinator {
+    pub(crate) fn new(
+        flusher: Arc<Flusher>,
+        driver: Arc<Driver>,
+        clock: Arc<dyn Clock>,
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+    ) -> Self {
+        let state = State {
+            home: None,
+            table: Table::default(),
+            sessions: HashMap::new(),
+            endings: Vec::new(),
+            marked: Vec::new(),
+            snapshots: SnapshotWriter::new(storage, directory),
+            epoch_last: EPOCH_LAST,
+            is_closed: false,
+        };
+        Self { state: Mutex::new(state), initialising: Mutex::new(()), flusher, driver, clock }
+    }
+
+    /// Makes `home` the table's partition.
+    pub(crate) fn set_home(&self, home: Arc<Partition>) {
+        self.state.lock().home.get_or_insert(home);
+    }
+
+    /// Takes a transactional id: fences whoever had it, ends what it left, and gives it the next epoch.
+    pub(super) fn initialise(
+        &self,
+        id: &str,
+        new_producer_id: impl FnOnce() -> Result<ProducerId>,
+    ) -> Result<Arc<Session>> {
+        let _one_at_a_time = self.initialising.lock();
+        self.fence(id)?;
+        let flush = self.request_markers(&self.state.lock(), Some(id));
+        flush.wait()?;
+        let (known, epoch_last) = {
+            let state = self.state.lock();
+            (state.table.entries.get(id).cloned(), state.epoch_last)
+        };
+        let next = known.and_then(|record| record.producer().next(epoch_last));
+        let producer = match next {
+            Some(producer) => producer,
+            None => ProducerIdentity { id: new_producer_id()?, epoch: ProducerEpoch(0) },
+        };
+        let session = Session::new(id, producer, epoch_last);
+        self.assign(&session, producer)?.wait()?;
+        self.state.lock().sessions.insert(id.to_owned(), session.clone());
+        Ok(session)
+    }
+
+    /// Ends what the present holder of an id has under way, and lets it do no more.
+    fn fence(&self, id: &str) -> Result<()> {
+        let mut settled = Vec::new();
+        let mut state = self.state.lock();
+        let Some(session) = state.sessions.get(id).cloned() else { return Ok(()) };
+        let ticket = match session.fence()? {
+            Fenced::Nothing => None,
+            Fenced::Open(transaction) => {
+                Some(self.begin(&mut state, &session, transaction, MarkerKind::Abort, &[]))
+            }
+            Fenced::Ending => state.find_ending(&session).map(|index| {
+                let ending = &state.endings[index];
+                if ending.kind == MarkerKind::Commit && matches!(ending.phase, Phase::Flushing(_)) {
+                    let Ending { transaction, completion, .. } = state.endings.swap_remove(index);
+                    settled.push((completion, Err(session.fenced())));
+                    self.begin(&mut state, &session, transaction, MarkerKind::Abort, &[])
+                } else {
+                    ending.ticket.clone()
+                }
+            }),
+        };
+        drop(state);
+        settle(settled);
+        match ticket.map(|ticket| ticket.wait()) {
+            None | Some(Ok(())) => Ok(()),
+            // What failed may have been the holder's commit alone; what matters is what it left behind.
+            Some(Err(_)) => session.fence().map(drop),
+        }
+    }
+
+    /// Writes down that the id goes on with `producer`.
+    fn assign(&self, session: &Session, producer: ProducerIdentity) -> Result<FlushTicket> {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Err(closed());
+        }
+        let record = TransactionRecord {
+            producer_id: producer.id,
+            producer_epoch: producer.epoch,
+            status: Status::Empty,
+            partitions: Vec::new(),
+            updated: now,
+            started: now,
+        };
+        let mut updates = state.take_complete(now);
+        updates.push(TableUpdate { id: session.id().to_owned(), record });
+        state.append(updates, now)?;
+        let home = state.home()?;
+        let is_synced = home.config().durability == Durability::Sync;
+        Ok(self.flusher.request(is_synced.then(|| target(home, SyncPurpose::Decision))))
+    }
+
+    /// Begins to end the open transaction of a session.
+    pub(super) fn end(
+        &self,
+        session: &Arc<Session>,
+        kind: MarkerKind,
+        consumed: &[Arc<Partition>],
+    ) -> CommitTicket {
+        let mut state = self.state.lock();
+        let taken = if state.is_closed { Err(closed()) } else { session.take(kind) };
+        match taken {
+            Ok(Some(transaction)) => self.begin(&mut state, session, transaction, kind, consumed),
+            Ok(None) => Ticket::completed(self.driver.clone(), Ok(())),
+            Err(error) => Ticket::completed(self.driver.clone(), Err(error)),
+        }
+    }
+
+    fn begin(
+        &self,
+        state: &mut State,
+        session: &Arc<Session>,
+        transaction: OpenTransaction,
+        kind: MarkerKind,
+        consumed: &[Arc<Partition>],
+    ) -> CommitTicket {
+        let partitions = transaction.partitions();
+        let is_synced = is_synced(&partitions);
+        let mut targets = state.marker_targets(Some(session.id()));
+        if is_synced && kind == MarkerKind::Commit {
+            targets.extend(partitions.iter().map(|partition| target(partition, SyncPurpose::Records)));
+            targets.extend(consumed.iter().map(|partition| target(partition, SyncPurpose::Consumed)));
+        }
+        let (ticket, completion) = Ticket::pending(self.driver.clone());
+        state.endings.push(Ending {
+            session: session.clone(),
+            kind,
+            transaction,
+            partitions,
+            is_synced,
+            phase: Phase::Flushing(self.flusher.request(targets)),
+            ticket: ticket.clone(),
+            completion,
+        });
+        self.driver.raise();
+        ticket
+    }
+
+    /// Asks for the markers of an id, or of all, to be made durable.
+    fn request_markers(&self, state: &State, id: Option<&str>) -> FlushTicket {
+        self.flusher.request(state.marker_targets(id))
+    }
+
+    /// Ends what is ending, and makes every marker durable. Nothing begins any more.
+    pub(crate) fn close(&self) -> Result<()> {
+        let tickets: Vec<_> = {
+            let mut state = self.state.lock();
+            state.is_closed = true;
+            state.endings.iter().map(|ending| ending.ticket.clone()).collect()
+        };
+        for ticket in tickets {
+            // Whoever committed is told; what matters here is that it is over.
+            let _ = ticket.wait();
+        }
+        let flush = self.request_markers(&self.state.lock(), None);
+        flush.wait()?;
+        self.step();
+        Ok(())
+    }
+
+    /// Writes the table down when its partition is closed.
+    pub(crate) fn write_snapshot(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let Some(snapshot) = state.snapshot() else { return Ok(()) };
+        state.snapshots.write_now(&snapshot)
+    }
+
+    /// Appends to the table outside of any transaction, and makes that durable.
+    pub(super) fn write_table(&self, updates: Vec<TableUpdate>) -> Result<()> {
+        let now = self.clock.now();
+        let home = {
+            let mut state = self.state.lock();
+            state.append(updates, now)?;
+            state.home()?.clone()
+        };
+        self.flusher.request([target(&home, SyncPurpose::Decision)]).wait()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_limits(&self, epoch_last: ProducerEpoch, snapshot_records: u64) {
+        let mut state = self.state.lock();
+        state.epoch_last = epoch_last;
+        state.snapshots.set_records_max(snapshot_records);
+    }
+}
+
+impl Steps for Coordinator {
+    fn step(&self) -> bool {
+        let mut settled = Vec::new();
+        let mut state = self.state.lock();
+        let Some(home) = state.home.clone() else { return false };
+        let mut progress = state.mark_decided(&mut settled);
+        progress |= self.decide_flushed(&mut state, &home, &mut settled);
+        progress |= state.snapshots.end(home.durable());
+        if state.snapshots.is_due()
+            && let Some(snapshot) = state.snapshot()
+        {
+            state.snapshots.begin(&snapshot, &self.driver.waker());
+        }
+        drop(state);
+        settle(settled);
+        progress
+    }
+}
+
+impl Coordinator {
+    /// Decides every transaction whose flush has ended: one batch and one sync for all of them.
+    fn decide_flushed(&self, state: &mut State, home: &Arc<Partition>, settled: &mut Vec<Settled>) -> bool {
+        let now = self.clock.now();
+        let flushed = state.take_flushed(settled);
+        let progress = flushed.is_some();
+        let mut deciding = flushed.unwrap_or_default();
+        let mut updates = state.take_complete(now);
+        updates.extend(deciding.iter().map(|ending| ending.decision(now)));
+        if updates.is_empty() {
+            return progress;
+        }
+        if let Err(error) = state.append(updates, now) {
+            let why = "whether its decision was written is unknown";
+            settled.extend(deciding.into_iter().map(|ending| ending.fail(why, error.clone())));
+            return true;
+        }
+        if deciding.is_empty() {
+            return true;
+        }
+        state.forget_deleted(&deciding);
+        let is_synced = deciding.iter().any(|ending| ending.is_synced);
+        let decision = self.flusher.request(is_synced.then(|| target(home, SyncPurpose::Decision)));
+        for ending in &mut deciding {
+            ending.phase = Phase::Deciding(decision.clone());
+        }
+        state.endings.extend(deciding);
+        true
+    }
+}
+
+impl State {
+    pub(super) fn home(&self) -> Result<&Arc<Partition>> {
+        self.home
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::TransactionState, "there is no table of transactions"))
+    }
+
+    fn find_ending(&self, session: &Arc<Session>) -> Option<usize> {
+        self.endings.iter().position(|ending| Arc::ptr_eq(&ending.session, session))
+    }
+
+    fn marker_targets(&self, id: Option<&str>) -> Vec<FlushTarget> {
+        let marked = self.marked.iter().filter(|marked| id.is_none_or(|id| marked.id == id));
+        let partitions = marked.flat_map(|marked| marked.markers.iter());
+        partitions.map(|(partition, _)| target(partition, SyncPurpose::Markers)).collect()
+    }
+
+    /// Appends the markers of transactions whose decision is durable.
+    fn mark_decided(&mut self, settled: &mut Vec<Settled>) -> bool {
+        let mut progress = false;
+        let mut index = 0;
+        while index < self.endings.len() {
+            let Some(outcome) = self.endings[index].decided() else {
+                index += 1;
+                continue;
+            };
+            progress = true;
+            let ending = self.endings.remove(index);
+            settled.push(match outcome {
+                Err(error) => ending.fail("whether its decision is durable is unknown", error),
+                Ok(()) => match ending.mark() {
+                    Ok(marked) => {
+                        self.marked.push(marked);
+                        ending.session.finish(ending.producer());
+                        (ending.completion, Ok(()))
+                    }
+                    Err(error) => {
+                        ending.session.fail(&error);
+                        (ending.completion, Err(error))
+                    }
+                },
+            });
+        }
+        progress
+    }
+
+    /// Takes the transactions that can be decided, and gives up those whose flush has failed. `None` if
+    /// no flush has ended.
+    fn take_flushed(&mut self, settled: &mut Vec<Settled>) -> Option<Vec<Ending>> {
+        let mut flushed = None;
+        let mut index = 0;
+        while index < self.endings.len() {
+            let Some(outcome) = self.endings[index].flushed() else {
+                index += 1;
+                continue;
+            };
+            let ending = self.endings.remove(index);
+            let flushed = flushed.get_or_insert_with(Vec::new);
+            match outcome {
+                Ok(()) => flushed.push(ending),
+                Err(error) => settled.push(ending.give_up(error)),
+            }
+        }
+        flushed
+    }
+
+    /// Takes note of the transactions whose markers have become durable.
+    fn take_complete(&mut self, now: Timestamp) -> Vec<TableUpdate> {
+        let table = &self.table;
+        let mut updates = Vec::new();
+        self.marked.retain(|marked| {
+            if !marked.is_durable() {
+                return true;
+            }
+            let complete = table.entries.get(&marked.id).and_then(|record| record.complete(now));
+            updates.extend(complete.map(|record| TableUpdate { id: marked.id.clone(), record }));
+            false
+        });
+        updates
+    }
+
+    /// What these transactions waited for is durable; a marker that is not was in a topic that was deleted.
+    fn forget_deleted(&mut self, deciding: &[Ending]) {
+        self.marked.retain(|marked| deciding.iter().all(|ending| ending.session.id() != marked.id));
+    }
+
+    /// Appends to the table, as one batch.
+    fn append(&mut self, updates: Vec<TableUpdate>, now: Timestamp) -> Result<()> {
+        self.home()?.append(batch(&updates, now)?)?;
+        self.snapshots.count(updates.len() as u64);
+        self.table.apply(updates);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Option<TableSnapshot> {
+        let home = self.home.as_ref()?;
+        let (topic_id, upto) = (home.topic_id(), home.offsets().end);
+        Some(TableSnapshot { topic_id, upto, table: self.table.clone() })
+    }
+}
+
+impl Ending {
+    /// Nothing was decided. A commit leaves the transaction open, to be aborted; an abort that cannot
+    /// even begin leaves it to recovery.
+    fn give_up(self, error: Error) -> Settled {
+        match self.kind {
+            MarkerKind::Commit => {
+                self.session.reopen(self.transaction, &error);
+                (self.completion, Err(error))
+            }
+            MarkerKind::Abort => self.fail("it could not be aborted", error),
+        }
+    }
+
+    fn fail(self, why: &str, cause: Error) -> Settled {
+        let error = unsettled(self.session.id(), why, cause);
+        self.session.fail(&error);
+        (self.completion, Err(error))
+    }
+}
+
+fn target(partition: &Arc<Partition>, purpose: SyncPurpose) -> FlushTarget {
+    FlushTarget { target: partition.clone(), purpose }
+}
+
+fn settle(settled: Vec<Settled>) {
+    for (completion, outcome) in settled {
+        completion.complete(outcome);
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the log is closed")
+}

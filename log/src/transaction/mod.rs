@@ -1,0 +1,44 @@
+//! Transactions: records in many partitions that count together or not at all.
+//!
+//! A [`TransactionalProducer`] writes; the [`Coordinator`] ends what it wrote. The commit point is one
+//! record in the internal topic `__transaction_state`, once it is durable:
+//!
+//! ```text
+//! flush     one round of parallel syncs: the records, what was consumed, and the markers of the
+//!           transaction before
+//! decide    the decision is appended and synced                            <- the only commit point
+//! mark      a marker is appended to every partition; readers of committed records see them, and the
+//!           ticket completes. Nothing is synced: if a crash takes a marker, recovery writes it again
+//! complete  noted once the markers are synced, at the latest in the flush of the next transaction
+//! ```
+//!
+//! So a commit takes two rounds of parallel syncs. What the table says of a transaction may be replaced
+//! only after its markers are durable: the flush of the next one sees to that.
+//!
+//! Every transaction takes the next producer epoch (KIP-890), and a new producer id when those are used
+//! up, so a marker names exactly one transaction. Invariant: a marker is appended to a partition only
+//! after a record of the table that names its epoch, or a later one, is durable. So the table and the
+//! transactions that are found open bound the epochs in use, and none is used twice.
+//!
+//! After a crash ([`recovery`]) the markers of decided transactions are written again and everything
+//! else that is open is aborted.
+//!
+//! Lock order: coordinator, session, partition. A session's lock is shared by the threads that append
+//! and taken alone only when a transaction begins, ends, or writes to a partition for the first time.
+
+mod coordinator;
+#[cfg(test)]
+mod crash_tests;
+mod ending;
+mod producer;
+mod record;
+mod recovery;
+mod session;
+mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use coordinator::Coordinator;
+pub use producer::TransactionalProducer;
+pub(crate) use record::TRANSACTION_TOPIC;

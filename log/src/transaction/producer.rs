@@ -1,0 +1,136 @@
+//! The handle on a transactional id.
+
+use std::sync::Arc;
+
+use super::record::{TRANSACTION_TOPIC, TRANSACTIONAL_ID_BYTES_MAX};
+use super::session::Session;
+use crate::batch::{MarkerKind, SealedBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::Log;
+use crate::partition::Partition;
+use crate::record::{Offset, PartitionId, TopicId, TopicPartition};
+use crate::ticket::CommitTicket;
+use crate::topic::{CleanupPolicy, TopicConfig};
+
+/// Kafka's size of a segment of this topic.
+const SEGMENT_BYTES: u64 = 100 << 20;
+
+/// Writes transactions under a transactional id, one after the other. Threads share it: each appends
+/// while the others do, and only those that write to the same partition take turns.
+///
+/// The next producer that takes the id fences this one off. Dropped with a transaction open, it aborts.
+pub struct TransactionalProducer {
+    log: Log,
+    session: Arc<Session>,
+}
+
+impl TransactionalProducer {
+    pub(crate) fn open(log: &Log, id: &str) -> Result<Self> {
+        if !(1..=TRANSACTIONAL_ID_BYTES_MAX).contains(&id.len()) {
+            let length = id.len();
+            let what =
+                format!("a transactional id has 1 to {TRANSACTIONAL_ID_BYTES_MAX} bytes, not {length}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let coordinator = log.coordinator();
+        coordinator.set_home(home(log)?);
+        let session = coordinator.initialise(id, || log.next_producer_id())?;
+        Ok(Self { log: log.clone(), session })
+    }
+
+    /// The transactional id.
+    pub fn transactional_id(&self) -> &str {
+        self.session.id()
+    }
+
+    /// Begins a transaction. Nothing is written for one that writes nothing.
+    ///
+    /// # Errors
+    /// `TransactionState` while one is open or ending; `Fenced`; `Poisoned` if an outcome is unknown
+    /// until the log is opened again; those of taking a new producer id, once in 32,767 transactions.
+    pub fn begin(&self) -> Result<()> {
+        if self.session.needs_producer_id() {
+            self.session.set_producer_id(self.log.next_producer_id()?);
+        }
+        self.session.begin(self.log.clock().now())
+    }
+
+    /// Whether a transaction is open.
+    pub fn is_open(&self) -> bool {
+        self.session.is_open()
+    }
+
+    /// Appends a batch to the open transaction; returns the offset of its first record.
+    ///
+    /// # Errors
+    /// `TransactionState` if none is open, `Fenced`, and those of [`Partition::append`], after which the
+    /// transaction can only be aborted.
+    pub fn append(&self, partition: &Arc<Partition>, batch: SealedBatch) -> Result<Offset> {
+        self.session.append(partition, batch)
+    }
+
+    /// How far the open transaction has come in each partition it wrote to: the offset behind its last
+    /// record, by topic and partition.
+    pub fn ends(&self) -> Vec<(TopicPartition, TopicId, Offset)> {
+        self.session.ends()
+    }
+
+    /// Commits the open transaction. `consumed` are the partitions that it read from: no more of them
+    /// than is durable must count as read. The ticket completes when readers of committed records see
+    /// it; the next transaction may begin then. If it completes with an error, the transaction
+    ///
+    /// - was not decided after `TransactionState` and errors of the disk: it is open, to be aborted;
+    /// - is aborted after `Fenced`;
+    /// - has an unknown outcome after `Poisoned` and `Closed`, which opening the log again settles.
+    pub fn commit(&self, consumed: &[Arc<Partition>]) -> CommitTicket {
+        self.log.coordinator().end(&self.session, MarkerKind::Commit, consumed)
+    }
+
+    /// Aborts the open transaction and waits until readers have it out of their way.
+    ///
+    /// # Errors
+    /// `TransactionState` if none is open, `Fenced`, `Poisoned`.
+    pub fn abort(&self) -> Result<()> {
+        self.begin_abort().wait()
+    }
+
+    /// Aborts the open transaction. The ticket completes when the next one may begin.
+    pub fn begin_abort(&self) -> CommitTicket {
+        self.log.coordinator().end(&self.session, MarkerKind::Abort, &[])
+    }
+}
+
+impl Drop for TransactionalProducer {
+    fn drop(&mut self) {
+        if self.session.is_open() {
+            // Nobody is left to hear how it ends; recovery sees to it if it does not.
+            drop(self.begin_abort());
+        }
+    }
+}
+
+impl std::fmt::Debug for TransactionalProducer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TransactionalProducer").field("id", &self.session.id()).finish_non_exhaustive()
+    }
+}
+
+/// The partition of `__transaction_state`, which is made with the first transactional id.
+fn home(log: &Log) -> Result<Arc<Partition>> {
+    let config = TopicConfig {
+        partitions: 1,
+        cleanup: CleanupPolicy::Compact,
+        segment_bytes: SEGMENT_BYTES,
+        ..TopicConfig::default()
+    };
+    let made = match log.topic(TRANSACTION_TOPIC) {
+        Err(error) if error.kind() == ErrorKind::NotFound => log.create_topic(TRANSACTION_TOPIC, config),
+        found => found,
+    };
+    let topic = match made {
+        // Somebody else was first.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => log.topic(TRANSACTION_TOPIC),
+        made => made,
+    };
+    topic?.partition(PartitionId(0))
+}

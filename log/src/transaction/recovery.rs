@@ -1,0 +1,172 @@
+//! After a crash: what was decided is finished, what was not is aborted.
+//!
+//! 1. The markers of decided transactions that are open in a partition are written again, and synced:
+//!    only then may the table say anything newer of their ids.
+//! 2. The table says that they are complete, and which transactions are aborted; that is synced, so that
+//!    their epochs are never used again.
+//! 3. The abort markers are written and synced, and the table says that these are complete too.
+//!
+//! A crash in between leaves a log that recovers to the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::coordinator::Coordinator;
+use super::ending::append_marker;
+use super::record::{Status, TransactionRecord};
+use super::session::ProducerIdentity;
+use super::snapshot::TableSnapshot;
+use super::table::{Table, TableUpdate};
+use crate::batch::MarkerKind;
+use crate::error::Result;
+use crate::flusher::FlushTarget;
+use crate::partition::Partition;
+use crate::producer_state::OpenTransaction;
+use crate::record::Timestamp;
+use crate::storage::{Storage, SyncPurpose};
+
+/// A marker that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The partition's place in the list that was looked through.
+    pub(super) partition: usize,
+    pub(super) kind: MarkerKind,
+    pub(super) producer: ProducerIdentity,
+}
+
+/// What is to be done about the transactions that were found open.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Resolution {
+    /// Markers that say what the table has decided.
+    pub(super) decided: Vec<Mark>,
+    /// Markers that abort the rest.
+    pub(super) undecided: Vec<Mark>,
+    /// For each transactional id that has undecided ones: the transaction, and where it is open.
+    pub(super) aborts: BTreeMap<String, (ProducerIdentity, Vec<usize>)>,
+}
+
+/// Decides about what was found open: pairs of a partition's place and a transaction.
+pub(super) fn resolve(table: &Table, open: &[(usize, OpenTransaction)]) -> Resolution {
+    let mut resolution = Resolution::default();
+    for (partition, transaction) in open {
+        let producer = ProducerIdentity { id: transaction.producer_id, epoch: transaction.producer_epoch };
+        let mark = |kind| Mark { partition: *partition, kind, producer };
+        let known = table.find(producer.id);
+        match known.and_then(|(_, record)| record.decision_on(producer)) {
+            Some(kind) => resolution.decided.push(mark(kind)),
+            None => {
+                resolution.undecided.push(mark(MarkerKind::Abort));
+                if let Some((id, _)) = known.filter(|(_, record)| record.producer_epoch <= producer.epoch) {
+                    let (_, partitions) =
+                        resolution.aborts.entry(id.to_owned()).or_insert((producer, Vec::new()));
+                    partitions.push(*partition);
+                }
+            }
+        }
+    }
+    resolution
+}
+
+impl TransactionRecord {
+    pub(super) fn producer(&self) -> ProducerIdentity {
+        ProducerIdentity { id: self.producer_id, epoch: self.producer_epoch }
+    }
+
+    /// How a transaction ended, if this is its record.
+    fn decision_on(&self, producer: ProducerIdentity) -> Option<MarkerKind> {
+        if self.producer() != producer {
+            return None;
+        }
+        match self.status {
+            Status::PrepareCommit | Status::CompleteCommit => Some(MarkerKind::Commit),
+            Status::PrepareAbort | Status::CompleteAbort => Some(MarkerKind::Abort),
+            _ => None,
+        }
+    }
+}
+
+impl Coordinator {
+    /// Reads the table and ends every transaction that is open in one of `partitions`. They have been
+    /// recovered, and nobody else reads or writes them yet.
+    ///
+    /// # Errors
+    /// `Corrupt` for a table that cannot be read, and those of the operating system.
+    pub(crate) fn recover(
+        &self,
+        home: Option<Arc<Partition>>,
+        partitions: &[Arc<Partition>],
+        storage: &dyn Storage,
+        directory: &std::path::Path,
+    ) -> Result<()> {
+        if let Some(home) = home {
+            let (table, records) = Table::read(&home, TableSnapshot::read(storage, directory)?)?;
+            let mut state = self.state.lock();
+            state.snapshots.count(records);
+            state.table = table;
+            state.home = Some(home);
+        }
+        let open: Vec<_> = partitions.iter().enumerate().flat_map(open_transactions).collect();
+        let (resolution, completed) = {
+            let state = self.state.lock();
+            (resolve(&state.table, &open), complete(&state.table, self.now()))
+        };
+        self.write_markers(&resolution.decided, partitions)?;
+        let aborts = aborts(&resolution, partitions, self.now());
+        let aborted: Vec<_> = aborts.iter().filter_map(|update| update.complete(self.now())).collect();
+        self.write_all(completed.into_iter().chain(aborts).collect())?;
+        self.write_markers(&resolution.undecided, partitions)?;
+        self.write_all(aborted)
+    }
+
+    fn write_all(&self, updates: Vec<TableUpdate>) -> Result<()> {
+        if updates.is_empty() { Ok(()) } else { self.write_table(updates) }
+    }
+
+    /// Writes markers and makes them durable.
+    fn write_markers(&self, marks: &[Mark], partitions: &[Arc<Partition>]) -> Result<()> {
+        let mut targets = Vec::with_capacity(marks.len());
+        for Mark { partition, kind, producer } in marks {
+            let partition = &partitions[*partition];
+            append_marker(partition, *kind, *producer)?;
+            let ProducerIdentity { id, epoch } = producer;
+            tracing::info!(partition = %partition.name(), %id, %epoch, ?kind, "a transaction was ended by recovery");
+            targets.push(FlushTarget { target: partition.clone(), purpose: SyncPurpose::Markers });
+        }
+        self.flusher.request(targets).wait()
+    }
+}
+
+fn open_transactions(
+    (index, partition): (usize, &Arc<Partition>),
+) -> impl Iterator<Item = (usize, OpenTransaction)> {
+    partition.open_transactions().into_iter().map(move |transaction| (index, transaction))
+}
+
+/// The decided transactions, as they are once their markers are durable.
+fn complete(table: &Table, now: Timestamp) -> Vec<TableUpdate> {
+    let update = |(id, record): (&String, &TransactionRecord)| {
+        Some(TableUpdate { id: id.clone(), record: record.complete(now)? })
+    };
+    table.entries.iter().filter_map(update).collect()
+}
+
+fn aborts(resolution: &Resolution, partitions: &[Arc<Partition>], now: Timestamp) -> Vec<TableUpdate> {
+    let update = |(id, (producer, places)): (&String, &(ProducerIdentity, Vec<usize>))| {
+        let record = TransactionRecord {
+            producer_id: producer.id,
+            producer_epoch: producer.epoch,
+            status: Status::PrepareAbort,
+            partitions: places.iter().map(|place| partitions[*place].name().clone()).collect(),
+            updated: now,
+            started: now,
+        };
+        TableUpdate { id: id.clone(), record }
+    };
+    resolution.aborts.iter().map(update).collect()
+}
+
+impl TableUpdate {
+    fn complete(&self, now: Timestamp) -> Option<Self> {
+        Some(Self { id: self.id.clone(), record: self.record.complete(now)? })
+    }
+}

@@ -1,0 +1,96 @@
+//! What is known of every transactional id: the last record of each in `__transaction_state`.
+
+use std::collections::BTreeMap;
+
+use super::record::{TransactionRecord, decode_key, encode_key};
+use super::snapshot::TableSnapshot;
+use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, RecordView, SealedBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::{Isolation, Partition};
+use crate::record::{Offset, ProducerId, Timestamp};
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// The last record of each transactional id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) entries: BTreeMap<String, TransactionRecord>,
+}
+
+/// A record to be appended to the table's partition.
+#[derive(Clone, Debug)]
+pub(super) struct TableUpdate {
+    pub(super) id: String,
+    pub(super) record: TransactionRecord,
+}
+
+impl Table {
+    /// Reads the table from its partition, whose tail it is behind `snapshot`. Says how many records
+    /// that tail has.
+    ///
+    /// # Errors
+    /// `Corrupt` for a record that is none of the table's, and those of reading.
+    pub(super) fn read(partition: &Partition, snapshot: Option<TableSnapshot>) -> Result<(Self, u64)> {
+        let offsets = partition.offsets();
+        let known = snapshot.filter(|snapshot| snapshot.is_of(partition.topic_id(), &offsets));
+        let (mut table, mut next) = match known {
+            Some(TableSnapshot { table, upto, .. }) => (table, upto),
+            None => (Self::default(), offsets.start),
+        };
+        let mut scratch = DecompressionBuffer::new();
+        let mut read = 0;
+        while next < offsets.high_watermark {
+            let fetched = partition.fetch(next, READ_BYTES, Isolation::ReadUncommitted)?;
+            let failed = |error: crate::batch::BatchError| error.within(partition.name());
+            for batch in fetched.batches() {
+                let batch = batch.map_err(failed)?;
+                for record in batch.records(&mut scratch).map_err(failed)? {
+                    let record = record.map_err(failed)?;
+                    if record.offset >= next {
+                        table.absorb(&record).ok_or_else(|| foreign(partition, record.offset))?;
+                        read += 1;
+                    }
+                }
+            }
+            next = fetched.next;
+        }
+        Ok((table, read))
+    }
+
+    fn absorb(&mut self, record: &RecordView<'_>) -> Option<()> {
+        let id = decode_key(record.key?)?;
+        match record.value {
+            None => drop(self.entries.remove(&id)),
+            Some(value) => drop(self.entries.insert(id, TransactionRecord::decode(value)?)),
+        }
+        Some(())
+    }
+
+    pub(super) fn apply(&mut self, updates: Vec<TableUpdate>) {
+        self.entries.extend(updates.into_iter().map(|TableUpdate { id, record }| (id, record)));
+    }
+
+    /// Whose producer id it is. There are few transactional ids.
+    pub(super) fn find(&self, producer_id: ProducerId) -> Option<(&str, &TransactionRecord)> {
+        let mut entries = self.entries.iter();
+        let found = entries.find(|(_, record)| record.producer_id == producer_id);
+        found.map(|(id, record)| (id.as_str(), record))
+    }
+}
+
+/// One batch for all of them: they are written, and torn by a crash, together.
+pub(super) fn batch(updates: &[TableUpdate], now: Timestamp) -> Result<SealedBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for TableUpdate { id, record } in updates {
+        let (key, value) = (encode_key(id), record.encode());
+        let pushed = builder.push(now, Some(&key), Some(&value), &[]);
+        pushed.map_err(|error| error.within(format_args!("transactional id {id}")))?;
+    }
+    Ok(builder.seal())
+}
+
+fn foreign(partition: &Partition, offset: Offset) -> Error {
+    let what = format!("{}: offset {offset}: this is no record of a transaction", partition.name());
+    Error::new(ErrorKind::Corrupt, what)
+}
