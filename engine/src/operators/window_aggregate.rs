@@ -7,7 +7,7 @@
 //! window that has not changed since it emitted stays silent.
 //!
 //! Store: group, window start (8 bytes that sort as times), encoded key; a flag (1: emitted as it is), then
-//! the aggregate's state. In memory there is only the earliest open window of each key group.
+//! the aggregate's state. In memory there are only the earliest and the latest window of each key group.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -99,12 +99,17 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
         let mut open = OpenWindows::new(KeyGroup::owned_by(context.worker, context.workers).collect());
         for index in 0..open.groups.len() {
             let group = open.groups[index];
-            let mut earliest = NO_WINDOW;
+            let mut earliest = None;
             state.scan(&group_start(group), &group_end(group), |key, _| {
-                earliest = start_in(key);
+                earliest = Some(start_in(key));
                 Visit::Stop
             })?;
-            open.note(group, earliest);
+            if let Some(earliest) = earliest {
+                open.note(group, earliest);
+            }
+            state.last_before(&group_start(group), &group_end(group), |key, _| {
+                open.note_stored(group, start_in(key));
+            })?;
         }
         Ok(Self {
             spec,
@@ -128,7 +133,10 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
             self.keys.push(group, &[&time_bytes(start), keys.key(index)]);
             self.open.note(group, start);
         }
-        self.state.resolve(&self.keys, &mut self.slots)?;
+        let (keys, times) = (&batch.columns.keys, &batch.columns.times);
+        self.state.resolve_where(&self.keys, &mut self.slots, |index| {
+            self.open.may_be_stored(keys.group(index), self.spec.start_of(times[index]))
+        })?;
         for ((_, value), &slot) in batch.rows.iter().zip(&self.slots) {
             let window = self
                 .state
@@ -248,6 +256,7 @@ impl<K: Data, V: Data, A: Aggregate<V>> Operator for WindowAggregate<K, V, A> {
     }
 
     fn barrier(&mut self, epoch: Epoch, context: &mut Context<'_>) -> Result<()> {
+        self.open.note_all_stored();
         self.state.freeze(epoch, context.processing_time, context.writer)
     }
 
@@ -256,17 +265,44 @@ impl<K: Data, V: Data, A: Aggregate<V>> Operator for WindowAggregate<K, V, A> {
     }
 }
 
-/// The earliest open window of each key group: where a scan for closed ones begins, so that it does not
-/// pass over what was removed.
+/// Which windows there can be in each key group.
 struct OpenWindows {
     groups: Vec<KeyGroup>,
+    /// The start of the earliest open window: where a scan for closed ones begins, so that it does not pass
+    /// over what was removed.
     earliest: Vec<Timestamp>,
     least: Timestamp,
+    /// The start of the latest window that there was.
+    latest: Vec<Timestamp>,
+    /// The same at the last barrier: later windows are in memory or new, and the backend need not be asked.
+    latest_stored: Vec<Timestamp>,
 }
 
 impl OpenWindows {
     fn new(groups: Vec<KeyGroup>) -> Self {
-        Self { groups, earliest: vec![NO_WINDOW; usize::from(KEY_GROUPS)], least: NO_WINDOW }
+        let of_each = |time| vec![time; usize::from(KEY_GROUPS)];
+        Self {
+            groups,
+            earliest: of_each(NO_WINDOW),
+            least: NO_WINDOW,
+            latest: of_each(Timestamp(i64::MIN)),
+            latest_stored: of_each(Timestamp(i64::MIN)),
+        }
+    }
+
+    fn note_stored(&mut self, group: KeyGroup, start: Timestamp) {
+        let group = usize::from(group.0);
+        self.latest[group] = start.max(self.latest[group]);
+        self.latest_stored[group] = self.latest[group];
+    }
+
+    fn note_all_stored(&mut self) {
+        self.latest_stored.copy_from_slice(&self.latest);
+    }
+
+    #[inline]
+    fn may_be_stored(&self, group: KeyGroup, start: Timestamp) -> bool {
+        start <= self.latest_stored[usize::from(group.0)]
     }
 
     fn earliest(&self, group: KeyGroup) -> Timestamp {
@@ -275,6 +311,8 @@ impl OpenWindows {
 
     #[inline]
     fn note(&mut self, group: KeyGroup, start: Timestamp) {
+        let latest = &mut self.latest[usize::from(group.0)];
+        *latest = start.max(*latest);
         let earliest = &mut self.earliest[usize::from(group.0)];
         if start < *earliest {
             *earliest = start;

@@ -96,17 +96,32 @@ impl<V: Data> KeyedState<V> {
     /// Finds the entries of many keys, reading those that are not in memory from the backend at once.
     /// `slots` gets one for each key; a key twice in `keys` gets the same slot twice.
     pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<Slot>) -> Result<()> {
+        self.resolve_where(keys, slots, |_| true)
+    }
+
+    /// As [`Self::resolve`]; the backend is not asked for a key whose place `may_exist` denies: it is not
+    /// there unless it is in memory.
+    pub fn resolve_where(
+        &mut self,
+        keys: &Keys,
+        slots: &mut Vec<Slot>,
+        may_exist: impl Fn(usize) -> bool,
+    ) -> Result<()> {
         self.make_room();
         slots.clear();
         slots.reserve(keys.len());
         let mut missing = std::mem::take(&mut self.missing);
         missing.clear();
-        for key in keys.iter() {
+        for (index, key) in keys.iter().enumerate() {
             let hash = self.cache.hash(key);
             slots.push(self.cache.find(hash, key).unwrap_or_else(|| {
                 let unread = NewEntry { value: None, encoded_bytes: 0, stored: false };
                 let slot = self.cache.insert(hash, key, unread);
-                missing.push(slot);
+                if may_exist(index) {
+                    missing.push(slot);
+                } else {
+                    self.add_clean(self.cache.entry(slot).bytes);
+                }
                 slot
             }));
         }
