@@ -57,6 +57,8 @@ pub(crate) struct Conductor {
     /// How many workers have come to the end of bounded input.
     ended: usize,
     is_stopping: bool,
+    /// The epoch that holds all that was read when the stop was asked for.
+    last: Option<Epoch>,
     triggered_at: Duration,
     batch: BatchBuilder,
 }
@@ -85,6 +87,7 @@ impl Conductor {
             has_started_sources: !setup.holds_sources,
             ended: 0,
             is_stopping: false,
+            last: None,
             triggered_at: setup.clock.elapsed(),
             batch: BatchBuilder::new(Compression::None),
             machine,
@@ -106,7 +109,8 @@ impl Conductor {
     /// How it stands.
     pub(crate) fn standing(&self) -> Standing {
         let is_over = self.is_stopping || self.ended == self.setup.mailboxes.len();
-        if is_over && self.machine.awaiting() == Awaiting::Trigger && !self.is_dirty() {
+        let is_committed = !self.is_dirty() || self.is_behind_the_last();
+        if is_over && self.machine.awaiting() == Awaiting::Trigger && is_committed {
             Standing::Finished
         } else {
             Standing::Running
@@ -168,6 +172,11 @@ impl Conductor {
         Ok(())
     }
 
+    /// Whether the epoch with which the flow stops is committed.
+    fn is_behind_the_last(&self) -> bool {
+        self.last.is_some_and(|last| last < self.machine.epoch())
+    }
+
     /// Whether the running epoch holds anything.
     fn is_dirty(&self) -> bool {
         self.active >= self.machine.epoch()
@@ -189,6 +198,7 @@ impl Conductor {
     fn advance_epoch(&mut self) -> Result<bool> {
         let action = match self.machine.awaiting() {
             Awaiting::Alignment | Awaiting::Nothing => None,
+            Awaiting::Trigger if self.is_behind_the_last() => None,
             Awaiting::Trigger => match trigger_due(self.facts()) {
                 Some(reason) => {
                     tracing::debug!(flow = self.setup.flow, epoch = %self.machine.epoch(), ?reason, "epoch ends");
@@ -234,6 +244,9 @@ impl Conductor {
         match action {
             Action::Barrier(epoch) => {
                 self.triggered_at = self.setup.clock.elapsed();
+                if self.is_stopping {
+                    self.last.get_or_insert(epoch);
+                }
                 self.tell(&Command::Barrier(epoch));
                 Ok(())
             }
@@ -300,6 +313,9 @@ impl Conductor {
         self.setup.state.iter().for_each(|state| state.publish_ends(committed, &ends));
         self.tell(&Command::Committed(committed));
         tracing::debug!(flow = self.setup.flow, epoch = %committed, "epoch committed");
+        if self.is_behind_the_last() {
+            return Ok(());
+        }
         self.setup.log.begin(next)?;
         self.tell(&Command::Begun(next));
         Ok(())

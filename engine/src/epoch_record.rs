@@ -186,26 +186,37 @@ fn unreadable(
 /// as far as it says.
 pub fn check_against(record: &EpochRecord, log: &dyn EventLog) -> Result<()> {
     for split in &record.splits {
-        if let Position::Topic { topic, topic_id, .. } = &split.state.position {
-            find_same(log, topic, topic_id, record.epoch)?;
+        if let Position::Topic { topic, topic_id, partition, offset } = &split.state.position {
+            let found = find_same(log, topic, topic_id, record.epoch)?;
+            check_reaches(log, &found, PartitionId(*partition), Offset(*offset), record.epoch, "read")?;
         }
     }
     for end in &record.ends {
-        let topic = find_same(log, &end.topic, &end.topic_id, record.epoch)?;
-        let partition = PartitionKey { topic: topic.index, partition: PartitionId(end.partition) };
-        let stable = log.stable_offset(partition)?;
-        if stable.0 < end.offset {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "epoch {} was committed with records up to offset {} of {}-{}, which ends at {stable}: \
-                     committed records are missing",
-                    record.epoch, end.offset, end.topic, end.partition,
-                ),
-            ));
-        }
+        let found = find_same(log, &end.topic, &end.topic_id, record.epoch)?;
+        check_reaches(log, &found, PartitionId(end.partition), Offset(end.offset), record.epoch, "written")?;
     }
     Ok(())
+}
+
+/// Checks that what an epoch has read or written is there.
+fn check_reaches(
+    log: &dyn EventLog,
+    topic: &TopicHandle,
+    partition: PartitionId,
+    offset: Offset,
+    epoch: Epoch,
+    what: &str,
+) -> Result<()> {
+    let stable = log.stable_offset(PartitionKey { topic: topic.index, partition })?;
+    if stable >= offset {
+        return Ok(());
+    }
+    let name = &topic.name;
+    let context = format!(
+        "epoch {epoch} has {what} {name}-{partition} up to offset {offset}, which ends at {stable}: records \
+         that a committed epoch stands on are missing",
+    );
+    Err(Error::new(ErrorKind::Corrupt, context))
 }
 
 /// The topic of this name, which must have this id.

@@ -18,7 +18,7 @@ use crate::frame::Frame;
 use crate::graph::{Edge, Exchange, Graph, Node, NodeId, NodeKind, SourceSpec, StoreSpec};
 use crate::memory_log::MemoryLog;
 use crate::operator::{Context, Operator, OperatorFactory, operator_factory};
-use crate::operators::{TopicSource, key_by, table_aggregate, topic_sink};
+use crate::operators::{TopicSource, join_newest, key_by, table_aggregate, topic_sink};
 
 pub(crate) const NUMBERS: &str = "numbers";
 pub(crate) const SUMS: &str = "sums";
@@ -77,6 +77,34 @@ fn node(name: &str, kind: NodeKind) -> Node {
         stores: Vec::new(),
         depends_on_arrival: false,
     }
+}
+
+pub(crate) const NAMES: &str = "names";
+
+/// A flow that gives each number the name of its remainder, from a table without time.
+///
+/// ```text
+///   numbers ─▶ by-remainder ═hash═▶ named (newest) ─▶ to-sums
+///   names (timeless)        ═hash═▶
+/// ```
+pub(crate) fn graph_with_names() -> Graph {
+    let mut graph = graph(|_| Ok(()));
+    let decode = |record: &RecordView<'_>| {
+        let key = I64.decode(record.key.unwrap_or_default())?;
+        Ok((key, record.value.map(|value| I64.decode(value)).transpose()?))
+    };
+    let names = TopicSource::new(NAMES, decode, |_: &(i64, Option<i64>), time| time).keyed();
+    let join = |_: &i64, _: i64, name: Option<&i64>| Some(Some(*name.unwrap_or(&-1)));
+    graph.nodes[3] = Node {
+        stores: vec![StoreSpec { name: "sums".to_owned(), value_codec: I64.id() }],
+        ..node("sums", NodeKind::Operator(join_newest::<i64, i64, i64, _>("sums", Arc::new(I64), join)))
+    };
+    let factory = Arc::new(names);
+    graph.nodes.push(node(NAMES, NodeKind::Source(SourceSpec { factory, timeless: true })));
+    let (from, to) = (NodeId(5), NodeId(3));
+    graph.edges.push(Edge { from, port: 0, to, input: 1, exchange: Exchange::Hash });
+    graph.topics.push(topic(NAMES, 2, false));
+    graph
 }
 
 /// A log that holds the numbers 0 to `count`, and the topic's handle.
@@ -165,7 +193,7 @@ impl Aggregate<i64> for Sum {
 }
 
 /// Decimal numbers.
-struct I64;
+pub(crate) struct I64;
 
 impl Codec<i64> for I64 {
     fn id(&self) -> CodecId {

@@ -5,9 +5,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::codec::Codec;
 use crate::memory_log::MemoryLog;
 use crate::state::MemoryState;
-use crate::test_flow::{SUMS, expected, found, graph, log_with, produce};
+use crate::test_flow::{I64, NAMES, SUMS, expected, found, graph, graph_with_names, log_with, produce};
 
 /// What an engine needs, with limits that make everything full.
 struct Bench {
@@ -130,6 +131,30 @@ fn a_stop_commits_what_was_read() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_input_that_goes_on() {
+    let mut bench = Bench::new(log_with(3_000).0);
+    bench.options.bounded = false;
+    let mut engine = bench.open(&flow()).unwrap();
+    for _ in 0..100 {
+        bench.round(&mut engine).unwrap();
+    }
+    engine.stop();
+    let before = engine.last_committed();
+    bench.finish(&mut engine);
+    assert!(engine.last_committed().0 <= before.0 + 2, "the one on its way, and one more");
+    let records = |found: std::collections::BTreeMap<i64, (usize, i64)>| -> usize {
+        found.values().map(|(records, _)| records).sum()
+    };
+    assert!(records(found(&bench.log)) < 3_000, "not all of it was read");
+    engine.close().unwrap();
+
+    bench.options.bounded = true;
+    let mut engine = bench.open(&flow()).unwrap();
+    bench.finish(&mut engine);
+    assert_eq!(found(&bench.log), expected(3_000));
+}
+
+#[test]
 fn an_epoch_ends_early_when_much_has_changed() {
     let mut bench = Bench::new(log_with(50).0);
     bench.options.bounded = false;
@@ -169,4 +194,40 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
         bench.log.topic(SUMS, 3);
     };
     check(&other_results, ErrorKind::Incompatible, "topic sums has 3 partitions, the program declares 2");
+}
+
+#[test]
+fn a_table_without_time_is_complete_before_any_other_record_is_read() {
+    let name = |log: &MemoryLog, topic: &TopicHandle, remainder: i64, name: i64| {
+        let key = remainder.to_string();
+        let partition = lotic_log::partition_for_key(key.as_bytes(), 2).0;
+        log.produce(topic, partition, &[(0, key.as_bytes(), name.to_string().as_bytes())]);
+    };
+    for (rounds, bounded) in [(0, true), (0, false), (3, false), (9, false), (40, false)] {
+        let (log, numbers) = log_with(50);
+        let mut bench = Bench::new(log);
+        bench.options.bounded = bounded;
+        let names = bench.log.topic(NAMES, 2);
+        for remainder in 0..5 {
+            name(&bench.log, &names, remainder, 100 + remainder);
+        }
+        let graph = graph_with_names();
+        let mut engine = bench.open(&graph).unwrap();
+        for _ in 0..rounds {
+            bench.round(&mut engine).unwrap();
+        }
+        bench.crash(engine, rounds);
+        produce(&bench.log, &numbers, 50..60);
+        let mut engine = bench.open(&graph).unwrap();
+        for _ in 0..2_000 {
+            bench.round(&mut engine).unwrap();
+        }
+        let sums = bench.log.find(SUMS).unwrap().unwrap();
+        let rows = bench.log.rows(&sums);
+        assert_eq!(rows.len(), 60, "one for each number, {rounds} rounds before the crash");
+        for row in rows {
+            let remainder = I64.decode(&row.key.unwrap()).unwrap();
+            assert_eq!(I64.decode(&row.value.unwrap()).unwrap(), 100 + remainder);
+        }
+    }
 }

@@ -116,7 +116,17 @@ fn a_topic_made_again_and_records_gone_missing_are_noticed() {
     };
     write(&log, &topic, &record(1, Vec::new()), true);
     check(end(2), None);
-    check(end(3), Some((ErrorKind::Corrupt, "up to offset 3 of flow-epochs-0")));
+    check(end(3), Some((ErrorKind::Corrupt, "written flow-epochs-0 up to offset 3")));
+    let read = |offset| {
+        let position = Position::topic(&topic.name, topic.id, PartitionId(0), Offset(offset));
+        let state = SplitState { split: "s".to_owned(), position, event_time_max: None, timeless_end: None };
+        let splits = vec![SourceSplit { source: "s".to_owned(), state }];
+        check_against(&EpochRecord { splits, ..record(1, Vec::new()) }, &*log)
+    };
+    read(2).unwrap();
+    let error = read(3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("read flow-epochs-0 up to offset 3"), "{error}");
     let other_id = RecordedEnd { topic_id: topic_id(99).to_string(), ..end(2) };
     check(other_id, Some((ErrorKind::Incompatible, "made again")));
     let other_name = RecordedEnd { topic: "gone".to_owned(), ..end(2) };
