@@ -13,6 +13,7 @@ mod checkpointer;
 pub mod codec;
 mod conductor;
 pub mod counters;
+pub mod embedded;
 pub mod engine;
 pub mod epoch;
 pub mod epoch_coordinator;

@@ -1,1 +1,4 @@
-//! What the tests of the whole share.
+//! What the tests of Lotic as a whole are made of.
+
+pub mod event_log;
+pub mod simulator;

@@ -1,0 +1,288 @@
+//! The flow that the simulator runs: entries of two topics, summed by account and window, and a reminder
+//! for each.
+//!
+//! ```text
+//!   orders  ─┐                      ┌═hash═▶ sums (window) ─┬▶ totals
+//!            ├▶ all ─▶ by-account ──┤                       └▶ late-entries
+//!   returns ─┘                      └═hash═▶ reminders (timer) ─▶ reminders
+//! ```
+
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use lotic_engine::aggregate::Aggregate;
+use lotic_engine::codec::{Codec, CodecError, CodecId};
+use lotic_engine::epoch::Epoch;
+use lotic_engine::error::Result;
+use lotic_engine::event_log::TopicSpec;
+use lotic_engine::frame::{Batch, Frame};
+use lotic_engine::graph::{Edge, Exchange, Graph, Node, NodeId, NodeKind, SourceSpec, StoreSpec};
+use lotic_engine::key_group::KeyGroup;
+use lotic_engine::message::Watermark;
+use lotic_engine::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
+use lotic_engine::operators::{TopicSource, key_by, topic_sink, union, window_aggregate};
+use lotic_engine::state::keys::{time_bytes, time_from, write_key};
+use lotic_engine::state::{KeyedState, StoreOrder, Visit};
+use lotic_engine::window::{WindowSpec, Windowed};
+use lotic_log::Timestamp;
+use lotic_log::batch::RecordView;
+
+/// The flow's name.
+pub const FLOW: &str = "accounts";
+/// Acknowledged once it is synced.
+pub const ORDERS: &str = "orders";
+/// Acknowledged at once, and lost in a power cut unless something synced it.
+pub const RETURNS: &str = "returns";
+/// One record for each account and window.
+pub const TOTALS: &str = "totals";
+/// One record for each entry that is late for its window.
+pub const LATE: &str = "late-entries";
+/// One record for each entry.
+pub const REMINDERS: &str = "reminders";
+
+/// The flow's stores.
+pub const STORES: [&str; 2] = ["sums", "due"];
+
+/// How many milliseconds of disorder the sources allow.
+pub const DISORDER_MS: i64 = 20;
+/// The window.
+pub const WINDOW: WindowSpec = WindowSpec { size_ms: 50, grace_ms: 10 };
+/// How long after an entry its reminder is due.
+pub const REMIND_AFTER_MS: i64 = 70;
+
+/// An entry of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Unique.
+    pub id: u64,
+    /// Whose it is.
+    pub account: u32,
+    /// Event time.
+    pub time: i64,
+    /// What is summed.
+    pub amount: i64,
+}
+
+impl Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{},{},{},{}", self.id, self.account, self.time, self.amount)
+    }
+}
+
+impl Entry {
+    /// Reads what [`Display`] wrote.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut numbers = std::str::from_utf8(bytes).ok()?.split(',').map(str::parse::<i64>);
+        let mut next = || numbers.next()?.ok();
+        let (id, account) = (u64::try_from(next()?).ok()?, u32::try_from(next()?).ok()?);
+        Some(Self { id, account, time: next()?, amount: next()? })
+    }
+}
+
+/// The topics that the flow reads, with their partitions. The test makes them.
+pub const INPUTS: [(&str, i32); 2] = [(ORDERS, 2), (RETURNS, 2)];
+/// The topics that the flow writes.
+pub const OUTPUTS: [(&str, i32); 3] = [(TOTALS, 2), (LATE, 1), (REMINDERS, 3)];
+
+/// The flow as a graph.
+pub fn graph() -> Graph {
+    let stateless = |name: &str, kind| node(name, kind, Vec::new());
+    let store = |name: &str| vec![StoreSpec { name: name.to_owned(), value_codec: TEXT }];
+    let totals = topic_sink(
+        TOTALS,
+        |(window, _): &(Windowed<u32>, i64), out: &mut Vec<u8>| {
+            text(out, &format!("{}|{}", window.start, window.key))
+        },
+        |(_, sum), out| text(out, sum),
+        |_, _| {},
+    );
+    let late =
+        topic_sink(LATE, |_: &(u32, Entry), _| Ok(false), |(_, entry), out| text(out, entry), |_, _| {});
+    let remind = topic_sink(REMINDERS, |_: &u64, _| Ok(false), |id, out| text(out, id), |_, _| {});
+    let sums = window_aggregate::<u32, Entry, _>("sums", WINDOW, Arc::new(Sum), text_codec(), text_codec());
+    let nodes = vec![
+        stateless(ORDERS, source(ORDERS)),
+        stateless(RETURNS, source(RETURNS)),
+        stateless("all", NodeKind::Operator(union())),
+        stateless(
+            "by-account",
+            NodeKind::Operator(key_by(|entry: &Entry| entry.account, text_codec::<u32>())),
+        ),
+        node("sums", NodeKind::Operator(sums), store("sums")),
+        stateless("to-totals", NodeKind::Operator(totals)),
+        stateless("to-late-entries", NodeKind::Operator(late)),
+        node("reminders", NodeKind::Operator(reminders()), store("due")),
+        stateless("to-reminders", NodeKind::Operator(remind)),
+    ];
+    let edges = vec![
+        edge(0, 0, 2, Exchange::Forward),
+        edge(1, 0, 2, Exchange::Forward),
+        edge(2, 0, 3, Exchange::Forward),
+        edge(3, 0, 4, Exchange::Hash),
+        edge(4, 0, 5, Exchange::Forward),
+        edge(4, 1, 6, Exchange::Forward),
+        edge(3, 0, 7, Exchange::Hash),
+        edge(7, 0, 8, Exchange::Forward),
+    ];
+    let inputs = INPUTS.map(|topic| topic_spec(topic, false));
+    let outputs = OUTPUTS.map(|topic| topic_spec(topic, true));
+    let topics = inputs.into_iter().chain(outputs).collect();
+    Graph { name: FLOW.to_owned(), nodes, edges, topics }
+}
+
+fn topic_spec((name, partitions): (&str, i32), create: bool) -> TopicSpec {
+    TopicSpec {
+        name: name.to_owned(),
+        partitions: Some(partitions),
+        compacted: false,
+        create,
+        key_format: None,
+    }
+}
+
+fn node(name: &str, kind: NodeKind, stores: Vec<StoreSpec>) -> Node {
+    Node { name: name.to_owned(), description: name.to_owned(), kind, stores, depends_on_arrival: false }
+}
+
+fn edge(from: u32, port: usize, to: u32, exchange: Exchange) -> Edge {
+    Edge { from: NodeId(from), port, to: NodeId(to), input: 0, exchange }
+}
+
+fn source(topic: &str) -> NodeKind {
+    let decode = |record: &RecordView<'_>| {
+        let entry = record.value.and_then(Entry::parse);
+        entry.ok_or_else(|| CodecError::new("not an entry"))
+    };
+    let time = |entry: &Entry, _| Timestamp(entry.time);
+    let source = TopicSource::new(topic, decode, time);
+    NodeKind::Source(SourceSpec { factory: Arc::new(source.disorder_ms(DISORDER_MS)), timeless: false })
+}
+
+/// Sums amounts.
+struct Sum;
+
+impl Aggregate<Entry> for Sum {
+    type State = i64;
+    type Output = i64;
+
+    fn init(&self) -> i64 {
+        0
+    }
+
+    fn add(&self, sum: &mut i64, entry: &Entry) {
+        *sum += entry.amount;
+    }
+
+    fn result(&self, sum: &i64) -> i64 {
+        *sum
+    }
+}
+
+/// Emits each entry's id once its reminder is due: when the watermark has passed it, or at the end.
+fn reminders() -> Arc<dyn OperatorFactory> {
+    operator_factory(|context| {
+        let due = context.state.store("due", text_codec::<u64>(), StoreOrder::Sorted)?;
+        let groups = KeyGroup::owned_by(context.worker, context.workers).collect();
+        Ok(Reminders { due, groups, rows_max: context.frame_rows_max })
+    })
+}
+
+/// Store: group, due time, id.
+struct Reminders {
+    due: KeyedState<u64>,
+    groups: Vec<KeyGroup>,
+    rows_max: usize,
+}
+
+impl Reminders {
+    /// Emits what is due before `until`, a frame at most.
+    fn emit_due(&mut self, until: Timestamp, context: &mut Context<'_>) -> Result<Progress> {
+        let mut batch = Batch::default();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        let rows_max = self.rows_max;
+        for &group in &self.groups {
+            let (mut from, mut to) = (Vec::new(), Vec::new());
+            write_key(&mut from, group, &[]);
+            write_key(&mut to, group, &[&time_bytes(until)]);
+            self.due.scan(&from, &to, |key, id| {
+                if batch.rows.len() == rows_max {
+                    return Visit::Stop;
+                }
+                let due = time_from(key[2..10].try_into().expect("a key holds its time"));
+                batch.rows.push(*id);
+                batch.columns.times.push(due);
+                batch.columns.watermarks.push(Timestamp(due.0 - 1));
+                keys.push(key.to_vec());
+                Visit::More
+            })?;
+        }
+        keys.iter().for_each(|key| self.due.remove(key));
+        let full = batch.rows.len() == rows_max;
+        context.emit(0, batch.into());
+        Ok(if full { Progress::More } else { Progress::Done })
+    }
+}
+
+impl Operator for Reminders {
+    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<()> {
+        let batch = frame.into_batch::<(u32, Entry)>();
+        for (index, (_, entry)) in batch.rows.iter().enumerate() {
+            let due = time_bytes(Timestamp(entry.time + REMIND_AFTER_MS));
+            let mut key = Vec::new();
+            write_key(&mut key, batch.columns.keys.group(index), &[&due, &entry.id.to_be_bytes()]);
+            self.due.put_new(&key, entry.id);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, _: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
+        if self.emit_due(watermark.time, context)? == Progress::More {
+            return Ok(Progress::More);
+        }
+        context.forward_watermark(watermark);
+        Ok(Progress::Done)
+    }
+
+    fn end(&mut self, context: &mut Context<'_>) -> Result<Progress> {
+        self.emit_due(Timestamp(i64::MAX), context)
+    }
+
+    fn barrier(&mut self, epoch: Epoch, context: &mut Context<'_>) -> Result<()> {
+        self.due.freeze(epoch, context.processing_time, context.writer)
+    }
+
+    fn committed(&mut self, epoch: Epoch) -> Result<()> {
+        self.due.committed(epoch)
+    }
+}
+
+const TEXT: CodecId = CodecId { name: "text", version: 1 };
+
+fn text(out: &mut Vec<u8>, value: &(impl Display + ?Sized)) -> Result<bool, CodecError> {
+    out.extend_from_slice(value.to_string().as_bytes());
+    Ok(true)
+}
+
+/// Values as the text they show.
+struct Text<T>(PhantomData<fn() -> T>);
+
+fn text_codec<T: Display + FromStr + 'static>() -> Arc<dyn Codec<T>> {
+    Arc::new(Text(PhantomData))
+}
+
+impl<T: Display + FromStr + 'static> Codec<T> for Text<T> {
+    fn id(&self) -> CodecId {
+        TEXT
+    }
+
+    fn encode(&self, value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        text(out, value).map(|_| ())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
+        let parsed = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+        parsed.ok_or_else(|| CodecError::new("not a number"))
+    }
+}
