@@ -2,8 +2,7 @@
 
 use lotic_log::Timestamp;
 
-/// The watermark from which nothing is expected, whatever its event time.
-const NOTHING_EXPECTED: Timestamp = Timestamp(i64::MAX);
+use crate::time::NOTHING_EXPECTED;
 
 /// A watermark less the time by which a step may hold a record back.
 pub(super) fn held_back(watermark: Timestamp, by_ms: i64) -> Timestamp {

@@ -59,14 +59,6 @@ impl WriteSet {
         })
     }
 
-    /// The write that was added last.
-    pub fn last(&self) -> Option<(&[u8], Option<&[u8]>)> {
-        let last = self.writes.last()?;
-        let before = self.writes.len().checked_sub(2).map(|index| self.writes[index]);
-        let start = before.map_or(0, |ends| ends.value.unwrap_or(ends.key));
-        Some((&self.bytes[start..last.key], last.value.map(|end| &self.bytes[last.key..end])))
-    }
-
     /// How many writes there are.
     pub fn len(&self) -> usize {
         self.writes.len()
@@ -80,11 +72,5 @@ impl WriteSet {
     /// The bytes of memory that it takes.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity() + self.writes.capacity() * size_of::<Ends>()
-    }
-
-    /// Forgets the writes and keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.writes.clear();
     }
 }
