@@ -68,6 +68,9 @@ pub struct Processor {
 /// What the supervisor and the processor's owner share.
 struct Shared {
     is_stopping: AtomicBool,
+    has_ended: AtomicBool,
+    /// Rung when it has ended.
+    owner_bell: Bell,
     /// The bell of the present attempt's conductor.
     bell: Mutex<Arc<Bell>>,
     steps: Vec<String>,
@@ -87,7 +90,10 @@ impl Processor {
         let shared = Arc::new(Shared::of(&setup.graph));
         let first = setup.open(&shared)?;
         let supervised = Arc::clone(&shared);
-        let supervisor = spawn("lotic-conductor", move || setup.supervise(first, &supervised));
+        let supervisor = spawn("lotic-conductor", move || {
+            let _said_at_last = SayEnded(&supervised);
+            setup.supervise(first, &supervised)
+        });
         let supervisor = supervisor.map_err(|error| no_thread("the conductor", error))?;
         Ok(Self { shared, supervisor: Some(supervisor) })
     }
@@ -100,6 +106,14 @@ impl Processor {
     /// Whether it has ended, one way or the other.
     pub fn has_ended(&self) -> bool {
         self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end, but no longer than `timeout`. Whether it has come.
+    pub fn wait_for(&self, timeout: Duration) -> bool {
+        if !self.shared.has_ended.load(Ordering::SeqCst) {
+            self.shared.owner_bell.wait(timeout);
+        }
+        self.shared.has_ended.load(Ordering::SeqCst)
     }
 
     /// Waits for the end. After [`Self::stop`] that takes [`EngineOptions::stop_timeout`] at most.
@@ -131,10 +145,22 @@ impl Drop for Processor {
     }
 }
 
+/// Tells the owner that the processor has ended, also where a thread panicked.
+struct SayEnded<'a>(&'a Shared);
+
+impl Drop for SayEnded<'_> {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::SeqCst);
+        self.0.owner_bell.ring();
+    }
+}
+
 impl Shared {
     fn of(graph: &Graph) -> Self {
         Self {
             is_stopping: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            owner_bell: Bell::default(),
             bell: Mutex::default(),
             steps: graph.nodes.iter().map(|node| node.name.clone()).collect(),
             counters: counters_for(graph),
