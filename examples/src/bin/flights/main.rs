@@ -1,0 +1,79 @@
+//! Delays of New York's flights by airline and by weather: files in, files out, exactly once.
+//!
+//! Two flows on one log. `import` copies the files into topics, with its place in each file in the same
+//! transaction as the records; `delays` computes the two results from the topics. Killed at any moment and
+//! run again, the program goes on from the last committed epoch of each.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `options` | the command line |
+//! | `rows` | what is read, what is in the topics, what comes out |
+//! | `import` | the files, into topics |
+//! | `pipeline` | the two results |
+//! | `results` | the result topics, into CSV files |
+//! | `progress` | the line on a terminal |
+//! | `utc` | moments as the files and results write them |
+
+mod import;
+mod options;
+mod pipeline;
+mod progress;
+mod results;
+mod rows;
+mod utc;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lotic::prelude::*;
+
+use crate::options::Options;
+use crate::progress::ProgressLine;
+use crate::results::Late;
+
+/// Why the program cannot go on.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(Some(late)) => {
+            late.iter().for_each(|(step, count)| println!("late for {step}: {count}"));
+            ExitCode::SUCCESS
+        }
+        Ok(None) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("flights: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Imports, computes and writes; `None` if the process was told to end before.
+fn run(options: &Options) -> Result<Option<Late>, Failure> {
+    import::check(options)?;
+    let processor = Processor::open_with(
+        &options.data,
+        ProcessorOptions {
+            workers: options.workers,
+            epoch_interval: options.epoch,
+            ..ProcessorOptions::default()
+        },
+    )?;
+    let imported = run_to_end(&processor, import::flow(options), "imported", "flights-file")?;
+    if imported == Ending::Stopped {
+        return Ok(None);
+    }
+    let computed = run_to_end(&processor, pipeline::flow(options.disorder), "processed", "topic:flights")?;
+    if computed == Ending::Stopped {
+        return Ok(None);
+    }
+    results::write(processor.log(), &options.out).map(Some)
+}
+
+fn run_to_end(processor: &Processor, flow: Flow, verb: &str, step: &str) -> Result<Ending, Failure> {
+    let progress = ProgressLine::new();
+    let ending =
+        processor.start(flow, Until::End)?.wait_or_signal_with(|metrics| progress.show(verb, step, metrics));
+    progress.clear();
+    Ok(ending?)
+}

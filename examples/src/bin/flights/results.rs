@@ -1,0 +1,130 @@
+//! The result topics, into CSV files: each written once, at the end, whole or not at all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use lotic::Log;
+use lotic::log::batch::RecordView;
+use lotic::log::{Consumer, ConsumerOptions, Isolation, PartitionId, TopicPartition};
+use lotic_connectors::files::{CsvRows, StagedFile};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Failure;
+use crate::rows::{AirlineDelays, Flight, LATE_STEPS, WeatherDelays, topics};
+
+/// How many flights were late, by the step that they were late for.
+pub(crate) type Late = BTreeMap<String, u64>;
+
+/// Writes all results to `out`.
+pub(crate) fn write(log: &Log, out: &Path) -> Result<Late, Failure> {
+    std::fs::create_dir_all(out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
+    write_delays_by_airline(log, out)?;
+    write_delays_by_weather(log, out)?;
+    write_late_flights(log, out)
+}
+
+fn write_delays_by_airline(log: &Log, out: &Path) -> Result<(), Failure> {
+    let mut delays: Vec<AirlineDelays> = last_values(log, topics::DELAYS_BY_AIRLINE)?;
+    delays.sort_by(|a, b| (a.window_start, &a.carrier).cmp(&(b.window_start, &b.carrier)));
+    let rows = delays.into_iter().map(|delays| {
+        let AirlineDelays { window_start, carrier, airline, flights, cancelled, mean_delay, max_delay } =
+            delays;
+        (window_start, carrier, airline, flights, cancelled, two_decimals(mean_delay), max_delay)
+    });
+    let header = ["window_start", "carrier", "airline", "flights", "cancelled", "mean_delay", "max_delay"];
+    write_csv(&out.join("delays-by-airline.csv"), &header, rows)
+}
+
+fn write_delays_by_weather(log: &Log, out: &Path) -> Result<(), Failure> {
+    let mut delays: Vec<WeatherDelays> = last_values(log, topics::DELAYS_BY_WEATHER)?;
+    delays.sort_by(|a, b| (&a.origin, &a.visibility).cmp(&(&b.origin, &b.visibility)));
+    let rows = delays.into_iter().map(|delays| {
+        let WeatherDelays { origin, visibility, flights, mean_delay } = delays;
+        (origin, visibility, flights, two_decimals(mean_delay))
+    });
+    write_csv(&out.join("delays-by-weather.csv"), &["origin", "visibility", "flights", "mean_delay"], rows)
+}
+
+fn write_late_flights(log: &Log, out: &Path) -> Result<Late, Failure> {
+    let mut late: Late = LATE_STEPS.into_iter().map(|step| (step.to_owned(), 0)).collect();
+    let mut rows = Vec::new();
+    for_each_committed(log, topics::LATE_FLIGHTS, |record| {
+        let step = record.headers.last("step").flatten().ok_or("a late flight without the header `step`")?;
+        let step = std::str::from_utf8(step)?;
+        let flight: Flight = serde_json::from_slice(record.value.unwrap_or_default())?;
+        *late.entry(step.to_owned()).or_default() += 1;
+        let row = [
+            step.to_owned(),
+            flight.scheduled.to_string(),
+            flight.carrier.into(),
+            flight.flight.to_string(),
+            flight.origin.into(),
+        ];
+        rows.push((row.join(","), row));
+        Ok(())
+    })?;
+    rows.sort_unstable();
+    let rows = rows.into_iter().map(|(_, row)| row);
+    let header = ["step", "scheduled", "carrier", "flight", "origin"];
+    write_csv(&out.join("late-flights.csv"), &header, rows)?;
+    Ok(late)
+}
+
+fn write_csv<T: Serialize>(
+    path: &Path,
+    header: &[&str],
+    rows: impl Iterator<Item = T>,
+) -> Result<(), Failure> {
+    let mut csv = CsvRows::new(StagedFile::create(path)?, header)?;
+    for row in rows {
+        csv.write(&row)?;
+    }
+    Ok(csv.finish()?.publish()?)
+}
+
+fn two_decimals(mean: Option<f64>) -> Option<String> {
+    mean.map(|mean| format!("{mean:.2}"))
+}
+
+/// The value of the last committed record of each key.
+fn last_values<T: DeserializeOwned>(log: &Log, topic: &str) -> Result<Vec<T>, Failure> {
+    let mut last: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for_each_committed(log, topic, |record| {
+        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+        match last.get_mut(key) {
+            Some(known) => {
+                known.clear();
+                known.extend_from_slice(value);
+            }
+            None => drop(last.insert(key.to_vec(), value.to_vec())),
+        }
+        Ok(())
+    })?;
+    last.values().map(|value| Ok(serde_json::from_slice(value)?)).collect()
+}
+
+/// Reads all committed records of a topic, each partition in order.
+fn for_each_committed(
+    log: &Log,
+    topic: &str,
+    mut visit: impl FnMut(RecordView<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let options = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(log, options)?;
+    let partitions = log.topic(topic)?.partitions().len() as i32;
+    let partitions: Vec<_> =
+        (0..partitions).map(|partition| TopicPartition::new(topic, PartitionId(partition))).collect();
+    consumer.assign(&partitions)?;
+    let mut failure = None;
+    let mut visit = |_: &TopicPartition, record: RecordView<'_>| match visit(record) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
+    };
+    while consumer.poll(&mut visit)? > 0 {}
+    failure.map_or(Ok(()), |error| Err(format!("topic {topic}: {error}").into()))
+}
