@@ -21,7 +21,7 @@ const SEGMENT_BYTES: u64 = 100 << 20;
 /// The next producer that takes the id fences this one off. Dropped with a transaction open, it aborts.
 pub struct TransactionalProducer {
     log: Log,
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
 }
 
 impl TransactionalProducer {
