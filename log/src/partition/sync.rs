@@ -71,6 +71,7 @@ impl Partition {
         let dirty = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) > durable);
         let mut files: Vec<_> = dirty.map(|index| (tail.segments[index].file().clone(), purpose)).collect();
         files.append(&mut writer.unsynced);
+        writer.sync_begun = writer.tail.end;
         Ok(Unsynced {
             files,
             has_new_names: std::mem::take(&mut writer.has_new_names),

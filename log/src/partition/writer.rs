@@ -36,11 +36,14 @@ pub(super) struct Writer {
     pub(super) unsynced: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
     /// Whether names were made or removed since the last sync began.
     pub(super) has_new_names: bool,
+    /// The end of the log when the last sync began.
+    pub(super) sync_begun: Offset,
 }
 
 impl Writer {
     pub(super) fn new(tail: Tail, mode: Mode) -> Self {
-        Self { mode, tail, unsynced: Vec::new(), has_new_names: false }
+        let sync_begun = tail.end;
+        Self { mode, tail, unsynced: Vec::new(), has_new_names: false, sync_begun }
     }
 }
 
@@ -129,8 +132,11 @@ impl Partition {
             }
             writer.mode = Mode::Closed;
             self.check_not_poisoned()?;
-            self.write_snapshot(&mut writer).map_err(|error| self.poison(error))?;
+            self.write_indexes(&mut writer).map_err(|error| self.poison(error))?;
         }
+        // The snapshot says that the indexes below it are synced, so they are synced first.
+        self.sync_last()?;
+        self.write_snapshot(&mut self.writer.lock()).map_err(|error| self.poison(error))?;
         self.sync_last()
     }
 
@@ -203,14 +209,14 @@ impl Partition {
         Ok(header)
     }
 
-    /// Rolls the segment or writes the producers down, if it is time to, before a batch is written: a
-    /// snapshot is synced by every round that makes a later record durable.
+    /// Rolls the segment or writes the producers down, if it is time to, before a batch is written.
     fn make_room(&self, writer: &mut Writer, header: &BatchHeader) -> Result<()> {
         let config = &self.site.config;
         let tail = &writer.tail;
         if tail.active.is_full_for(header.length, header.last_offset(), config.segment_bytes) {
             self.roll(writer)
-        } else if tail.bytes_since_snapshot >= config.snapshot_interval_bytes {
+        } else if tail.bytes_since_snapshot >= config.snapshot_interval_bytes && may_snapshot(writer) {
+            self.write_indexes(writer)?;
             self.write_snapshot(writer)
         } else {
             Ok(())
@@ -219,7 +225,10 @@ impl Partition {
 
     /// Seals the active segment and begins the next one.
     fn roll(&self, writer: &mut Writer) -> Result<()> {
-        self.write_snapshot(writer)?;
+        self.write_indexes(writer)?;
+        if may_snapshot(writer) {
+            self.write_snapshot(writer)?;
+        }
         let base = writer.tail.end;
         let segment = Segment::create(self.site.storage(), &self.site.directory, base).map_err(|error| {
             self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
@@ -230,21 +239,27 @@ impl Partition {
         Ok(())
     }
 
-    /// Writes out the active segment's indexes, complete, and what is known of the producers. The next
-    /// round of syncs covers both: an entry for an offset below a synced snapshot is synced.
-    fn write_snapshot(&self, writer: &mut Writer) -> Result<()> {
-        writer.tail.active.note_time_entry();
-        let active = &writer.tail.active;
-        let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
-        let indexes = active.segment.persist_indexes();
-        let indexes =
-            indexes.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))?;
-        writer.unsynced.extend(indexes.into_iter().map(|file| (file, SyncPurpose::Snapshot)));
+    /// Completes the active segment's indexes and writes them out.
+    fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
+        let active = &mut writer.tail.active;
+        active.note_time_entry();
+        let written = active.segment.persist_indexes();
+        let written =
+            written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))?;
+        writer.unsynced.extend(written.into_iter().map(|file| (file, SyncPurpose::Snapshot)));
         writer.has_new_names = true;
+        Ok(())
+    }
+
+    /// Writes down what is known of the producers. It is believed once everything below it is durable:
+    /// the sync that does that has to cover the indexes too.
+    fn write_snapshot(&self, writer: &mut Writer) -> Result<()> {
         if writer.tail.snapshots.last() != Some(&writer.tail.end) {
+            let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
             let file = self.write_new(&path, &writer.tail.producers.encode());
             let file = file.map_err(|error| self.site.io("write", &path, error))?;
             writer.unsynced.push((file, SyncPurpose::Snapshot));
+            writer.has_new_names = true;
             writer.tail.snapshots.push(writer.tail.end);
             self.forget_old_snapshots(&mut writer.tail);
         }
@@ -271,4 +286,10 @@ impl Partition {
             }
         }
     }
+}
+
+/// Whether a snapshot may be taken now: not while the end is what a sync that began already reaches. That
+/// one would make the snapshot believed without having covered the indexes.
+fn may_snapshot(writer: &Writer) -> bool {
+    writer.tail.end > writer.sync_begun
 }

@@ -108,7 +108,7 @@ pub(super) fn assess(
 /// The snapshots that may be started from, ascending.
 fn believable_snapshots(listing: &Listing, border: &RecoveryBorder) -> Vec<Offset> {
     let synced = border.recovery_point.unwrap_or(Offset(0));
-    let is_synced = |offset: Offset| border.clean_shutdown || offset < synced;
+    let is_synced = |offset: Offset| border.clean_shutdown || offset <= synced;
     // A sealed segment without its indexes has to be read again, from a snapshot inside or before it.
     let sealed = listing.segments.windows(2);
     let unindexed = sealed.filter(|pair| !listing.is_indexed(pair[0])).map(|pair| pair[1]).next();

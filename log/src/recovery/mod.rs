@@ -7,9 +7,9 @@
 //! log. Only then ([`repair`]) is the end cut off, what follows it kept aside if it holds a sound
 //! batch, everything that is kept synced, and whatever else is not believed removed, for good.
 //!
-//! After a crash, a snapshot and the index entries below it are believed if its offset lies below the
-//! recovery point: the round of syncs that made later records durable covered it. After a clean
-//! shutdown everything is believed, and nothing but the end of the last segment is read.
+//! After a crash, a snapshot and the index entries below it are believed if its offset is not above the
+//! recovery point: the round of syncs that made the records below it durable covered both. After a
+//! clean shutdown everything is believed, and nothing but the end of the last segment is read.
 //!
 //! A crash while recovering leaves a directory that recovers to the same.
 

@@ -23,7 +23,7 @@ pub(super) fn repair(
     border: &RecoveryBorder,
 ) -> Result<(Tail, RecoveryReport)> {
     let failed = |doing| move |error| site.io(doing, &site.directory, error);
-    let Assessment { listing, tail, scanned_from, scan } = assessment;
+    let Assessment { listing, mut tail, scanned_from, scan } = assessment;
     let segments: Vec<_> = tail.segments.iter().map(|segment| segment.base()).collect();
     let strays = listing.strays(&site.directory, &segments);
     let is_as_closed = border.clean_shutdown && scan.bytes == 0 && scan.cut.is_none() && strays.is_empty();
@@ -33,13 +33,14 @@ pub(super) fn repair(
             truncated =
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
         }
-        persist_indexes(&tail, scanned_from).map_err(failed("write the indexes in"))?;
+        persist_indexes(&mut tail, scanned_from).map_err(failed("write the indexes in"))?;
         sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
         let disbelieved = listing.snapshots.iter().filter(|offset| !tail.snapshots.contains(offset));
         let snapshots = disbelieved.map(|offset| FileKind::Snapshot.path(&site.directory, *offset));
         let doing = "remove what is not believed from";
         remove(site, strays.into_iter().chain(snapshots)).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
+        write_snapshot(site, &mut tail).map_err(failed("write a snapshot to"))?;
         let synced = site.storage().sync_dir(&site.directory, SyncPurpose::Recovered);
         synced.map_err(failed("sync the names in"))?;
     }
@@ -87,13 +88,28 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
 
 /// Writes and syncs the indexes of the segments that were read. Old entries behind those that are
 /// believed go for good: they might be taken for entries of batches yet to come.
-fn persist_indexes(tail: &Tail, scanned_from: Offset) -> io::Result<()> {
+fn persist_indexes(tail: &mut Tail, scanned_from: Offset) -> io::Result<()> {
+    tail.active.note_time_entry();
     let scanned = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) >= scanned_from);
     let mut files = Vec::new();
     for index in scanned {
         files.extend(tail.segments[index].persist_indexes()?);
     }
     sync_all(&files)
+}
+
+/// Writes down what is known of the producers at the end, so that the next crash need not read this
+/// again. The indexes are synced already.
+fn write_snapshot(site: &PartitionSite, tail: &mut Tail) -> io::Result<()> {
+    if tail.snapshots.last() != Some(&tail.end) {
+        let path = FileKind::Snapshot.path(&site.directory, tail.end);
+        let file = site.storage().open(&path, OpenMode::Create)?;
+        file.write_at(0, &tail.producers.encode())?;
+        file.sync(SyncPurpose::Recovered).wait()?;
+        tail.snapshots.push(tail.end);
+    }
+    tail.bytes_since_snapshot = 0;
+    Ok(())
 }
 
 /// Syncs the batches that may not be synced yet: a decision that was only in the page cache must not

@@ -266,6 +266,22 @@ fn only_what_is_behind_the_newest_synced_snapshot_is_read_again() {
 }
 
 #[test]
+fn what_was_recovered_once_is_not_read_again_after_the_next_crash() {
+    let storage = many_segments();
+    let (partition, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("nothing is bad");
+    assert!(report.scanned_bytes > 0);
+    partition.append(batch([60])).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    for recovery_point in [60, 61] {
+        storage.crash();
+        let opened = Partition::open(site(&storage, small()), &unclean(recovery_point));
+        let (partition, report) = opened.expect("nothing is bad");
+        assert!(report.scanned_bytes < 100, "one batch at most: {}", report.scanned_bytes);
+        assert_eq!(numbers(&partition), (0..=60).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn lost_and_damaged_indexes_and_snapshots_are_made_again() {
     let clean = RecoveryBorder { recovery_point: Some(Offset(60)), clean_shutdown: true };
     for extension in ["index", "timeindex", "snapshot"] {
