@@ -52,7 +52,7 @@ pub trait Flush: Send + Sync + 'static {
 }
 
 /// Syncs that were submitted for one target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Submission {
     /// The syncs, one per file.
     pub tickets: Vec<SyncTicket>,

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Listing;
+use crate::flusher::Submission;
 use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, TopicId, TopicPartition};
 use crate::recovery::{self, RecoveryBorder, RecoveryReport};
@@ -54,6 +55,8 @@ pub struct Partition {
     hints: Mutex<ReadHints>,
     /// What failed, once something has.
     poisoned: OnceLock<String>,
+    /// What the flusher submitted last, for whoever closes the partition.
+    submitted: Mutex<Option<Submission>>,
     writer: Mutex<Writer>,
 }
 
@@ -111,6 +114,7 @@ impl Partition {
             segments: ArcSwap::from_pointee(tail.segments.clone()),
             hints: Mutex::default(),
             poisoned: OnceLock::new(),
+            submitted: Mutex::default(),
             writer: Mutex::new(Writer::new(tail, mode)),
             site,
         })
