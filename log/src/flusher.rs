@@ -29,6 +29,9 @@ use crate::ticket::{FlushTicket, Ticket};
 
 use request::{Request, Settled, Waiters};
 
+/// With none at all, a step would always find something that is due.
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
 /// What a group commit makes durable: a partition.
 ///
 /// The flusher has at most one submission of a target under way. After [`submit`](Self::submit) it
@@ -69,7 +72,8 @@ pub(crate) struct FlushTarget {
 
 /// Makes targets durable, many at once.
 pub(crate) struct Flusher {
-    inbox: Mutex<Vec<Request>>,
+    /// None once nobody steps any more.
+    inbox: Mutex<Option<Vec<Request>>>,
     rounds: Mutex<Rounds>,
     clock: Arc<dyn Clock>,
     driver: Arc<Driver>,
@@ -102,7 +106,7 @@ struct Periodic {
 
 impl Flusher {
     pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>) -> Self {
-        Self { inbox: Mutex::default(), rounds: Mutex::default(), clock, driver }
+        Self { inbox: Mutex::new(Some(Vec::new())), rounds: Mutex::default(), clock, driver }
     }
 
     /// From now on recovery points are kept in `file`.
@@ -110,8 +114,10 @@ impl Flusher {
         self.rounds.lock().recovery_points = Some(file);
     }
 
-    /// Flushes `target` each time `every` has passed, for as long as it is in use.
+    /// Flushes `target` each time `every` has passed, for as long as it is in use; no more often than a
+    /// step can tell.
     pub(crate) fn flush_every(&self, every: Duration, target: &Arc<dyn Flush>) {
+        let every = every.max(FLUSH_INTERVAL_MIN);
         let periodic = Periodic { target: Arc::downgrade(target), every, due: self.clock.elapsed() + every };
         self.rounds.lock().periodic.push(periodic);
         self.driver.raise();
@@ -127,9 +133,19 @@ impl Flusher {
         let (ticket, completion) = Ticket::pending(self.driver.clone());
         let waiters = Waiters::new(targets.len(), completion);
         let requests = targets.into_iter().map(|target| Request { target, waiters: Some(waiters.clone()) });
-        self.inbox.lock().extend(requests);
+        if let Some(inbox) = &mut *self.inbox.lock() {
+            inbox.extend(requests);
+        }
         self.driver.raise();
         ticket
+    }
+
+    /// Nobody steps from now on: whoever waits, or asks later, is told that the log is closed.
+    pub(crate) fn give_up(&self) {
+        // Tickets complete as they are dropped, with no lock held.
+        let inbox = self.inbox.lock().take();
+        let Rounds { waiting, submitted, .. } = std::mem::take(&mut *self.rounds.lock());
+        drop((inbox, waiting, submitted));
     }
 
     /// How long there is nothing to do unless something happens.
@@ -144,7 +160,9 @@ impl Steps for Flusher {
         let mut settled = Vec::new();
         let mut rounds = self.rounds.lock();
         rounds.note_due(self.clock.elapsed());
-        rounds.waiting.append(&mut self.inbox.lock());
+        if let Some(inbox) = &mut *self.inbox.lock() {
+            rounds.waiting.append(inbox);
+        }
         let mut progress = rounds.end(&mut settled);
         progress |= rounds.begin(&self.driver.waker(), &mut settled);
         drop(rounds);

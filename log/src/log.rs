@@ -211,6 +211,8 @@ impl Inner {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // Whoever is making or deleting a topic gets done with it; from here on nobody begins to.
+        drop(self.catalogued.lock());
         let outcome = if self.is_read_only { Ok(()) } else { self.shut_down() };
         self.background.lock().stop();
         *self.lock.lock() = None;
@@ -218,10 +220,11 @@ impl Inner {
     }
 
     fn shut_down(&self) -> Result<()> {
-        self.core.coordinator.close()?;
+        let ended = self.core.coordinator.close();
         let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
-        partitions.iter().try_for_each(|partition| partition.close())?;
+        // All of them, whatever fails before: the directory may be somebody else's next.
+        partitions.iter().map(|partition| partition.close()).fold(ended, Result::and)?;
         self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
         RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;

@@ -1,6 +1,7 @@
 //! A named, configured set of partitions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::{BATCH_BYTES_MAX, Compression};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,6 +13,9 @@ const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 /// The most partitions of a topic.
 const PARTITIONS_MAX: i32 = 10_000;
+
+/// The shortest interval of syncs: the catalogue counts milliseconds.
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// The smallest segment: room for a few records.
 const SEGMENT_BYTES_MIN: u64 = 128;
@@ -82,6 +86,10 @@ impl TopicConfig {
             format!("batches of up to {} bytes; 1 to {BATCH_BYTES_MAX} are possible", self.batch_bytes_max)
         } else if self.index_interval_bytes == 0 || self.snapshot_interval_bytes == 0 {
             "an index or snapshot interval of 0 bytes; 1 is the least".to_owned()
+        } else if let Some(Durability::Interval(every)) = self.durability
+            && every < SYNC_INTERVAL_MIN
+        {
+            format!("syncs every {every:?}; {SYNC_INTERVAL_MIN:?} is the least")
         } else if self.key_format.as_deref().is_some_and(|format| !is_word(format)) {
             format!("a key format of {:?}; it may hold visible ASCII, and no space", self.key_format)
         } else {

@@ -220,3 +220,29 @@ fn a_flusher_that_goes_away_leaves_no_waiter_behind() {
     drop(fixture);
     assert_eq!(ticket.wait().unwrap_err().kind(), crate::ErrorKind::Closed);
 }
+
+#[test]
+fn an_interval_of_nothing_leaves_the_flusher_idle_between_its_rounds() {
+    let fixture = Fixture::new(SyncMode::Immediate);
+    let target: Arc<dyn Flush> = fixture.targets[0].clone();
+    fixture.flusher.flush_every(Duration::ZERO, &target);
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!((0..10).any(|_| !fixture.flusher.step()), "it is due again and again");
+}
+
+#[test]
+fn a_flusher_that_gives_up_answers_everyone_who_waits_or_asks_later() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets[0].append();
+    let submitted = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    let waiting = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    let asked = fixture.request(&[1], SyncPurpose::Records);
+    fixture.flusher.give_up();
+    let later = fixture.request(&[2], SyncPurpose::Records);
+    for ticket in [submitted, waiting, asked, later] {
+        let error = ticket.poll().expect("it is answered").expect_err("nobody steps");
+        assert_eq!(error.kind(), crate::ErrorKind::Closed);
+    }
+}

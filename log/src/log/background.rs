@@ -79,7 +79,18 @@ impl Drop for Background {
 
 impl Core {
     fn run(&self) {
+        let _answers = AnswerAtTheEnd(self);
         let is_stopping = || self.is_stopping.load(Ordering::Acquire);
         self.driver.run(is_stopping, || self.step(), || self.flusher.idle_time());
+    }
+}
+
+/// Leaves nobody waiting for a thread that has ended or panicked.
+struct AnswerAtTheEnd<'a>(&'a Core);
+
+impl Drop for AnswerAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.flusher.give_up();
+        self.0.coordinator.give_up();
     }
 }

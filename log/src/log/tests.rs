@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::{Log, LogOptions};
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, SealedBatch};
@@ -9,7 +10,8 @@ use crate::clock::ManualClock;
 use crate::error::{ErrorKind, Result};
 use crate::partition::{Isolation, Partition};
 use crate::record::{Offset, PartitionId, Timestamp};
-use crate::storage::memory::MemoryStorage;
+use crate::spawn::{Drive, spawn};
+use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 use crate::topic::TopicConfig;
 
@@ -76,6 +78,84 @@ fn topics_and_records_are_there_again_after_a_clean_shutdown_that_leaves_nothing
     assert_eq!(values(&again.partitions()[1]), ["a"]);
     assert_eq!(log.recovery_report().len(), 3);
     assert!(log.recovery_report().iter().all(|report| report.scanned_bytes == 0));
+}
+
+#[test]
+fn every_partition_is_closed_and_synced_although_one_cannot_be() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).unwrap();
+    let orders = log.create_topic("orders", partitions(3)).unwrap();
+    orders.partitions()[2].append(batch("a")).unwrap();
+    storage.fail_with(std::io::ErrorKind::Other, 0);
+    orders.partitions()[0].append(batch("b")).unwrap_err();
+    assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(orders.partitions()[2].append(batch("late")).unwrap_err().kind(), ErrorKind::Closed);
+    storage.crash();
+    let log = open(&storage).unwrap();
+    assert_eq!(values(&log.topic("orders").unwrap().partitions()[2]), ["a"]);
+}
+
+/// Runs `wait` on a thread of its own, which must not take forever.
+fn within_a_minute<T: Send + 'static>(wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let (told, outcome) = mpsc::channel();
+    spawn("wait", move || told.send(wait())).unwrap();
+    outcome.recv_timeout(Duration::from_secs(60)).expect("it does not wait forever")
+}
+
+fn driven_by_its_thread(storage: &Arc<MemoryStorage>) -> (Log, Arc<Partition>) {
+    let options = LogOptions { drive: Drive::Thread, ..options(storage) };
+    let log = Log::open(DIRECTORY, options).unwrap();
+    let partition = log.create_topic("orders", partitions(1)).unwrap().partitions()[0].clone();
+    (log, partition)
+}
+
+#[test]
+fn a_flush_of_a_closed_log_is_refused_and_not_waited_for() {
+    let (log, partition) = driven_by_its_thread(&MemoryStorage::new(1));
+    log.close().unwrap();
+    let outcome = within_a_minute(move || log.flush(&[partition], SyncPurpose::Records).wait());
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn nobody_waits_for_the_logs_thread_once_it_has_panicked() {
+    struct PanicWhenWoken;
+    impl std::task::Wake for PanicWhenWoken {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+    let storage = MemoryStorage::new(1);
+    let (log, partition) = driven_by_its_thread(&storage);
+    storage.set_sync_mode(SyncMode::Delayed);
+    partition.append(batch("a")).unwrap();
+    let first = log.flush(std::slice::from_ref(&partition), SyncPurpose::Records);
+    first.wake(&Arc::new(PanicWhenWoken).into());
+    let second = log.flush(&[partition], SyncPurpose::Records);
+    let answered = within_a_minute(move || {
+        while first.poll().is_none() {
+            storage.complete_syncs();
+        }
+        storage.set_sync_mode(SyncMode::Immediate);
+        (first.wait().is_ok(), second.wait().is_ok(), log.close().is_ok())
+    });
+    assert_eq!((answered.0, answered.2), (true, true), "it was synced, and closing syncs for itself");
+}
+
+#[test]
+fn a_topic_that_could_not_be_made_can_be_made_later() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).unwrap();
+    for operation in 0..20 {
+        storage.fail_with(std::io::ErrorKind::StorageFull, operation);
+        let made = log.create_topic("orders", partitions(1));
+        storage.clear_faults();
+        match made {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Full, "{error}"),
+        }
+    }
+    panic!("it was never made");
 }
 
 #[test]

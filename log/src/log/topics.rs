@@ -85,11 +85,13 @@ impl Inner {
         check_name(name)?;
         config.check(name)?;
         let mut catalogued = self.catalogued.lock();
+        self.check_not_closed()?;
         if catalogued.catalogue.topics.contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("topic {name} exists already")));
         }
+        // Counted whether or not it comes to be: what a failure leaves behind has this one's id.
+        catalogued.catalogue.topics_made += 1;
         let mut catalogue = catalogued.catalogue.clone();
-        catalogue.topics_made += 1;
         let id = topic_id(self.seed, catalogue.topics_made);
         let site = |partition| self.site(name, id, &config, partition);
         self.move_aside(name, id, config.partitions)?;
@@ -152,6 +154,7 @@ impl Inner {
     fn delete_topic(&self, topic: &Topic) -> Result<()> {
         let name = topic.name();
         let mut catalogued = self.catalogued.lock();
+        self.check_not_closed()?;
         let mut catalogue = catalogued.catalogue.clone();
         match catalogue.topics.remove(name) {
             Some(entry) if entry.id == topic.id() => {}
@@ -214,6 +217,7 @@ impl Inner {
     pub(super) fn next_producer_id(&self) -> Result<ProducerId> {
         self.check_writable()?;
         let mut catalogued = self.catalogued.lock();
+        self.check_not_closed()?;
         if catalogued.next_producer_id >= catalogued.catalogue.producer_ids_end {
             let mut catalogue = catalogued.catalogue.clone();
             catalogue.producer_ids_end += PRODUCER_IDS_RESERVED;

@@ -185,6 +185,9 @@ impl Coordinator {
             targets.extend(consumed.iter().map(|partition| target(partition, SyncPurpose::Consumed)));
         }
         let (ticket, completion) = Ticket::pending(self.driver.clone());
+        if state.is_closed {
+            return ticket;
+        }
         state.endings.push(Ending {
             session: session.clone(),
             kind,
@@ -219,6 +222,18 @@ impl Coordinator {
         flush.wait()?;
         self.step();
         Ok(())
+    }
+
+    /// Nobody steps from now on: whoever waits, or asks later, is told that the log is closed. Opening it
+    /// again settles what was ending.
+    pub(crate) fn give_up(&self) {
+        let endings = {
+            let mut state = self.state.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.endings)
+        };
+        // Their tickets complete as they are dropped, with no lock held.
+        drop(endings);
     }
 
     /// Writes the table down when its partition is closed.
