@@ -71,7 +71,11 @@ impl Ticket {
     pub fn wait(&self) -> Result<()> {
         match self.driver.drive() {
             Drive::Thread => self.block(),
-            Drive::Manual => self.driver.step_until(|| self.poll()).unwrap_or_else(|| Err(given_up())),
+            Drive::Manual => {
+                // Whoever else steps may complete it between a look at it and the wait for a signal.
+                self.wake(&self.driver.waker());
+                self.driver.step_until(|| self.poll()).unwrap_or_else(|| Err(given_up()))
+            }
         }
     }
 
@@ -123,5 +127,48 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         self.settle(Err(given_up()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::driver::Steps;
+    use crate::spawn::spawn;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// Work whose step leaves the completion to another thread.
+    struct HandOver {
+        completion: Mutex<Option<Completion>>,
+        to: mpsc::Sender<Completion>,
+    }
+
+    impl Steps for HandOver {
+        fn step(&self) -> bool {
+            let Some(completion) = self.completion.lock().take() else { return false };
+            self.to.send(completion).expect("somebody completes it");
+            false
+        }
+    }
+
+    #[test]
+    fn whoever_waits_by_stepping_wakes_when_another_thread_completes_the_ticket() {
+        let (to, from) = mpsc::channel::<Completion>();
+        let work = Arc::new(HandOver { completion: Mutex::default(), to });
+        let weak = Arc::downgrade(&work);
+        let (ticket, completion) = Ticket::pending(Driver::new(Drive::Manual, weak));
+        *work.completion.lock() = Some(completion);
+        let completer = spawn("complete", move || {
+            from.recv().expect("it is handed over").complete(Ok(()));
+        });
+        let (told, outcome) = mpsc::channel();
+        spawn("wait", move || told.send(ticket.wait())).expect("a thread");
+        let outcome = outcome.recv_timeout(LONG).expect("the waiter wakes");
+        outcome.expect("it was completed so");
+        completer.expect("a thread").join().expect("no panic");
     }
 }
