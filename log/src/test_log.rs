@@ -62,6 +62,11 @@ impl TestLog {
         Self::on(storage, Drive::Manual)
     }
 
+    /// The next thing that is written fails.
+    pub(crate) fn fail_next_write(&self) {
+        self.storage.fail_with(io::ErrorKind::Other, 0);
+    }
+
     /// The next thing that is written is not synced: its sync fails.
     pub(crate) fn fail_sync_after_next_write(&self) {
         self.storage.fail_with(io::ErrorKind::Other, 1);

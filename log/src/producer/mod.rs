@@ -93,6 +93,7 @@ impl Producer {
                 unsettled: Vec::new(),
                 is_hurried: false,
                 is_closing: false,
+                is_dead: false,
             }),
             options,
             writer: Mutex::new(Writer::new(identity)),
@@ -123,13 +124,15 @@ impl Producer {
         }
     }
 
-    /// Writes everything sent so far, linger or not, and waits until it is settled.
+    /// Writes everything sent so far, linger or not, and waits until all of it is settled, also what
+    /// comes behind an error.
     ///
     /// # Errors
     /// The first error that a batch of these met.
     pub fn flush(&self) -> Result<()> {
         let outcomes = self.shared.hurry();
-        outcomes.iter().try_for_each(|outcome| self.shared.wait(outcome, 0).map(drop))
+        let settled = outcomes.iter().map(|outcome| self.shared.wait(outcome, 0).map(drop));
+        settled.fold(Ok(()), |first, next| first.and(next))
     }
 
     /// Writes what is due and settles what is durable; returns whether there was anything. Only of use
@@ -180,6 +183,8 @@ struct State {
     /// Whether all batches are due, lingering or not.
     is_hurried: bool,
     is_closing: bool,
+    /// Whether the producer's thread has panicked, so that nothing is written any more.
+    is_dead: bool,
 }
 
 /// The lanes of one topic.
@@ -212,7 +217,7 @@ impl Shared {
         let clock = self.log.clock();
         let timestamp = record.timestamp.unwrap_or_else(|| clock.now());
         let (mut state, lane) = loop {
-            let mut state = self.wait_for_room(bytes);
+            let mut state = self.wait_for_room(bytes)?;
             if let Some(lane) = state.choose_lane(topic, record, self.options.partitioner) {
                 break (state, lane);
             }
@@ -240,9 +245,12 @@ impl Shared {
     }
 
     /// The state, once it has room for a record.
-    fn wait_for_room(&self, bytes: usize) -> MutexGuard<'_, State> {
+    ///
+    /// # Errors
+    /// `Closed` if nobody is left to write it.
+    fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock();
-        while state.accumulator.held_bytes() + bytes > self.options.buffer_bytes_max {
+        while !state.is_dead && state.accumulator.held_bytes() + bytes > self.options.buffer_bytes_max {
             state.is_hurried = true;
             match self.log.drive() {
                 Drive::Thread => {
@@ -256,7 +264,7 @@ impl Shared {
                 }
             }
         }
-        state
+        if state.is_dead { Err(writer::gone()) } else { Ok(state) }
     }
 
     /// Makes all that is not settled due, and returns it.

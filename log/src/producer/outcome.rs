@@ -31,9 +31,12 @@ struct State {
 }
 
 impl Outcome {
-    /// Says what became of the batch, and wakes who waits.
+    /// Says what became of the batch, and wakes who waits. What was said before stays.
     pub(super) fn settle(&self, result: Result<RecordPlace>) {
         let mut state = self.state.lock();
+        if state.result.is_some() {
+            return;
+        }
         state.result = Some(result);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);

@@ -1,6 +1,8 @@
 //! The producer on a log in memory: what is written when, where it goes, and what senders are told.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -307,4 +309,47 @@ fn what_was_acknowledged_is_there_after_a_power_cut_and_nothing_is_missing_befor
             assert!(expected.take(values.len()).eq(values.iter().cloned()), "seed {seed}: {values:?}");
         }
     }
+}
+
+#[test]
+fn a_flush_waits_for_all_records_also_behind_an_error() {
+    let setup = manual();
+    let out = setup.log.create_topic("out", 1).partition(PartitionId(0)).expect("it has one");
+    drop(setup.producer.send("in", record(Some("abc"), "v")));
+    drop(setup.producer.send("out", record(None, "v")));
+    // The first batch cannot be written, the second one can.
+    setup.log.fail_next_write();
+    setup.producer.flush().expect_err("one of them was not written");
+    assert_eq!(out.offsets().durable, Offset(1));
+}
+
+struct PanicWhenWoken;
+
+impl Wake for PanicWhenWoken {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_producer_whose_thread_has_panicked() {
+    let long = Duration::from_secs(60);
+    let options = ProducerOptions { linger: long, ..ProducerOptions::default() };
+    let setup = setup(Drive::Thread, options);
+    let (told, answers) = mpsc::channel();
+    let body = move || {
+        let mut first = setup.producer.send("in", record(Some("abc"), "v"));
+        let waker = Waker::from(Arc::new(PanicWhenWoken));
+        let polled = Pin::new(&mut first).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending(), "it lingers");
+        let second = setup.producer.send("in", record(Some("foobar"), "v"));
+        let _ = setup.producer.flush();
+        let _ = told.send(second.wait().map(drop));
+        let _ = told.send(setup.producer.send("in", record(None, "v")).wait().map(drop));
+    };
+    crate::spawn::spawn("sender", body).expect("a thread");
+    // The second was written with the first, and may or may not have been answered before the panic.
+    let _ = answers.recv_timeout(long).expect("the second is answered");
+    let third = answers.recv_timeout(long).expect("the third is answered");
+    assert_eq!(third.expect_err("nobody writes it").kind(), ErrorKind::Closed);
 }

@@ -10,11 +10,34 @@ use super::accumulator::{DueBatch, Lane};
 use super::outcome::{Outcome, RecordPlace};
 use super::{Shared, State, Target};
 use crate::batch::ProducerStamp;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{Durability, Partition};
 use crate::record::{ProducerEpoch, ProducerId, Sequence};
 use crate::storage::SyncPurpose;
 use crate::ticket::FlushTicket;
+
+/// Leaves nobody waiting for a thread that has panicked.
+struct AnswerOnPanic<'a>(&'a Shared);
+
+impl Drop for AnswerOnPanic<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let mut state = self.0.state.lock();
+        state.is_dead = true;
+        let unsettled: Vec<_> = state.unsettled.iter().chain(state.accumulator.outcomes()).cloned().collect();
+        drop(state);
+        self.0.room.notify_all();
+        unsettled.iter().for_each(|outcome| outcome.settle(Err(gone())));
+    }
+}
+
+/// The answer of a producer whose thread has panicked.
+pub(super) fn gone() -> Error {
+    let what = "the producer's thread has panicked; whether the record was written is unknown";
+    Error::new(ErrorKind::Closed, what)
+}
 
 /// What only the one who writes needs.
 pub(super) struct Writer {
@@ -43,6 +66,7 @@ struct Written {
 impl Shared {
     /// The life of the producer's thread: until the producer is dropped and all is settled.
     pub(super) fn run(&self) {
+        let _answers = AnswerOnPanic(self);
         loop {
             if !self.advance() && !self.sleep_until_due() {
                 return;
@@ -118,15 +142,16 @@ impl Shared {
         if settled.is_empty() {
             return;
         }
+        // What is forgotten is settled: if a waker panics, the rest can still be answered.
+        for written in &settled {
+            written.outcome.settle(written.result.clone());
+        }
         let mut state = self.state.lock();
         for written in &settled {
             state.forget(written);
         }
         drop(state);
         self.room.notify_all();
-        for written in settled {
-            written.outcome.settle(written.result);
-        }
     }
 }
 

@@ -187,7 +187,8 @@ fn outcome(done: &Option<(io::ErrorKind, String)>) -> io::Result<()> {
     }
 }
 
-/// The half of a [`SyncTicket`] that storage keeps.
+/// The half of a [`SyncTicket`] that storage keeps. Dropped without an outcome it says that the sync
+/// failed: nobody waits for one that will never end.
 #[derive(Debug)]
 pub struct SyncCompletion {
     shared: Arc<TicketState>,
@@ -196,12 +197,38 @@ pub struct SyncCompletion {
 impl SyncCompletion {
     /// Says how the sync ended.
     pub fn complete(self, outcome: io::Result<()>) {
+        self.settle(outcome);
+    }
+
+    fn settle(&self, outcome: io::Result<()>) {
         let failure = outcome.err().map(|error| (error.kind(), error.to_string()));
         let mut state = self.shared.state.lock();
+        if state.outcome.is_some() {
+            return;
+        }
         state.outcome = Some(failure);
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.shared.done.notify_all();
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for SyncCompletion {
+    fn drop(&mut self) {
+        self.settle(Err(io::Error::other("the storage went away before the sync was done")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_nobody_will_end_has_failed() {
+        let (ticket, completion) = SyncTicket::pending();
+        assert!(ticket.poll().is_none());
+        drop(completion);
+        ticket.poll().expect("it has an outcome").expect_err("it was not synced");
     }
 }
