@@ -23,7 +23,8 @@
 //! | 8.. | entries | 28 bytes each: topic id (16), partition (`i32`), offset (`i64`) |
 //!
 //! Later entries replace earlier ones. Reading ends at the first block that is torn. The file is written
-//! anew beside itself and renamed when the log is opened and when it has grown past [`FILE_BYTES_MAX`].
+//! anew beside itself and renamed when the log is opened and when it has grown past [`FILE_BYTES_MAX`], or
+//! to twice what it takes to name every partition once if that is more.
 
 #[cfg(test)]
 mod tests;
@@ -162,7 +163,7 @@ impl RecoveryPointFile {
             risen: RecoveryPoints::new(),
             file,
             end,
-            bytes_max: FILE_BYTES_MAX,
+            bytes_max: bytes_max(end),
             syncing: None,
             is_poisoned: false,
         })
@@ -203,7 +204,7 @@ impl RecoveryPointFile {
     fn write_risen(&mut self) -> io::Result<()> {
         if self.end >= self.bytes_max {
             let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
-            (self.file, self.end) = (file, end);
+            (self.file, self.end, self.bytes_max) = (file, end, bytes_max(end));
         } else {
             let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + ENTRY_BYTES * self.risen.len());
             encode_block(&self.risen, &mut block);
@@ -219,6 +220,11 @@ impl RecoveryPointFile {
         let directory = self.directory.display();
         tracing::error!(%directory, %error, "recovery points cannot be written and rise no more");
     }
+}
+
+/// How far a file may grow that was begun with so many bytes: writing it anew stays rare.
+fn bytes_max(begun_bytes: u64) -> u64 {
+    FILE_BYTES_MAX.max(2 * begun_bytes)
 }
 
 /// Waits for the disk; happens when the log is opened, and once in thousands of group commits.

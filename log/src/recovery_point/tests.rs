@@ -5,11 +5,11 @@ use std::task::Waker;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{FILE_NAME, RecoveryPointFile, RecoveryPoints, read};
+use super::{ENTRY_BYTES, FILE_BYTES_MAX, FILE_NAME, RecoveryPointFile, RecoveryPoints, read};
 use crate::ErrorKind;
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{OpenMode, Storage};
+use crate::storage::{OpenMode, Storage, SyncPurpose};
 
 const DIRECTORY: &str = "/log";
 
@@ -73,6 +73,7 @@ fn the_file_stays_bounded_and_keeps_every_partition() {
     file.bytes_max = 1000;
     raise(&mut file, key(9, 9), 1);
     for offset in 0..500 {
+        file.bytes_max = file.bytes_max.min(1000);
         raise(&mut file, key(1, 0), offset);
         let bytes = storage.contents(&Path::new(DIRECTORY).join(FILE_NAME)).unwrap();
         assert!(bytes.len() < 1000 + 100);
@@ -80,6 +81,19 @@ fn the_file_stays_bounded_and_keeps_every_partition() {
     storage.crash();
     let expected = RecoveryPoints::from([(key(9, 9), Offset(1)), (key(1, 0), Offset(499))]);
     assert_eq!(read_all(&storage), expected);
+}
+
+#[test]
+fn however_many_partitions_there_are_a_round_does_not_write_the_file_anew() {
+    let storage = disk(1);
+    let partitions = FILE_BYTES_MAX as i32 / ENTRY_BYTES as i32 + 1;
+    let points = (0..partitions).map(|partition| (key(1, partition), Offset(1)));
+    let mut file = create(&storage, points.collect());
+    let renamed = storage.sync_count(SyncPurpose::Directory);
+    for offset in 2..10 {
+        raise(&mut file, key(1, 0), offset);
+    }
+    assert_eq!(storage.sync_count(SyncPurpose::Directory), renamed);
 }
 
 #[test]
