@@ -79,7 +79,7 @@ impl Listing {
                 Some((base, FileKind::Log)) => listing.segments.push(base),
                 Some((offset, FileKind::Snapshot)) => listing.snapshots.push(offset),
                 Some((base, kind)) => listing.indexes.entry(base).or_default().push(kind),
-                None if entry.name.ends_with(PART_EXTENSION) => listing.unfinished.push(entry.name),
+                None if is_unfinished(&entry.name) => listing.unfinished.push(entry.name),
                 None => {}
             }
         }
@@ -102,6 +102,16 @@ impl Listing {
         let unfinished = self.unfinished.iter().map(|name| directory.join(name));
         orphans.chain(unfinished).collect()
     }
+}
+
+/// Whether recovery was making this file when it was cut short: `<base>.log.torn.part`, or with a number.
+fn is_unfinished(name: &str) -> bool {
+    let whole = name.strip_suffix(PART_EXTENSION).and_then(|name| name.strip_suffix('.'));
+    let log = whole.and_then(|name| name.rsplit_once('.'));
+    log.is_some_and(|(log, extension)| {
+        extension.starts_with(TORN_EXTENSION)
+            && FileKind::parse(log).is_some_and(|(_, kind)| kind == FileKind::Log)
+    })
 }
 
 #[cfg(test)]
@@ -128,6 +138,16 @@ mod tests {
             "99999999999999999999.log",
         ] {
             assert_eq!(FileKind::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_recovery_was_making_is_unfinished() {
+        for name in ["00000000000000001234.log.torn.part", "00000000000000001234.log.torn-2.part"] {
+            assert!(is_unfinished(name), "{name}");
+        }
+        for name in ["notes.part", "depart", "part", "00000000000000001234.log.torn", "1234.log.torn.part"] {
+            assert!(!is_unfinished(name), "{name}");
         }
     }
 }
