@@ -88,6 +88,10 @@ impl Scanner {
         let bad = |error| ReadError::Bad { place, error };
         self.fill(BatchHeader::BYTES)?;
         let length = BatchHeader::parse(self.available()).map_err(bad)?.length;
+        if length as u64 > self.end - position {
+            // Not worth reading the rest of the file for.
+            return Err(bad(BatchError::Incomplete { needed: length }));
+        }
         self.fill(length)?;
         let start = (position - self.buffered.start) as usize;
         let end = (self.buffered.end - self.buffered.start) as usize;
