@@ -74,7 +74,7 @@ impl Partition {
     /// Waits for all of the syncs, whether or not one fails, and takes note of how they ended.
     fn await_syncs(&self, submission: &Submission) -> Result<()> {
         let waits = submission.tickets.iter().map(SyncTicket::wait);
-        let outcome = waits.fold(Ok(()), |first: io::Result<()>, next| first.and(next));
+        let outcome = waits.fold(Ok(()), io::Result::and);
         outcome.map_err(|error| self.sync_error(error))?;
         self.flushed(submission.upto);
         Ok(())

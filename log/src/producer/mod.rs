@@ -132,7 +132,7 @@ impl Producer {
     pub fn flush(&self) -> Result<()> {
         let outcomes = self.shared.hurry();
         let settled = outcomes.iter().map(|outcome| self.shared.wait(outcome, 0).map(drop));
-        settled.fold(Ok(()), |first, next| first.and(next))
+        settled.fold(Ok(()), Result::and)
     }
 
     /// Writes what is due and settles what is durable; returns whether there was anything. Only of use
