@@ -2,6 +2,9 @@
 //!
 //! Closing a partition waits for the submission of the flusher that is under way, if there is one: it
 //! covers files that nobody syncs again, and of one sync that fails on a file only one of two is told.
+//!
+//! Lock order: what was submitted, then the writer. The first is held from taking the files to be synced
+//! until their syncs can be found, so that whoever closes finds one or the other.
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +39,7 @@ impl Flush for Partition {
     /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
     /// read-only partition has nothing to sync.
     fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
+        let mut submitted = self.submitted.lock();
         let mut writer = self.writer.lock();
         if let Mode::ReadOnly { .. } = writer.mode {
             return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
@@ -43,7 +47,7 @@ impl Flush for Partition {
         let unsynced = self.take_unsynced(&mut writer, purpose)?;
         drop(writer);
         let submission = self.submit_syncs(unsynced)?;
-        *self.submitted.lock() = Some(submission.clone());
+        *submitted = Some(submission.clone());
         Ok(submission)
     }
 
@@ -64,7 +68,8 @@ impl Flush for Partition {
 impl Partition {
     /// The last sync, when nothing is appended any more.
     pub(super) fn sync_last(&self) -> Result<()> {
-        let under_way = self.submitted.lock().take();
+        let mut submitted = self.submitted.lock();
+        let under_way = submitted.take();
         under_way.map_or(Ok(()), |submission| self.await_syncs(&submission))?;
         let unsynced = self.take_unsynced(&mut self.writer.lock(), SyncPurpose::Records)?;
         let submission = self.submit_syncs(unsynced)?;

@@ -45,7 +45,7 @@ fn what_a_flush_under_way_has_synced_is_not_cut_off_because_closing_fails() {
     storage.complete_syncs();
     storage.set_sync_mode(SyncMode::Immediate);
     partition.append(batch([0])).expect("the disk is fine");
-    // Three files are made and two of them are written before the first sync.
+    // Two indexes are made and one of them is written; the log and one index are synced, the other is not.
     storage.fail_with(io::ErrorKind::Other, 5);
     partition.close().expect_err("the last sync fails");
     assert!(storage.exists(&Path::new(DIRECTORY).join("failed-sync")).expect("the disk is fine again"));
