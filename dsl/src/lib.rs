@@ -76,7 +76,7 @@
 //! | `sink` | [`TopicSink`] |
 //! | [`codecs`] | JSON, text, postcard, UTF-8, bytes |
 //! | `plan`, `lower`, `explain` | a flow while it is written; as the engine's graph; in words |
-//! | `processor` | [`Processor`]: runs flows on a directory |
+//! | `processor`, `shared_log` | [`Processor`]: runs flows on a directory |
 //! | `test_driver` | [`TestDriver`]: runs them in memory, rows in, rows out |
 //!
 //! # Absent on purpose
@@ -94,6 +94,7 @@ mod lower;
 mod plan;
 mod processor;
 mod row;
+mod shared_log;
 mod sink;
 mod stream;
 mod table;

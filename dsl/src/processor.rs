@@ -1,23 +1,22 @@
 //! [`Processor`]: runs flows on a directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lotic_engine::checkpoint::DiskState;
-use lotic_engine::embedded::EmbeddedLog;
 use lotic_engine::error::{Error, ErrorKind, Result};
-use lotic_engine::event_log::EventLog;
 use lotic_engine::graph::Graph;
 use lotic_engine::metrics::Metrics;
 use lotic_engine::options::EngineOptions;
-use lotic_engine::processor::{OpenLog, Processor as EngineProcessor, ProcessorSetup};
-use lotic_engine::state::RocksOptions;
-use lotic_log::{Clock, Durability, Log, LogOptions, SystemClock};
+use lotic_engine::processor::{Processor as EngineProcessor, ProcessorSetup};
+use lotic_engine::state::{MemoryState, RocksOptions, StateHome};
+use lotic_log::{Durability, Log, SystemClock};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::flow::Flow;
+use crate::shared_log::SharedLog;
 
 /// How a signal is noticed at the latest.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -70,10 +69,8 @@ impl Default for ProcessorOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Processor {
-    directory: PathBuf,
     options: ProcessorOptions,
-    clock: Arc<dyn Clock>,
-    log: Log,
+    log: Arc<SharedLog>,
 }
 
 /// Where a run stops reading.
@@ -111,15 +108,14 @@ impl Processor {
     ///
     /// As there.
     pub fn open_with(directory: impl AsRef<Path>, options: ProcessorOptions) -> Result<Self> {
-        let directory = directory.as_ref().to_path_buf();
-        let clock: Arc<dyn Clock> = SystemClock::new();
-        let log = open_log(&directory, &options, &clock)?;
-        Ok(Self { directory, options, clock, log })
+        let log = SharedLog::open(directory.as_ref(), options.durability, SystemClock::new())?;
+        Ok(Self { options, log })
     }
 
-    /// The log, to make, read and write topics with.
-    pub fn log(&self) -> &Log {
-        &self.log
+    /// The log, to make, read and write topics with. It is closed, and another one opened, if a flow fails
+    /// on it and is started again: ask anew rather than keep it.
+    pub fn log(&self) -> Log {
+        self.log.log()
     }
 
     /// Runs a flow until the process is told to end, by SIGTERM or SIGINT. What has been read by then is
@@ -154,28 +150,23 @@ impl Processor {
         engine.workers = self.options.workers;
         engine.epoch_interval = self.options.epoch_interval;
         engine.bounded = until == Until::End;
-        let state = DiskState::new(&self.directory, &graph.name, RocksOptions::default());
         let setup = ProcessorSetup {
-            open_log: self.hold(&graph),
-            home: Arc::new(state),
-            clock: Arc::clone(&self.clock),
+            open_log: self.log.holds(&graph.name),
+            home: self.state_home(&graph),
+            clock: Arc::clone(self.log.clock()),
             options: engine,
             graph,
         };
         Ok(Running { processor: EngineProcessor::start(setup)? })
     }
 
-    /// Gives each attempt of a flow its own hold on the log.
-    fn hold(&self, graph: &Graph) -> OpenLog {
-        let (log, name) = (self.log.clone(), graph.name.clone());
-        Box::new(move || Ok(EmbeddedLog::new(log.clone(), &name) as Arc<dyn EventLog>))
+    /// Where a flow's state lives: nowhere if it has none, so that no database is opened for it.
+    fn state_home(&self, graph: &Graph) -> Arc<dyn StateHome> {
+        if graph.nodes.iter().all(|node| node.stores.is_empty()) {
+            return Arc::new(MemoryState::new());
+        }
+        Arc::new(DiskState::new(self.log.directory(), &graph.name, RocksOptions::default()))
     }
-}
-
-fn open_log(directory: &Path, options: &ProcessorOptions, clock: &Arc<dyn Clock>) -> Result<Log> {
-    let options =
-        LogOptions { clock: Arc::clone(clock), durability: options.durability, ..LogOptions::disk()? };
-    Ok(Log::open(directory, options)?)
 }
 
 /// A flow that runs. Dropping it stops it and waits.

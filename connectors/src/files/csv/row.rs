@@ -1,6 +1,7 @@
 //! Fields into a value of the row type, by serde.
 
 use std::fmt;
+use std::slice;
 use std::str::FromStr;
 
 use serde::de::value::StrDeserializer;
@@ -18,6 +19,8 @@ pub(super) struct Columns {
     header: Vec<String>,
     /// The columns to look at, in the order of the file.
     taken: Vec<usize>,
+    /// The columns of the row type's fields in their order, where each has one: then no name is compared.
+    by_field: Option<Vec<usize>>,
     absent: Vec<String>,
 }
 
@@ -31,11 +34,14 @@ impl Columns {
         optional: &[String],
         absent: &[String],
     ) -> Result<Self, String> {
-        let taken = match FieldNames::of::<T>() {
+        let names = FieldNames::of::<T>();
+        let taken = match names {
             None => (0..header.len()).collect(),
             Some(names) => find_columns(names, &header, optional)?,
         };
-        Ok(Self { header, taken, absent: absent.to_vec() })
+        let place = |name: &&str| header.iter().position(|column| column == name);
+        let by_field = names.and_then(|names| names.iter().map(place).collect());
+        Ok(Self { header, taken, by_field, absent: absent.to_vec() })
     }
 
     /// Decodes one record.
@@ -174,6 +180,23 @@ impl<'r> Deserializer<'r> for Row<'r> {
         visitor.visit_map(Taken { row: self, next: 0 })
     }
 
+    #[inline]
+    fn deserialize_struct<V: Visitor<'r>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        let Some(columns) = &self.columns.by_field else { return self.deserialize_any(visitor) };
+        let mut fields = ByField { row: self, columns: columns.iter() };
+        let value = visitor.visit_seq(&mut fields)?;
+        // A field with an alias has two names; the fields behind it took the wrong columns then.
+        match fields.columns.next() {
+            None => Ok(value),
+            Some(_) => Err(FieldError::new("two columns for one field")),
+        }
+    }
+
     fn deserialize_seq<V: Visitor<'r>>(self, visitor: V) -> Result<V::Value, FieldError> {
         visitor.visit_seq(Taken { row: self, next: 0 })
     }
@@ -207,7 +230,23 @@ impl<'r> Deserializer<'r> for Row<'r> {
 
     forward_to_deserialize_any! { <V: Visitor<'r>>
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct map struct enum identifier ignored_any
+        unit_struct map enum identifier ignored_any
+    }
+}
+
+/// The columns of a struct's fields, in the order of the fields.
+struct ByField<'r> {
+    row: Row<'r>,
+    columns: slice::Iter<'r, usize>,
+}
+
+impl<'r> SeqAccess<'r> for &mut ByField<'r> {
+    type Error = FieldError;
+
+    #[inline]
+    fn next_element_seed<V: DeserializeSeed<'r>>(&mut self, seed: V) -> Result<Option<V::Value>, FieldError> {
+        let Some(&column) = self.columns.next() else { return Ok(None) };
+        seed.deserialize(self.row.field(column)).map(Some).map_err(|error| error.at(column))
     }
 }
 

@@ -276,3 +276,17 @@ proptest! {
         prop_assert_eq!(found, rows);
     }
 }
+
+#[test]
+fn two_columns_for_one_field_are_not_taken_for_two_fields() {
+    #[derive(Debug, Deserialize)]
+    struct Row {
+        #[serde(alias = "identifier")]
+        #[expect(dead_code, reason = "only what is refused counts")]
+        id: u32,
+        #[expect(dead_code, reason = "only what is refused counts")]
+        size: u32,
+    }
+    let expected = "2, -: two columns for one field | 1,2,3";
+    check_rejected::<Row>(b"id,identifier,size\n1,2,3\n", 0, &[expected]);
+}

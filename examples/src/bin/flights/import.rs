@@ -31,8 +31,8 @@ pub(crate) fn flow(options: &Options) -> Flow {
         .partitions(topics::WEATHER_PARTITIONS);
     let flights = FileSource::new(&options.flights, csv(), |line: &FlightLine| line.scheduled().timestamp());
     read(&mut flow, "flights-file", flights.options(read_options(options)), options)
-        .map(Flight::from)
-        .key_by(Flight::key)
+        .key_by(FlightLine::key)
+        .map(|_, line| Flight::from(line))
         .to(topics::FLIGHTS)
         .partitions(topics::FLIGHTS_PARTITIONS);
     flow

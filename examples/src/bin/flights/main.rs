@@ -67,7 +67,7 @@ fn run(options: &Options) -> Result<Option<Late>, Failure> {
     if computed == Ending::Stopped {
         return Ok(None);
     }
-    results::write(processor.log(), &options.out).map(Some)
+    results::write(&processor.log(), &options.out).map(Some)
 }
 
 fn run_to_end(processor: &Processor, flow: Flow, verb: &str, step: &str) -> Result<Ending, Failure> {

@@ -1,15 +1,15 @@
 //! The result topics, into CSV files: each written once, at the end, whole or not at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use hashbrown::HashMap;
 use lotic::Log;
 use lotic::log::batch::RecordView;
 use lotic::log::{Consumer, ConsumerOptions, Isolation, PartitionId, TopicPartition};
 use lotic_connectors::files::{CsvRows, StagedFile};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::Failure;
 use crate::rows::{AirlineDelays, Flight, LATE_STEPS, WeatherDelays, topics};
@@ -26,23 +26,21 @@ pub(crate) fn write(log: &Log, out: &Path) -> Result<Late, Failure> {
 }
 
 fn write_delays_by_airline(log: &Log, out: &Path) -> Result<(), Failure> {
-    let mut delays: Vec<AirlineDelays> = last_values(log, topics::DELAYS_BY_AIRLINE)?;
-    delays.sort_by(|a, b| (a.window_start, &a.carrier).cmp(&(b.window_start, &b.carrier)));
-    let rows = delays.into_iter().map(|delays| {
+    // The order of the keys, `window_start|carrier`, is that of the rows.
+    let rows = last_values(log, topics::DELAYS_BY_AIRLINE)?.into_iter().map(|value| {
         let AirlineDelays { window_start, carrier, airline, flights, cancelled, mean_delay, max_delay } =
-            delays;
-        (window_start, carrier, airline, flights, cancelled, two_decimals(mean_delay), max_delay)
+            serde_json::from_slice(&value)?;
+        Ok((window_start, carrier, airline, flights, cancelled, two_decimals(mean_delay), max_delay))
     });
     let header = ["window_start", "carrier", "airline", "flights", "cancelled", "mean_delay", "max_delay"];
     write_csv(&out.join("delays-by-airline.csv"), &header, rows)
 }
 
 fn write_delays_by_weather(log: &Log, out: &Path) -> Result<(), Failure> {
-    let mut delays: Vec<WeatherDelays> = last_values(log, topics::DELAYS_BY_WEATHER)?;
-    delays.sort_by(|a, b| (&a.origin, &a.visibility).cmp(&(&b.origin, &b.visibility)));
-    let rows = delays.into_iter().map(|delays| {
-        let WeatherDelays { origin, visibility, flights, mean_delay } = delays;
-        (origin, visibility, flights, two_decimals(mean_delay))
+    // The order of the keys, `origin|visibility`, is that of the rows.
+    let rows = last_values(log, topics::DELAYS_BY_WEATHER)?.into_iter().map(|value| {
+        let WeatherDelays { origin, visibility, flights, mean_delay } = serde_json::from_slice(&value)?;
+        Ok((origin, visibility, flights, two_decimals(mean_delay)))
     });
     write_csv(&out.join("delays-by-weather.csv"), &["origin", "visibility", "flights", "mean_delay"], rows)
 }
@@ -66,7 +64,7 @@ fn write_late_flights(log: &Log, out: &Path) -> Result<Late, Failure> {
         Ok(())
     })?;
     rows.sort_unstable();
-    let rows = rows.into_iter().map(|(_, row)| row);
+    let rows = rows.into_iter().map(|(_, row)| Ok(row));
     let header = ["step", "scheduled", "carrier", "flight", "origin"];
     write_csv(&out.join("late-flights.csv"), &header, rows)?;
     Ok(late)
@@ -75,11 +73,11 @@ fn write_late_flights(log: &Log, out: &Path) -> Result<Late, Failure> {
 fn write_csv<T: Serialize>(
     path: &Path,
     header: &[&str],
-    rows: impl Iterator<Item = T>,
+    rows: impl Iterator<Item = Result<T, Failure>>,
 ) -> Result<(), Failure> {
     let mut csv = CsvRows::new(StagedFile::create(path)?, header)?;
     for row in rows {
-        csv.write(&row)?;
+        csv.write(&row?)?;
     }
     Ok(csv.finish()?.publish()?)
 }
@@ -88,21 +86,19 @@ fn two_decimals(mean: Option<f64>) -> Option<String> {
     mean.map(|mean| format!("{mean:.2}"))
 }
 
-/// The value of the last committed record of each key.
-fn last_values<T: DeserializeOwned>(log: &Log, topic: &str) -> Result<Vec<T>, Failure> {
+/// The value of the last committed record of each key, in the order of the keys.
+fn last_values(log: &Log, topic: &str) -> Result<Vec<Vec<u8>>, Failure> {
     let mut last: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     for_each_committed(log, topic, |record| {
-        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-        match last.get_mut(key) {
-            Some(known) => {
-                known.clear();
-                known.extend_from_slice(value);
-            }
-            None => drop(last.insert(key.to_vec(), value.to_vec())),
-        }
+        let value = record.value.unwrap_or_default();
+        let known = last.entry_ref(record.key.unwrap_or_default()).or_default();
+        known.clear();
+        known.extend_from_slice(value);
         Ok(())
     })?;
-    last.values().map(|value| Ok(serde_json::from_slice(value)?)).collect()
+    let mut last: Vec<_> = last.into_iter().collect();
+    last.sort_unstable();
+    Ok(last.into_iter().map(|(_, value)| value).collect())
 }
 
 /// Reads all committed records of a topic, each partition in order.

@@ -45,15 +45,22 @@ impl FlightLine {
     pub(crate) fn scheduled(&self) -> Utc {
         self.time_hour.plus_minutes(self.minute.into())
     }
+
+    /// The aircraft, or where it is not known the flight's own name.
+    pub(crate) fn key(&self) -> CompactString {
+        match &self.tailnum {
+            Some(tailnum) => tailnum.clone(),
+            None => format_compact!("{}{}", self.carrier, self.flight),
+        }
+    }
 }
 
-/// A departure, as it is in its topic.
+/// A departure, as it is in its topic under [`FlightLine::key`]: what the results need of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Flight {
     pub(crate) scheduled: Utc,
     pub(crate) carrier: CompactString,
     pub(crate) flight: u32,
-    pub(crate) tailnum: Option<CompactString>,
     pub(crate) origin: CompactString,
     pub(crate) dep_time: Option<u16>,
     pub(crate) dep_delay: Option<i32>,
@@ -62,20 +69,12 @@ pub(crate) struct Flight {
 impl From<FlightLine> for Flight {
     fn from(line: FlightLine) -> Self {
         let scheduled = line.scheduled();
-        let FlightLine { dep_time, dep_delay, carrier, flight, tailnum, origin, .. } = line;
-        Self { scheduled, carrier, flight, tailnum, origin, dep_time, dep_delay }
+        let FlightLine { dep_time, dep_delay, carrier, flight, origin, .. } = line;
+        Self { scheduled, carrier, flight, origin, dep_time, dep_delay }
     }
 }
 
 impl Flight {
-    /// The aircraft, or where it is not known the flight's own name.
-    pub(crate) fn key(&self) -> CompactString {
-        match &self.tailnum {
-            Some(tailnum) => tailnum.clone(),
-            None => format_compact!("{}{}", self.carrier, self.flight),
-        }
-    }
-
     pub(crate) fn has_departed(&self) -> bool {
         self.dep_time.is_some()
     }
