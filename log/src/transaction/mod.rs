@@ -36,6 +36,8 @@ mod recovery;
 mod session;
 mod snapshot;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use coordinator::Coordinator;
 pub use producer::TransactionalProducer;
