@@ -85,6 +85,10 @@
 //! and sinks. It neither reads nor writes a byte of the log itself.
 
 mod aggregate;
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub mod codecs;
 mod explain;
 mod flow;

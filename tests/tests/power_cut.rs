@@ -88,10 +88,10 @@ fn a_kill_and_then_a_power_cut_does_no_harm() {
 /// Whether some life without the syncs for `purpose` breaks a promise, where the same life with them
 /// keeps all. `blows` makes the blows of a life from a place in it and a number.
 fn is_missed(purpose: SyncPurpose, blows: impl Fn(u64, u64) -> Vec<Blow>) -> bool {
-    (1..12).any(|seed| {
+    (1..40).any(|seed| {
         let life = Life::new(seed);
         let operations = check(&life);
-        places(seed, operations, 17).enumerate().any(|(number, place)| {
+        places(seed, operations, 7).enumerate().any(|(number, place)| {
             let life = life.clone().with(&blows(place, number as u64));
             let broken = live(&life.clone().without_sync(purpose)).is_err();
             if broken {

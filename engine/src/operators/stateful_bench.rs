@@ -1,9 +1,8 @@
 //! Runs one step with state for its tests: rows in, rows out, with commits and restarts in between.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use lotic_log::{Clock, Offset, PartitionId, SystemClock, Timestamp, murmur2};
+use lotic_log::{Offset, PartitionId, Timestamp, murmur2};
 use rand::Rng;
 
 use crate::aggregate::Aggregate;
@@ -260,30 +259,6 @@ pub(crate) fn push<V>(
         offset: Offset(offset),
     }));
     batch.rows.push((key, value));
-}
-
-/// Prints what a record of a frame of 1024 costs; `record` makes the key and time of a frame's row. Making
-/// the frames is not counted.
-pub(crate) fn cost_of_frames(
-    step: &str,
-    bench: &mut Bench,
-    record: impl Fn(usize, usize) -> (String, usize),
-) {
-    const FRAMES: usize = 2_000;
-    const ROWS: usize = 1024;
-    let clock = SystemClock::new();
-    let mut spent = Duration::ZERO;
-    for frame in 0..FRAMES {
-        let mut batch = Batch::default();
-        for row in 0..ROWS {
-            let (key, time) = record(frame, row);
-            push(&mut batch, time as i64, time as i64 - 10, None, key, 1i64);
-        }
-        let started = clock.elapsed();
-        bench.process(0, batch);
-        spent += clock.elapsed() - started;
-    }
-    println!("{step}: {:?} a record", spent / (FRAMES * ROWS) as u32);
 }
 
 /// Adds numbers up.

@@ -1,14 +1,12 @@
 use std::sync::Arc;
 
-use lotic_log::{Clock, SystemClock, partition_for_key};
+use lotic_log::partition_for_key;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::operators::stateful_bench::{
-    Bench, Emitted, Event, Reader, Record, cost_of_frames, event, keyed, push,
-};
+use crate::operators::stateful_bench::{Bench, Emitted, Event, Reader, Record, event, keyed, push};
 use crate::state::testing::{Number, Text};
 
 const TABLE: usize = 1;
@@ -361,42 +359,4 @@ proptest! {
             prop_assert_eq!(&outcome, &expected);
         }
     }
-}
-
-#[test]
-#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
-fn cost_of_a_record_that_is_answered_at_once() {
-    let mut bench = bench();
-    let keys: Vec<_> = (0..16).map(|key| format!("origin {key}")).collect();
-    for time in 0..50 {
-        for key in &keys {
-            tell(&mut bench, 10 * time, 0, key, Some("row"));
-        }
-    }
-    bench.advance(TABLE, None, 1_000);
-    cost_of_frames("join_as_of", &mut bench, |frame, row| (keys[row % 16].clone(), frame * 7 % 490));
-}
-
-#[test]
-#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
-fn cost_of_a_record_that_waits() {
-    let mut bench = bench();
-    let keys: Vec<_> = (0..16).map(|key| format!("origin {key}")).collect();
-    let started = SystemClock::new();
-    const FRAMES: usize = 300;
-    for frame in 0..FRAMES {
-        let mut batch = Batch::default();
-        for row in 0..1024 {
-            let origin = (0, 0, (frame * 1024 + row) as i64);
-            push(&mut batch, frame as i64, 0, Some(origin), keys[row % 16].clone(), 1i64);
-        }
-        bench.process(STREAM, batch);
-        if frame % 10 == 9 {
-            bench.advance(TABLE, None, frame as i64);
-        }
-        if frame % 30 == 29 {
-            bench.commit();
-        }
-    }
-    println!("join_as_of, waiting: {:?} a record", started.elapsed() / (FRAMES * 1024) as u32);
 }

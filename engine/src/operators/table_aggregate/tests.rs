@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::operators::stateful_bench::{Bench, Event, Sum, cost_of_frames, event, keyed};
+use crate::operators::stateful_bench::{Bench, Event, Sum, event, keyed};
 use crate::state::testing::Number;
 
 fn bench() -> Bench {
@@ -36,11 +36,4 @@ fn it_goes_on_from_the_last_commit() {
     check(&mut bench, &[event(2, 0, ("a", 5))], &[event(2, 0, ("a", 6))]);
     bench.restart(&mut ChaCha8Rng::seed_from_u64(1));
     check(&mut bench, &[event(2, 0, ("a", 7))], &[event(2, 0, ("a", 8))]);
-}
-
-#[test]
-#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
-fn cost_of_a_record_of_a_cached_key() {
-    let keys: Vec<_> = (0..100).map(|key| format!("origin {key}")).collect();
-    cost_of_frames("table_aggregate", &mut bench(), |frame, row| (keys[row % 100].clone(), frame));
 }

@@ -6,9 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::operators::stateful_bench::{
-    Bench, Emitted, Event, Reader, Record, Sum, cost_of_frames, event, keyed,
-};
+use crate::operators::stateful_bench::{Bench, Emitted, Event, Reader, Record, Sum, event, keyed};
 use crate::state::testing::{Number, Text};
 
 const SIZE: i64 = 10;
@@ -224,11 +222,4 @@ proptest! {
             prop_assert_eq!(&run(&reader, grace, &mut ChaCha8Rng::seed_from_u64(seed)), &expected);
         }
     }
-}
-
-#[test]
-#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
-fn cost_of_a_record_in_an_open_window() {
-    let keys: Vec<_> = (0..16).map(|key| format!("carrier {key}")).collect();
-    cost_of_frames("window_aggregate", &mut bench(0), |frame, row| (keys[row % 16].clone(), frame / 10));
 }

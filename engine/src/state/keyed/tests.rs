@@ -1,11 +1,10 @@
 use std::collections::BTreeMap;
 
-use lotic_log::{Clock, Offset, PartitionId, SystemClock};
+use lotic_log::{Offset, PartitionId};
 use proptest::prelude::*;
 
 use super::*;
 use crate::event_log::PartitionKey;
-use crate::key_group::KeyGroup;
 use crate::state::testing::{Changes, as_text, rows, text, topic};
 use crate::state::{
     MemoryState, RocksBackend, RocksOptions, StateAccess, StateAccessOptions, StateHome, StateLimits,
@@ -273,26 +272,4 @@ fn a_value_of_another_version_is_refused() {
     assert_eq!(error.kind(), crate::error::ErrorKind::Incompatible);
     assert!(error.to_string().contains("text/2; expected text/3"), "{error}");
     assert!(state.get(&key(1)).is_err(), "a failed read leaves nothing behind");
-}
-
-#[test]
-#[ignore = "a measurement; run it with --release -- --ignored --nocapture"]
-fn cost_of_an_update_of_a_cached_key() {
-    let mut f = in_memory(StateLimits::default());
-    let mut keys = Keys::default();
-    let mut slots = Vec::new();
-    const FRAMES: usize = 4_000;
-    let clock = SystemClock::new();
-    for frame in 0..FRAMES {
-        keys.clear();
-        for index in 0..1024 {
-            let number = (frame * 7919 + index * 31) % 10_000;
-            keys.push(KeyGroup(number as u16 % 256), &[b"carrier-", &number.to_be_bytes()]);
-        }
-        f.state.resolve(&keys, &mut slots).unwrap();
-        for &slot in &slots {
-            std::hint::black_box(f.state.value_mut(slot).get_or_insert_default());
-        }
-    }
-    println!("KeyedState: {:?} an update", clock.elapsed() / (FRAMES * 1024) as u32);
 }
