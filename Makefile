@@ -46,8 +46,7 @@ bench: setup
 	cargo build --release --locked --workspace --bins
 	$(CARGO_TARGET_DIR)/release/bench $(BENCH)
 
-crash:
-	@scripts/setup build
+crash: setup
 	cargo build $(CHECKED) --bins
 	$(CARGO_TARGET_DIR)/checked/crash --cycles $(CYCLES) $(if $(SEED),--seed $(SEED))
 

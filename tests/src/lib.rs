@@ -1,4 +1,28 @@
-//! What the tests of Lotic as a whole are made of.
+//! What the tests of the whole share: a simulated machine, and the real programs as processes.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`event_log`] | what every kind of event log promises |
+//! | [`simulator`] | a processor stepped on a disk that loses power |
+//! | [`failure`] | why a check of a program failed |
+//! | [`process`] | a program that runs: waiting with a deadline, SIGKILL, SIGTERM, what it printed |
+//! | [`programs`] | where the built programs and the scripts of the repository are |
+//! | [`flights`] | the flights example: its input, its arguments, the CSVs it writes, what DuckDB answers |
+//! | [`namespace`] | mounts that only one program sees |
+//! | [`stored`] | the committed records of a directory |
+//! | [`files`] | every file of a directory by its bytes: was anything changed? |
+//! | [`crash`] | the flights example killed over and over, and compared with a run that was not |
+//!
+//! Nothing here is used by the product, and nothing expected is computed by what is under test: it comes
+//! from the input, from DuckDB, or from a run that nobody disturbed.
 
+pub mod crash;
 pub mod event_log;
+pub mod failure;
+pub mod files;
+pub mod flights;
+pub mod namespace;
+pub mod process;
+pub mod programs;
 pub mod simulator;
+pub mod stored;

@@ -1,14 +1,22 @@
 //! What holds for Lotic as a whole, in one binary. Where a new test belongs:
 //!
 //! - [`absences`]: what a package must not depend on, what only one file may do.
+//! - [`crash`]: the flights example killed and restarted. The campaign is in `src/crash`.
 //! - [`event_log`]: what every kind of event log promises. The checks are in `src/event_log.rs`.
 //! - [`power_cut`]: what must hold when the power fails, at any storage operation. The processor, its disk
 //!   and what must come of them are in `src/simulator`.
+//! - [`processes`]: a long-lived processor and its operating system: signals, a second one, a full disk.
+//! - [`refusals`]: what a program refuses, with which message, and that it changes nothing then.
+//! - [`results`]: the flights example's answers, against DuckDB's.
 //! - [`same_answer`]: what a result must not depend on.
 //!
 //! A test of one package's own behaviour stands in that package, beside the code.
 
 mod absences;
+mod crash;
 mod event_log;
 mod power_cut;
+mod processes;
+mod refusals;
+mod results;
 mod same_answer;

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lotic::prelude::*;
+use lotic::{CheckpointOptions, EngineOptions};
 
 use crate::options::Options;
 use crate::progress::ProgressLine;
@@ -35,6 +36,13 @@ use crate::results::Late;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    // What recovery mended or passed over is said here; nothing otherwise.
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_target(false)
+        .init();
     match run(&Options::parse()) {
         Ok(Some(late)) => {
             late.iter().for_each(|(step, count)| println!("late for {step}: {count}"));
@@ -51,14 +59,7 @@ fn main() -> ExitCode {
 /// Imports, computes and writes; `None` if the process was told to end before.
 fn run(options: &Options) -> Result<Option<Late>, Failure> {
     import::check(options)?;
-    let processor = Processor::open_with(
-        &options.data,
-        ProcessorOptions {
-            workers: options.workers,
-            epoch_interval: options.epoch,
-            ..ProcessorOptions::default()
-        },
-    )?;
+    let processor = Processor::open_with(&options.data, processor_options(options))?;
     let imported = run_to_end(&processor, import::flow(options), "imported", "flights-file")?;
     if imported == Ending::Stopped {
         return Ok(None);
@@ -68,6 +69,17 @@ fn run(options: &Options) -> Result<Option<Late>, Failure> {
         return Ok(None);
     }
     results::write(&processor.log(), &options.out).map(Some)
+}
+
+fn processor_options(options: &Options) -> ProcessorOptions {
+    let checkpoints =
+        CheckpointOptions { epochs_min: 1, interval: options.checkpoint, ..CheckpointOptions::default() };
+    ProcessorOptions {
+        workers: options.workers,
+        epoch_interval: options.epoch,
+        engine: EngineOptions { checkpoints, ..EngineOptions::default() },
+        ..ProcessorOptions::default()
+    }
 }
 
 fn run_to_end(processor: &Processor, flow: Flow, verb: &str, step: &str) -> Result<Ending, Failure> {

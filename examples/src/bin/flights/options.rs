@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// How long an epoch runs before it is committed
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration)]
     pub(crate) epoch: Duration,
+    /// How often a checkpoint of the state is taken; it only shortens a restart
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) checkpoint: Duration,
     /// What becomes of a row that cannot be read; dead letters go to the topic `rejected-rows`
     #[arg(long, value_name = "WHAT", default_value = "fail")]
     pub(crate) bad_rows: BadRows,

@@ -1,0 +1,225 @@
+//! The flights example killed over and over.
+//!
+//! A *life* is one process of it. Lives follow each other over one directory, each killed with SIGKILL,
+//! until one of them finishes; then the directory is judged ([`verdict`]) and a new one begun, until enough
+//! have been killed. A life is killed some time after it has come to a [`Milestone`]; both are drawn, the
+//! time log-uniformly, so that every stage of the program is hit, early and late. The input, the workers and
+//! the times between epochs and between checkpoints are drawn too: no answer may depend on the last three,
+//! and workers change from life to life.
+//!
+//! The same seed draws the same, though a machine never does quite the same twice.
+
+mod expected;
+mod moment;
+mod verdict;
+mod watcher;
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use lotic_log::{Clock, SystemClock};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tempfile::TempDir;
+
+use crate::failure::{Result, ensure};
+use crate::flights::{Input, Run};
+use crate::process::{Ended, LIMIT, Process};
+
+use expected::Expected;
+use moment::{Census, Milestone, Moment};
+use watcher::Watcher;
+
+/// The shortest time from a milestone to the kill.
+const KILL_AFTER_MIN: Duration = Duration::from_micros(100);
+
+/// The longest one, in undisturbed runs.
+const KILL_AFTER_MAX_RUNS: f64 = 1.5;
+
+/// How long the consumer waits between looks for more.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Lives in a row that may get no further before the campaign is given up: a program that loses what it
+/// did would otherwise be killed for ever.
+const LIVES_MAX: u32 = 500;
+
+/// The inputs: rows, and the disorder that is declared. The rows are out of order by less than 24 hours.
+const INPUTS: [(usize, &str); 3] = [(30_000, "30h"), (12_000, "6h"), (4_000, "0s")];
+
+const EPOCHS: [&str; 4] = ["1ms", "5ms", "20ms", "100ms"];
+
+const CHECKPOINTS: [&str; 2] = ["10ms", "100ms"];
+
+const WORKERS: [usize; 3] = [1, 2, 4];
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// How many lives are killed.
+    pub kills: u64,
+    /// Draws everything that is drawn.
+    pub seed: u64,
+}
+
+/// An input and what has to come of it.
+struct Subject {
+    input: Input,
+    disorder: &'static str,
+    /// How long an undisturbed run takes.
+    duration: Duration,
+    expected: Expected,
+}
+
+impl Campaign {
+    /// Runs it, telling `out` how far it is and where lives have ended.
+    ///
+    /// # Errors
+    /// The first thing that is not as it should be. The directory it was found in is kept and named.
+    pub fn run(&self, out: &mut dyn Write) -> Result<()> {
+        writeln!(out, "crash: {} kills with --seed {}", self.kills, self.seed)?;
+        let folder = tempfile::Builder::new().prefix("lotic-crash-").tempdir()?;
+        let subjects = self.subjects(folder.path(), out)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut census = Census::default();
+        let mut directories = 0u64;
+        while census.kills() < self.kills {
+            let subject = &subjects[rng.random_range(0..subjects.len())];
+            let directory =
+                tempfile::Builder::new().prefix(&format!("{directories}-")).tempdir_in(folder.path())?;
+            let trial = Trial::new(subject, directory.path(), self.kills - census.kills(), &mut rng);
+            if let Err(failure) = trial.run(&mut census) {
+                return Err(self.keep(folder, directory, subject, &failure.to_string()));
+            }
+            directories += 1;
+            if directories.is_multiple_of(25) {
+                writeln!(out, "crash: {} killed in {directories} directories", census.kills())?;
+            }
+        }
+        writeln!(out, "{census}")?;
+        writeln!(
+            out,
+            "crash: {} killed in {directories} directories, each finished and as it should be",
+            census.kills()
+        )?;
+        Ok(())
+    }
+
+    fn subjects(&self, folder: &Path, out: &mut dyn Write) -> Result<Vec<Subject>> {
+        let mut subjects = Vec::new();
+        for (index, (rows, disorder)) in INPUTS.into_iter().enumerate() {
+            let folder = folder.join(format!("input-{index}"));
+            let input = Input::generated(rows, self.seed.wrapping_add(index as u64), &folder)?;
+            let run = Run { disorder: disorder.to_owned(), ..Run::new(&input, &folder) };
+            let clock = SystemClock::new();
+            let csvs = run.finish()?;
+            let duration = clock.elapsed();
+            let expected = Expected::of(&run, csvs)?;
+            writeln!(
+                out,
+                "crash: {rows} flights, disorder {disorder}: undisturbed in {duration:.2?}, as DuckDB answers"
+            )?;
+            subjects.push(Subject { input, disorder, duration, expected });
+        }
+        Ok(subjects)
+    }
+
+    fn keep(
+        &self,
+        folder: TempDir,
+        directory: TempDir,
+        subject: &Subject,
+        failure: &str,
+    ) -> crate::failure::Failure {
+        let (directory, _) = (directory.keep(), folder.keep());
+        let input = subject.input.flights.display();
+        format!(
+            "{failure}\n  seed {}, directory {}, input {input}, disorder {}",
+            self.seed,
+            directory.display(),
+            subject.disorder
+        )
+        .into()
+    }
+}
+
+/// One directory and the lives over it.
+struct Trial<'a> {
+    subject: &'a Subject,
+    folder: &'a Path,
+    epoch: &'static str,
+    checkpoint: &'static str,
+    kills_max: u64,
+    rng: &'a mut ChaCha8Rng,
+}
+
+impl<'a> Trial<'a> {
+    fn new(subject: &'a Subject, folder: &'a Path, kills_max: u64, rng: &'a mut ChaCha8Rng) -> Self {
+        let epoch = EPOCHS[rng.random_range(0..EPOCHS.len())];
+        let checkpoint = CHECKPOINTS[rng.random_range(0..CHECKPOINTS.len())];
+        Self { subject, folder, epoch, checkpoint, kills_max, rng }
+    }
+
+    fn run(mut self, census: &mut Census) -> Result<()> {
+        let mut run = Run {
+            disorder: self.subject.disorder.to_owned(),
+            epoch: self.epoch.to_owned(),
+            more: vec!["--checkpoint".to_owned(), self.checkpoint.to_owned()],
+            ..Run::new(&self.subject.input, self.folder)
+        };
+        let mut watcher = Watcher::new(&run.data)?;
+        let mut previous = None;
+        for kills in 0..u64::from(LIVES_MAX) {
+            run.workers = WORKERS[self.rng.random_range(0..WORKERS.len())];
+            let kill = (kills < self.kills_max).then(|| self.draw_kill());
+            let before = watcher.seen();
+            let ended = live(&run, &mut watcher, kill, &self.subject.expected)?;
+            if !ended.was_killed() {
+                ended.check_success(&format!("life {kills} of flights, after {kills} kills"))?;
+                return verdict::judge(&run, &self.subject.expected, &mut watcher);
+            }
+            ensure(kill.is_some(), || format!("a life took longer than {LIMIT:?}:\n{}", ended.stderr))?;
+            self.subject.expected.csvs().check_those_in(&run.out)?;
+            let moment = Moment::of(&run, &mut watcher, before, previous, &self.subject.expected)?;
+            census.count(moment);
+            previous = Some(moment);
+        }
+        Err(format!("{LIVES_MAX} lives were not enough to finish").into())
+    }
+
+    fn draw_kill(&mut self) -> Kill {
+        let milestone = Milestone::ALL[self.rng.random_range(0..Milestone::ALL.len())];
+        let longest =
+            self.subject.duration.as_secs_f64() * KILL_AFTER_MAX_RUNS / KILL_AFTER_MIN.as_secs_f64();
+        let after = KILL_AFTER_MIN.mul_f64(longest.powf(self.rng.random::<f64>()).max(1.0));
+        Kill { milestone, after }
+    }
+}
+
+/// When a life is killed: so long after it was seen to have come so far.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    milestone: Milestone,
+    after: Duration,
+}
+
+/// Runs a life until it ends or is killed, reading what it commits all the while.
+fn live(run: &Run, watcher: &mut Watcher, kill: Option<Kill>, expected: &Expected) -> Result<Ended> {
+    let clock = SystemClock::new();
+    let before = watcher.seen();
+    let mut kill_at = kill.is_none().then_some(LIMIT);
+    let mut life: Process = run.start()?;
+    loop {
+        if let Some(kill) = kill.filter(|kill| kill.milestone.is_reached(watcher, before, expected)) {
+            kill_at.get_or_insert(clock.elapsed() + kill.after);
+        }
+        let left = kill_at.unwrap_or(LIMIT).saturating_sub(clock.elapsed());
+        if left.is_zero() {
+            return life.kill();
+        }
+        if life.wait(left.min(LOOK_INTERVAL))?.is_some() {
+            return life.end();
+        }
+        watcher.look(|| kill_at.is_some_and(|at| clock.elapsed() >= at))?;
+    }
+}

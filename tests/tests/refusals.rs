@@ -1,0 +1,219 @@
+//! What the programs refuse: the message names the thing, and the directory is as it was, byte for byte.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lotic_log::{Log, LogOptions, TopicConfig};
+use lotic_tests::files::Files;
+use lotic_tests::flights::{Csvs, DELAYS_BY_AIRLINE, Input, Run};
+use lotic_tests::process::{Ended, Process};
+use lotic_tests::programs::program;
+use lotic_tests::stored::{StoredTopic, ends};
+use tempfile::TempDir;
+
+/// A folder with an input, over which the example has not been run yet.
+struct Scene {
+    folder: TempDir,
+    run: Run,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let input = Input::generated(2_000, 5, folder.path()).unwrap();
+        let run = Run { epoch: "5ms".to_owned(), ..Run::new(&input, folder.path()) };
+        Self { folder, run }
+    }
+
+    /// One over which it has been run to the end.
+    fn finished() -> Self {
+        let scene = Self::new();
+        scene.run.finish().unwrap();
+        scene
+    }
+
+    /// The flights with line `number` (the header is line 1) replaced, under another name.
+    fn flights_with_line(&self, number: usize, change: impl Fn(&str) -> String) -> PathBuf {
+        let text = fs::read_to_string(&self.run.input.flights).unwrap();
+        let changed = text.lines().enumerate().map(|(index, line)| {
+            if index + 1 == number { change(line) + "\n" } else { line.to_owned() + "\n" }
+        });
+        let path = self.folder.path().join("changed.csv");
+        fs::write(&path, changed.collect::<String>()).unwrap();
+        path
+    }
+
+    fn with_flights(&self, flights: &Path) -> Run {
+        let input = Input { flights: flights.to_owned(), ..self.run.input.clone() };
+        Run { input, ..self.run.clone() }
+    }
+
+    fn lotic(&self, arguments: &[&str]) -> Ended {
+        let mut command = Command::new(program("lotic").unwrap());
+        command.args(arguments).arg("--data").arg(&self.run.data);
+        Process::start(&mut command).unwrap().end().unwrap()
+    }
+
+    /// Refused, saying all of `words`, and nothing below the folder is changed.
+    #[track_caller]
+    fn check_refused(&self, run: &Run, words: &[&str]) {
+        let before = Files::below(self.folder.path()).unwrap();
+        let ended = run.end().unwrap();
+        check_says(&ended, words);
+        Files::below(self.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
+    }
+}
+
+#[track_caller]
+fn check_says(ended: &Ended, words: &[&str]) {
+    let said = &ended.stderr;
+    assert_eq!(ended.status.code(), Some(1), "a refusal exits with 1; it said:\n{said}");
+    for word in words {
+        assert!(said.contains(word), "the message has to name {word}; it said:\n{said}");
+    }
+}
+
+/// `line` with the field of column 6, `dep_delay`, replaced.
+fn with_bad_delay(line: &str) -> String {
+    let mut fields: Vec<_> = line.split(',').collect();
+    fields[5] = "soon";
+    fields.join(",")
+}
+
+#[test]
+fn a_malformed_row_is_refused_by_file_line_and_column() {
+    let scene = Scene::new();
+    let flights = scene.flights_with_line(700, with_bad_delay);
+    let run = scene.with_flights(&flights);
+    scene.check_refused(&run, &["changed.csv", "line 700", "dep_delay", "soon"]);
+    assert!(!run.data.exists(), "a refused run makes no directory");
+}
+
+#[test]
+fn a_malformed_row_after_a_good_run_is_refused_and_what_was_there_stays() {
+    let scene = Scene::finished();
+    let flights = scene.flights_with_line(2_001, with_bad_delay);
+    scene.check_refused(&scene.with_flights(&flights), &["changed.csv", "line 2001", "dep_delay"]);
+}
+
+#[test]
+fn a_malformed_row_may_go_to_a_dead_letter_topic() {
+    let scene = Scene::new();
+    let bad = scene.flights_with_line(700, with_bad_delay);
+    let run = Run { more: vec!["--bad-rows".into(), "dead-letter".into()], ..scene.with_flights(&bad) };
+    run.finish().unwrap();
+    let row = fs::read_to_string(&bad).unwrap().lines().nth(699).expect("it has 2,001 lines").to_owned();
+    let rejected = StoredTopic::read(&run.data, "rejected-rows").unwrap();
+    let kept: Vec<_> = rejected.records().map(|record| record.value.clone().unwrap_or_default()).collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(String::from_utf8_lossy(&kept[0]).trim_end(), row);
+    check_answer_without_line(&scene, &run, 700);
+}
+
+#[track_caller]
+fn check_answer_without_line(scene: &Scene, run: &Run, number: usize) {
+    let text = fs::read_to_string(&scene.run.input.flights).unwrap();
+    let kept = text.lines().enumerate().filter(|(index, _)| index + 1 != number);
+    let input = Input { flights: scene.folder.path().join("kept.csv"), ..run.input.clone() };
+    fs::write(&input.flights, kept.map(|(_, line)| line.to_owned() + "\n").collect::<String>()).unwrap();
+    let expected = Csvs::of_oracle(&[&input], &run.disorder).unwrap();
+    Csvs::read(&run.out).unwrap().check_equal(&expected, "DuckDB").unwrap();
+}
+
+#[test]
+fn a_missing_column_is_refused_by_name() {
+    let scene = Scene::new();
+    let flights = scene.flights_with_line(1, |header| header.replace("dep_delay", "delay"));
+    scene.check_refused(&scene.with_flights(&flights), &["changed.csv", "dep_delay", "missing"]);
+}
+
+#[test]
+fn a_missing_file_is_refused_by_name() {
+    let scene = Scene::new();
+    scene.check_refused(&scene.with_flights(Path::new("/nowhere/flights.csv")), &["/nowhere/flights.csv"]);
+}
+
+#[test]
+fn a_topic_with_another_partition_count_is_refused() {
+    let scene = Scene::new();
+    scene.lotic(&["topic", "create", "flights", "--partitions", "4"]).check_success("lotic").unwrap();
+    scene.check_refused(&scene.run, &["topic flights", "4 partitions", "declares 6"]);
+}
+
+#[test]
+fn a_result_topic_with_another_partition_count_is_refused_before_anything_is_read() {
+    let scene = Scene::new();
+    scene.lotic(&["topic", "create", DELAYS_BY_AIRLINE, "--partitions", "3"]).check_success("lotic").unwrap();
+    let ended = scene.run.end().unwrap();
+    check_says(&ended, &[DELAYS_BY_AIRLINE, "3 partitions", "declares 1"]);
+    assert!(!scene.run.out.join("delays-by-airline.csv").exists());
+    let results = StoredTopic::read(&scene.run.data, DELAYS_BY_AIRLINE).unwrap();
+    assert_eq!(results.records().count(), 0);
+}
+
+#[test]
+fn a_topic_with_other_keys_is_refused() {
+    let scene = Scene::new();
+    let log = Log::open(&scene.run.data, LogOptions::disk().unwrap()).unwrap();
+    let config =
+        TopicConfig { partitions: 3, key_format: Some("postcard/1".to_owned()), ..TopicConfig::default() };
+    log.create_topic("weather", config).unwrap();
+    log.close().unwrap();
+    drop(log);
+    scene.check_refused(&scene.run, &["topic weather", "keys", "postcard/1"]);
+}
+
+#[test]
+fn a_topic_deleted_is_refused() {
+    let scene = Scene::finished();
+    scene.lotic(&["topic", "delete", "flights"]).check_success("lotic").unwrap();
+    scene.check_refused(&scene.run, &["flights", "deleted"]);
+}
+
+#[test]
+fn verify_finds_nothing_wrong_with_what_is_right() {
+    let scene = Scene::finished();
+    let before = Files::below(scene.folder.path()).unwrap();
+    let verified = scene.lotic(&["verify"]);
+    verified.check_success("lotic verify").unwrap();
+    assert!(verified.stdout.contains("sound"), "{}", verified.stdout);
+    Files::below(scene.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
+}
+
+/// The checkpoints of the flow of results, the newest first.
+fn checkpoints(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join("checkpoints/delays")).unwrap();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| Some((path.file_name()?.to_str()?.parse().ok()?, path)))
+        .collect();
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn a_checkpoint_with_a_wrong_checksum_is_passed_over_for_the_one_before_and_that_is_said() {
+    let scene = Scene::new();
+    let more = vec!["--checkpoint".to_owned(), "1ms".to_owned()];
+    let run = Run { epoch: "1ms".to_owned(), more, ..scene.run.clone() };
+    let expected = run.finish().unwrap();
+    let checkpoints = checkpoints(&run.data);
+    assert!(checkpoints.len() >= 2, "two checkpoints are kept: {checkpoints:?}");
+    let appended = ends(&run.data).unwrap();
+
+    let manifest = checkpoints[0].join("manifest");
+    let mut bytes = fs::read(&manifest).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&manifest, bytes).unwrap();
+    fs::remove_dir_all(run.data.join("state/delays")).unwrap();
+
+    let ended = run.end().unwrap();
+    ended.check_success("flights").unwrap();
+    let newest = checkpoints[0].file_name().and_then(|name| name.to_str()).expect("a number");
+    let names = format!("checkpoint {newest}");
+    assert!(ended.stderr.contains(&names) && ended.stderr.contains("checksum"), "{}", ended.stderr);
+    Csvs::read(&run.out).unwrap().check_equal(&expected, "the run before").unwrap();
+    assert_eq!(ends(&run.data).unwrap(), appended);
+}
