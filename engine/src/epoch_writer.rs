@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Only the batches of the epoch whose transaction is open go to the log. Those of the next one are staged,
-//! and a task for whose epoch nothing more may be staged ([`EpochWriter::has_room`]) is not stepped.
+//! and a task for whose epoch nothing more may be staged (`EpochWriter::has_room`) is not stepped.
 //! The bound is kept between calls of operators, so it may be passed by what one call writes.
 //!
 //! Owned by one worker's thread. After a crash nothing of it is missed: what was staged belongs to no epoch.

@@ -1,6 +1,6 @@
 //! A frame: some hundreds to thousands of events that travel an edge together.
 //!
-//! Types are erased once, here: a frame holds a `Vec<T>` behind [`Rows`], an operator takes it out with one
+//! Types are erased once, here: a frame holds a `Vec<T>` behind `Rows`, an operator takes it out with one
 //! downcast, and its closures then run in tight loops over `T`.
 
 use std::any::Any;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Each worker has a thread, and so has the conductor, which also supervises: it opens the next attempt
-//! when one has failed. Threads sleep on their bells; [`WAKE_FALLBACK`] bounds what a lost ring could cost.
+//! when one has failed. Threads sleep on their bells; `WAKE_FALLBACK` bounds what a lost ring could cost.
 //! A refusal (a changed topology, a topic with another partition count) comes back from
 //! [`Processor::start`], before any thread is there.
 

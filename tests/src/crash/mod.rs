@@ -1,8 +1,8 @@
 //! The flights example killed over and over.
 //!
 //! A *life* is one process of it. Lives follow each other over one directory, each killed with SIGKILL,
-//! until one of them finishes; then the directory is judged ([`verdict`]) and a new one begun, until enough
-//! have been killed. A life is killed some time after it has come to a [`Milestone`]; both are drawn, the
+//! until one of them finishes; then the directory is judged (`verdict`) and a new one begun, until enough
+//! have been killed. A life is killed some time after it has come to a `Milestone`; both are drawn, the
 //! time log-uniformly, so that every stage of the program is hit, early and late. The input, the workers and
 //! the times between epochs and between checkpoints are drawn too: no answer may depend on the last three,
 //! and workers change from life to life.
