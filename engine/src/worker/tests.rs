@@ -354,7 +354,7 @@ fn a_watermark_never_overtakes_a_row_that_waits_for_room() {
         let mut graph = sketch();
         let source = graph.source("in", text("in"));
         graph.step("halting", halting(), &[(source, Exchange::Broadcast)]);
-        let options = AssemblyOptions { frame_rows_max: 1, queue_messages_max: 2, ..tiny() };
+        let options = AssemblyOptions { frame_rows_max: 3, queue_messages_max: 2, ..tiny() };
         Run::new(&log, &graph, &Start { options, ..Start::fresh(2, seed) }).unwrap().settle().unwrap();
         log.abort().unwrap();
     }
