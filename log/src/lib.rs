@@ -82,4 +82,4 @@ pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
 pub use topic::{CleanupPolicy, Topic, TopicConfig};
 pub use transaction::TransactionalProducer;
-pub use verify::{Damage, Walk, WalkEnd, walk, walk_log};
+pub use verify::{Damage, Walk, WalkEnd, WalkRules, walk, walk_log};

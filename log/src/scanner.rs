@@ -30,13 +30,32 @@ impl From<io::Error> for ReadError {
     }
 }
 
+/// Which batches may follow each other. Offsets lie outside the checksum: what the batch before says is all
+/// that tells whether one is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Density {
+    /// A batch begins where the one before ended, always.
+    Dense,
+    /// Batches between two others may be missing: compaction has removed them.
+    Sparse,
+}
+
+impl Density {
+    /// Whether what begins with `base` may follow what ended before `expected`.
+    pub(crate) fn allows(self, base: Offset, expected: Offset) -> bool {
+        match self {
+            Self::Dense => base == expected,
+            Self::Sparse => base >= expected,
+        }
+    }
+}
+
 /// Where a batch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchPlace {
     /// In the file.
     pub(crate) position: u64,
-    /// The offset of its first record. It lies outside the checksum, so it is compared with what
-    /// the batch before says.
+    /// The offset of its first record; of a sparse log, the lowest that it may have.
     pub(crate) offset: Offset,
 }
 
@@ -45,8 +64,8 @@ impl BatchPlace {
     ///
     /// # Errors
     /// [`BatchError::BadField`] if the batch does not belong here.
-    pub(crate) fn behind(self, header: &BatchHeader) -> Result<Self, BatchError> {
-        if header.base_offset != self.offset {
+    pub(crate) fn behind(self, header: &BatchHeader, density: Density) -> Result<Self, BatchError> {
+        if !density.allows(header.base_offset, self.offset) {
             return Err(BatchError::BadField { field: "base offset", value: header.base_offset.0 });
         }
         Ok(Self { position: self.position + header.length as u64, offset: header.next_offset() })
@@ -61,6 +80,7 @@ pub(crate) struct Scanner {
     next: BatchPlace,
     /// Where the batches end.
     end: u64,
+    density: Density,
     buffer: Vec<u8>,
     /// The part of the file that is in the buffer.
     buffered: std::ops::Range<u64>,
@@ -68,14 +88,25 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// Reads from `start`, where a batch begins, to the position `end`.
-    pub(crate) fn new(file: Arc<dyn StorageFile>, start: BatchPlace, end: u64) -> Self {
+    pub(crate) fn new(file: Arc<dyn StorageFile>, start: BatchPlace, end: u64, density: Density) -> Self {
         let buffered = start.position..start.position;
-        Self { file, next: start, end, buffer: Vec::new(), buffered }
+        Self { file, next: start, end, density, buffer: Vec::new(), buffered }
     }
 
     /// Where the next batch begins, or should.
     pub(crate) fn place(&self) -> BatchPlace {
         self.next
+    }
+
+    /// Whether the next batch ends before `offset`, as it does if it begins before and is sound. Only the
+    /// header is looked at: what is no batch is left for [`Self::next`] to name.
+    pub(crate) fn is_before(&mut self, offset: Offset) -> io::Result<bool> {
+        if self.next.offset >= offset || self.next.position == self.end {
+            return Ok(false);
+        }
+        self.fill(BatchHeader::BYTES)?;
+        let header = BatchHeader::parse(self.available());
+        Ok(self.density == Density::Dense || !header.is_ok_and(|header| header.base_offset >= offset))
     }
 
     /// The next batch and where it begins; `None` at the end. After an error the scanner stays where it is.
@@ -97,7 +128,7 @@ impl Scanner {
         let end = (self.buffered.end - self.buffered.start) as usize;
         let batch = RecordBatch::parse(&self.buffer[start..end]).map_err(bad)?;
         batch.verify().map_err(bad)?;
-        self.next = self.next.behind(batch.header()).map_err(bad)?;
+        self.next = self.next.behind(batch.header(), self.density).map_err(bad)?;
         Ok(Some((position, batch)))
     }
 

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use crate::batch::{BatchError, BatchHeader, RecordBatch};
 use crate::files::FileKind;
 use crate::index::{IndexedBatch, LargestTimestamp, OffsetIndex, TimeIndex, TransactionIndex};
+use crate::partition::PartitionSite;
 use crate::read_buffers::ReadBuffers;
-use crate::record::{Offset, Timestamp};
-use crate::scanner::{BatchPlace, ReadError, Scanner};
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::record::{LeaderEpoch, Offset, Timestamp};
+use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
+use crate::storage::{OpenMode, StorageFile};
 
 /// The largest timestamp of a segment without records.
 const NO_TIMESTAMP: i64 = i64::MIN;
@@ -26,6 +27,7 @@ pub(crate) struct Segment {
     base: Offset,
     path: PathBuf,
     file: Arc<dyn StorageFile>,
+    density: Density,
     /// How much of the file holds whole batches that readers may see.
     bytes: AtomicU64,
     max_timestamp: AtomicI64,
@@ -55,31 +57,31 @@ pub(crate) struct ReadRange {
 
 impl Segment {
     /// Makes the file of a new segment. Its name is durable once the directory is synced.
-    pub(crate) fn create(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
-        let path = FileKind::Log.path(directory, base);
-        let file = storage.open(&path, OpenMode::Create)?;
-        Ok(Self::new(storage, directory, base, file))
+    pub(crate) fn create(site: &PartitionSite, base: Offset) -> io::Result<Self> {
+        Self::open(site, base, OpenMode::Create)
     }
 
     /// Opens a segment of which nothing is known yet: no byte is published and no index entry believed.
-    pub(crate) fn open(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
-        base: Offset,
-        mode: OpenMode,
-    ) -> io::Result<Self> {
-        let file = storage.open(&FileKind::Log.path(directory, base), mode)?;
-        Ok(Self::new(storage, directory, base, file))
+    pub(crate) fn open(site: &PartitionSite, base: Offset, mode: OpenMode) -> io::Result<Self> {
+        let (storage, directory) = (site.storage(), &site.directory);
+        let path = FileKind::Log.path(directory, base);
+        Ok(Self {
+            base,
+            file: storage.open(&path, mode)?,
+            path,
+            density: site.config.density(),
+            bytes: AtomicU64::new(0),
+            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            offsets: OffsetIndex::empty(storage, directory, base),
+            times: TimeIndex::empty(storage, directory, base),
+            aborted: TransactionIndex::empty(storage, directory, base),
+        })
     }
 
     /// Opens a segment whose file and indexes are complete.
-    pub(crate) fn open_sealed(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
-        base: Offset,
-        mode: OpenMode,
-    ) -> io::Result<Self> {
-        let mut segment = Self::open(storage, directory, base, mode)?;
+    pub(crate) fn open_sealed(site: &PartitionSite, base: Offset, mode: OpenMode) -> io::Result<Self> {
+        let (storage, directory) = (site.storage(), &site.directory);
+        let mut segment = Self::open(site, base, mode)?;
         segment.offsets = OffsetIndex::sealed(storage, directory, base)?;
         segment.times = TimeIndex::sealed(storage, directory, base)?;
         segment.aborted = TransactionIndex::sealed(storage, directory, base)?;
@@ -92,30 +94,17 @@ impl Segment {
 
     /// Opens a segment whose indexes are believed for offsets below `below`. No byte is published.
     pub(crate) fn open_believed(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
+        site: &PartitionSite,
         base: Offset,
         mode: OpenMode,
         below: Offset,
     ) -> io::Result<Self> {
-        let mut segment = Self::open(storage, directory, base, mode)?;
+        let (storage, directory) = (site.storage(), &site.directory);
+        let mut segment = Self::open(site, base, mode)?;
         segment.offsets = OffsetIndex::believed(storage, directory, base, below)?;
         segment.times = TimeIndex::believed(storage, directory, base, below)?;
         segment.aborted = TransactionIndex::believed(storage, directory, base, below)?;
         Ok(segment)
-    }
-
-    fn new(storage: &Arc<dyn Storage>, directory: &Path, base: Offset, file: Arc<dyn StorageFile>) -> Self {
-        Self {
-            base,
-            path: FileKind::Log.path(directory, base),
-            file,
-            bytes: AtomicU64::new(0),
-            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
-            offsets: OffsetIndex::empty(storage, directory, base),
-            times: TimeIndex::empty(storage, directory, base),
-            aborted: TransactionIndex::empty(storage, directory, base),
-        }
     }
 
     /// The offset of the first record, or that it would have.
@@ -146,7 +135,7 @@ impl Segment {
 
     /// The batches from `start` to the end.
     pub(crate) fn scan(&self, start: BatchPlace) -> Scanner {
-        Scanner::new(self.file.clone(), start, self.bytes())
+        Scanner::new(self.file.clone(), start, self.bytes(), self.density)
     }
 
     /// Where the first batch begins.
@@ -198,7 +187,7 @@ impl Segment {
             }
             let mut buffer = buffers.take(bytes_wanted.min(available) as usize);
             self.read_exact(place.position, buffer.as_mut_slice())?;
-            let found = measure(buffer.as_ref(), place, range)?;
+            let found = measure(buffer.as_ref(), place, range, self.density)?;
             if found.end.position > found.wanted.position {
                 let relative = |to: BatchPlace| (to.position - place.position) as usize;
                 let bytes = buffer.freeze().slice(relative(found.wanted)..relative(found.end));
@@ -249,7 +238,12 @@ struct Measured {
 }
 
 /// Finds the whole batches that `range` takes in `bytes`, which begin at `place`, and checks them.
-fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange) -> Result<Measured, ReadError> {
+fn measure(
+    bytes: &[u8],
+    place: BatchPlace,
+    range: ReadRange,
+    density: Density,
+) -> Result<Measured, ReadError> {
     let mut found = Measured { wanted: place, end: place, is_bounded: false, bytes_needed: 0 };
     loop {
         let here = found.end;
@@ -268,7 +262,12 @@ fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange) -> Result<Measured
             Err(error) => return Err(bad(error)),
         };
         batch.verify().map_err(bad)?;
-        found.end = here.behind(batch.header()).map_err(bad)?;
+        let end = here.behind(batch.header(), density).map_err(bad)?;
+        if batch.header().base_offset >= range.bound {
+            found.is_bounded = true;
+            return Ok(found);
+        }
+        found.end = end;
         if found.end.offset <= range.from {
             found.wanted = found.end;
         }
@@ -283,18 +282,21 @@ pub(crate) struct ActiveSegment {
     largest: Option<LargestTimestamp>,
     /// The largest timestamp that is in the time index.
     noted: Option<Timestamp>,
+    /// The reign in which the newest batch seen was written.
+    pub(crate) leader_epoch: LeaderEpoch,
     index_interval_bytes: u64,
 }
 
 impl ActiveSegment {
     /// A segment that nothing was appended to.
     pub(crate) fn new(segment: Arc<Segment>, index_interval_bytes: u64) -> Self {
-        Self { segment, bytes_since_entry: 0, largest: None, noted: None, index_interval_bytes }
+        let leader_epoch = LeaderEpoch(0);
+        Self { segment, bytes_since_entry: 0, largest: None, noted: None, leader_epoch, index_interval_bytes }
     }
 
     /// A segment whose indexes are believed, up to the batch that begins with `offset`; what they do
     /// not say of the last few kilobytes is read from the batches. Returns where that batch begins, or
-    /// where the file ends before it.
+    /// where the file ends before it; its offset is that behind the batch before.
     pub(crate) fn resume(
         segment: Arc<Segment>,
         index_interval_bytes: u64,
@@ -308,10 +310,11 @@ impl ActiveSegment {
             Some(indexed) => segment.check_place(indexed, end)?,
             None => segment.start(),
         };
-        let mut scanner = Scanner::new(segment.file.clone(), start, end);
-        while scanner.place().offset < offset {
+        let mut scanner = Scanner::new(segment.file.clone(), start, end, segment.density);
+        while scanner.is_before(offset)? {
             let Some((_, batch)) = scanner.next()? else { break };
             active.note_timestamp(batch.header());
+            active.leader_epoch = batch.header().leader_epoch;
             active.bytes_since_entry += batch.header().length as u64;
         }
         segment.publish(scanner.place().position);
@@ -336,6 +339,7 @@ impl ActiveSegment {
     pub(crate) fn absorb(&mut self, header: &BatchHeader) {
         let position = self.position();
         self.note_timestamp(header);
+        self.leader_epoch = header.leader_epoch.max(self.leader_epoch);
         if self.bytes_since_entry > self.index_interval_bytes {
             self.segment.offsets.push(IndexedBatch { last_offset: header.last_offset(), position });
             self.note_time_entry();

@@ -52,6 +52,9 @@ pub struct TopicConfig {
     pub index_interval_bytes: u64,
     /// Bytes after which what is known of producers is written down again.
     pub snapshot_interval_bytes: u64,
+    /// Whether offsets may be missing though the topic is not compacted: it was once, here or where it was
+    /// imported from. A gap is damage otherwise.
+    pub has_gaps: bool,
     /// How those who write the topic encode keys, for instance `json/1`. The log only keeps it, for them
     /// to compare: visible ASCII without spaces.
     pub key_format: Option<String>,
@@ -69,6 +72,7 @@ impl Default for TopicConfig {
             batch_bytes_max: partition.batch_bytes_max,
             index_interval_bytes: partition.index_interval_bytes,
             snapshot_interval_bytes: partition.snapshot_interval_bytes,
+            has_gaps: false,
             key_format: None,
         }
     }
@@ -98,6 +102,11 @@ impl TopicConfig {
         Err(Error::new(ErrorKind::Invalid, format!("topic {name}: {what}")))
     }
 
+    /// Whether offsets may be missing in its partitions.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.has_gaps || self.cleanup == CleanupPolicy::Compact
+    }
+
     pub(crate) fn partition_config(&self, durability: Durability) -> PartitionConfig {
         PartitionConfig {
             durability: self.durability.unwrap_or(durability),
@@ -105,6 +114,7 @@ impl TopicConfig {
             index_interval_bytes: self.index_interval_bytes,
             snapshot_interval_bytes: self.snapshot_interval_bytes,
             batch_bytes_max: self.batch_bytes_max,
+            has_gaps: self.has_gaps(),
         }
     }
 }

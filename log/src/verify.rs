@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicPartition};
 use crate::recovery_point;
-use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
 use crate::storage::{OpenMode, Storage};
 use crate::topic::{directory_name, no_such_topic};
 
@@ -50,6 +50,16 @@ pub enum WalkEnd {
     Corrupt(Damage),
 }
 
+/// What a walk goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkRules {
+    /// What is bad below is corrupt, what is bad at or above it torn. Without one only the last segment
+    /// can be torn.
+    pub recovery_point: Option<Offset>,
+    /// Whether offsets may be missing, compaction having removed their records.
+    pub has_gaps: bool,
+}
+
 /// What a walk has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
@@ -61,6 +71,8 @@ pub struct Walk {
     pub records: u64,
     /// Bytes of batches.
     pub bytes: u64,
+    /// Places where offsets are missing between two batches.
+    pub gaps: u64,
     /// The offset of the first record.
     pub start: Offset,
     /// The offset behind the last record seen.
@@ -69,9 +81,7 @@ pub struct Walk {
     pub ending: WalkEnd,
 }
 
-/// Walks every batch of a partition, read-only: checksums, offsets, and every record in them. What is
-/// bad below `recovery_point` is corrupt, what is bad above it torn; without a recovery point only the
-/// last segment can be torn.
+/// Walks every batch of a partition, read-only: checksums, offsets, and every record in them.
 ///
 /// # Errors
 /// Those of the operating system. Damage is no error but what the walk is for.
@@ -79,19 +89,22 @@ pub fn walk(
     storage: &dyn Storage,
     partition: &TopicPartition,
     directory: &Path,
-    recovery_point: Option<Offset>,
+    rules: WalkRules,
 ) -> Result<Walk> {
+    let WalkRules { recovery_point, has_gaps } = rules;
     let io = |error| Error::io(format!("{partition}: cannot read {}", directory.display()), error);
     let segments = Listing::read(storage, directory).map_err(io)?.segments;
     let start = segments.first().copied().unwrap_or(Offset(0));
     let mut walker = Walker {
         directory,
+        density: if has_gaps { Density::Sparse } else { Density::Dense },
         scratch: DecompressionBuffer::new(),
         walk: Walk {
             segments: 0,
             batches: 0,
             records: 0,
             bytes: 0,
+            gaps: 0,
             start,
             end: start,
             ending: WalkEnd::Complete,
@@ -142,7 +155,9 @@ pub fn walk_log(
             let synced = recovery_points.get(&PartitionKey { topic: entry.id, partition }).copied();
             let within = directory.join(directory_name(name, partition));
             let partition = TopicPartition::new(name, partition);
-            let walk = walk(storage, &partition, &within, synced)?;
+            let has_gaps = entry.config.has_gaps();
+            let rules = WalkRules { recovery_point: synced, has_gaps };
+            let walk = walk(storage, &partition, &within, rules)?;
             walks.push((partition, walk));
         }
     }
@@ -151,6 +166,7 @@ pub fn walk_log(
 
 struct Walker<'a> {
     directory: &'a Path,
+    density: Density,
     scratch: DecompressionBuffer,
     walk: Walk,
     /// Where the next batch should begin, in the last file looked at.
@@ -167,14 +183,14 @@ impl Walker<'_> {
     fn walk_segment(&mut self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
         let file = FileKind::Log.path(self.directory, base);
         let start = BatchPlace { position: 0, offset: self.walk.end };
-        if base != self.walk.end {
+        if !self.density.allows(base, self.walk.end) {
             let reason = format!("offset {} should begin here", self.walk.end);
             return Ok(Some(Bad { file, place: start, reason }));
         }
         let log = storage.open(&file, OpenMode::Read)?;
         let bytes = log.len()?;
         self.walk.segments += 1;
-        let mut scanner = Scanner::new(Arc::clone(&log), start, bytes);
+        let mut scanner = Scanner::new(Arc::clone(&log), start, bytes, self.density);
         loop {
             self.place = scanner.place();
             let place = self.place;
@@ -191,17 +207,14 @@ impl Walker<'_> {
         }
     }
 
-    /// Reads every record of a batch. Records in a compression that is not read here are counted only.
+    /// Reads every record of a batch.
     fn count(&mut self, batch: &RecordBatch<'_>) -> Result<(), BatchError> {
         let header = batch.header();
-        match batch.records(&mut self.scratch) {
-            Ok(mut records) => records.try_for_each(|record| record.map(drop))?,
-            Err(BatchError::Unsupported(_)) => {}
-            Err(error) => return Err(error),
-        }
+        batch.records(&mut self.scratch)?.try_for_each(|record| record.map(drop))?;
         self.walk.batches += 1;
         self.walk.records += if header.is_control { 0 } else { header.record_count as u64 };
         self.walk.bytes += header.length as u64;
+        self.walk.gaps += u64::from(header.base_offset > self.walk.end);
         self.walk.end = header.next_offset();
         Ok(())
     }

@@ -27,19 +27,21 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
         (1..22).prop_map(|level| Compression::Zstd { level }),
     ];
     let key_format = prop::option::of("[!-~]{1,12}");
-    let config = (1..100i32, any::<bool>(), durability, compression, 128..1u64 << 31, key_format);
-    let config =
-        config.prop_map(|(partitions, compacts, durability, compression, segment_bytes, key_format)| {
+    let config = (1..100i32, any::<[bool; 2]>(), durability, compression, 128..1u64 << 31, key_format);
+    let config = config.prop_map(
+        |(partitions, [compacts, has_gaps], durability, compression, segment_bytes, key_format)| {
             TopicConfig {
                 partitions,
                 cleanup: if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
                 durability,
                 compression,
                 segment_bytes,
+                has_gaps,
                 key_format,
                 ..TopicConfig::default()
             }
-        });
+        },
+    );
     let entry = (any::<u128>(), config)
         .prop_map(|(id, config)| CatalogueEntry { id: TopicId(Uuid::from_u128(id)), config });
     let name = "[a-zA-Z0-9._-]{3,20}";

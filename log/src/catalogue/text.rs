@@ -25,7 +25,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
     for (name, CatalogueEntry { id, config }) in &catalogue.topics {
         line(format_args!(
             "topic {name} id={id} partitions={} cleanup={} durability={} compression={} segment_bytes={} \
-             batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={}{}",
+             batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={}{}{}",
             config.partitions,
             encode_cleanup(config.cleanup),
             encode_durability(config.durability),
@@ -34,6 +34,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
             config.batch_bytes_max,
             config.index_interval_bytes,
             config.snapshot_interval_bytes,
+            if config.has_gaps { " gaps=yes" } else { "" },
             config.key_format.as_ref().map_or_else(String::new, |format| format!(" key_format={format}")),
         ));
     }
@@ -119,6 +120,7 @@ fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
         batch_bytes_max: number(fields, "batch_bytes_max")?,
         index_interval_bytes: number(fields, "index_interval_bytes")?,
         snapshot_interval_bytes: number(fields, "snapshot_interval_bytes")?,
+        has_gaps: fields.get("gaps").is_some_and(|&gaps| gaps == "yes"),
         key_format: fields.get("key_format").map(|&format| format.to_owned()),
     };
     Some(CatalogueEntry { id: number(fields, "id")?, config })

@@ -76,7 +76,7 @@ impl Partition {
             return Err(site.error(ErrorKind::AlreadyExists, what));
         }
         metadata::create(&site)?;
-        let segment = Segment::create(&storage, &directory, Offset(0)).map_err(io)?;
+        let segment = Segment::create(&site, Offset(0)).map_err(io)?;
         storage.sync_dir(&directory, SyncPurpose::Directory).map_err(io)?;
         let tail = Tail::new(segment, site.config.index_interval_bytes);
         Ok(Self::with_tail(site, tail, Mode::Writing))

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{TopicId, TopicPartition};
-use crate::scanner::{BatchPlace, ReadError};
+use crate::scanner::{BatchPlace, Density, ReadError};
 use crate::storage::Storage;
 use crate::verify::Damage;
 
@@ -40,6 +40,9 @@ pub struct PartitionConfig {
     pub snapshot_interval_bytes: u64,
     /// The largest batch that is appended.
     pub batch_bytes_max: usize,
+    /// Whether offsets may be missing, compaction having removed their records. Where they may not, a gap
+    /// is damage.
+    pub has_gaps: bool,
 }
 
 impl Default for PartitionConfig {
@@ -50,7 +53,14 @@ impl Default for PartitionConfig {
             index_interval_bytes: 4096,
             snapshot_interval_bytes: 64 << 20,
             batch_bytes_max: 64 << 20,
+            has_gaps: false,
         }
+    }
+}
+
+impl PartitionConfig {
+    pub(crate) fn density(&self) -> Density {
+        if self.has_gaps { Density::Sparse } else { Density::Dense }
     }
 }
 

@@ -65,12 +65,16 @@ impl Tail {
         self.absorb(batch.header(), control);
     }
 
-    /// Seals the active segment and goes on in `segment`, which begins at the end.
+    /// Seals the active segment and goes on in `segment`, which begins at the end, or behind it where
+    /// what was in between is compacted away.
     pub(crate) fn go_on_in(&mut self, segment: Segment, index_interval_bytes: u64) {
         self.active.note_time_entry();
         let segment = Arc::new(segment);
         self.segments.push(segment.clone());
+        self.end = segment.base();
+        let leader_epoch = self.active.leader_epoch;
         self.active = ActiveSegment::new(segment, index_interval_bytes);
+        self.active.leader_epoch = leader_epoch;
     }
 
     /// The offset behind the last record of the segment of this index.

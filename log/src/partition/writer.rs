@@ -9,12 +9,9 @@ use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
 use crate::producer_state::{Refusal, Verdict};
-use crate::record::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
-
-/// The reign in which an embedded log writes: there is no other leader.
-const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 
 /// What a handle may do.
 ///
@@ -195,7 +192,8 @@ impl Partition {
         mut batch: SealedBatch,
         control: Option<ControlRecord>,
     ) -> Result<BatchHeader> {
-        batch.place(writer.tail.end, LEADER_EPOCH);
+        // There is no other leader: the reign is the first, or the one that the log was imported from.
+        batch.place(writer.tail.end, writer.tail.active.leader_epoch);
         let header = batch.header();
         self.make_room(writer, &header).map_err(|error| self.poison(error))?;
         let active = &writer.tail.active;
@@ -230,7 +228,7 @@ impl Partition {
             self.write_snapshot(writer)?;
         }
         let base = writer.tail.end;
-        let segment = Segment::create(self.site.storage(), &self.site.directory, base).map_err(|error| {
+        let segment = Segment::create(&self.site, base).map_err(|error| {
             self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
         })?;
         writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);

@@ -8,9 +8,9 @@ use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing};
 use crate::partition::{PartitionSite, Tail, failed_sync};
 use crate::producer_state::ProducerStates;
-use crate::record::Offset;
+use crate::record::{LeaderEpoch, Offset};
 use crate::recovery::RecoveryBorder;
-use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::scanner::{Density, ReadError, Scanner};
 use crate::segment::{ActiveSegment, Segment};
 use crate::storage::{OpenMode, Storage};
 
@@ -147,27 +147,32 @@ fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
 
 /// Opens the segments up to the one that holds the offset of which something is known.
 fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode) -> Result<Tail> {
-    let (storage, directory) = (site.storage(), &site.directory);
     let interval = site.config.index_interval_bytes;
     let last = listing.segments.partition_point(|base| *base <= known.offset) - 1;
     let mut segments = Vec::with_capacity(last + 1);
+    let mut leader_epoch = LeaderEpoch(0);
     for pair in listing.segments[..=last].windows(2) {
         let (base, next) = (pair[0], pair[1]);
-        let segment = Segment::open_sealed(storage, directory, base, mode);
+        let segment = Segment::open_sealed(site, base, mode);
         let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
-        check_complete(site, &segment, next)?;
+        leader_epoch = check_complete(site, &segment, next)?.max(leader_epoch);
         segments.push(segment);
     }
     let base = listing.segments[last];
-    let segment = Segment::open_believed(storage, directory, base, mode, known.offset);
+    let segment = Segment::open_believed(site, base, mode, known.offset);
     let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
     segments.push(segment.clone());
     let resumed = ActiveSegment::resume(segment.clone(), interval, known.offset);
-    let (active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
-    if place.offset != known.offset {
+    let (mut active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
+    let bytes = segment.file().len().map_err(|error| open_error(site, base, error))?;
+    // Compaction leaves the end of the log alone, so no gap is there.
+    let is_end = last + 1 == listing.segments.len() && place.position == bytes;
+    let density = if is_end { Density::Dense } else { site.config.density() };
+    if !density.allows(known.offset, place.offset) {
         let what = format!("the log ends here; something is known up to offset {}", known.offset);
         return Err(site.corrupt(segment.path(), place, what));
     }
+    active.leader_epoch = active.leader_epoch.max(leader_epoch);
     Ok(Tail {
         segments,
         active,
@@ -178,13 +183,14 @@ fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode
     })
 }
 
-/// Checks that a sealed segment ends where the next one begins, from its last index entry on.
-fn check_complete(site: &PartitionSite, segment: &Arc<Segment>, next: Offset) -> Result<()> {
+/// Checks that a sealed segment ends where the next one begins, from its last index entry on. Returns the
+/// reign in which its last batch was written.
+fn check_complete(site: &PartitionSite, segment: &Arc<Segment>, next: Offset) -> Result<LeaderEpoch> {
     let bytes = segment.bytes();
     let resumed = ActiveSegment::resume(segment.clone(), site.config.index_interval_bytes, next);
-    let (_, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
-    if place == (BatchPlace { position: bytes, offset: next }) {
-        return Ok(());
+    let (active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
+    if place.position == bytes && site.config.density().allows(next, place.offset) {
+        return Ok(active.leader_epoch);
     }
     let what = format!("the next segment begins with offset {next} and {bytes} bytes are here");
     Err(site.corrupt(segment.path(), place, what))
@@ -208,7 +214,7 @@ pub(super) fn scan(
     loop {
         scan.cut = scan_segment(site, tail, limits, &mut scan)?;
         let Some(&base) = later.next() else { break };
-        if scan.cut.is_none() && base != tail.end {
+        if scan.cut.is_none() && !site.config.density().allows(base, tail.end) {
             let reason = format!("the next segment begins with offset {base}");
             scan.cut = Some(Cut { reason, keeps_sound_batches: true });
         }
@@ -216,7 +222,7 @@ pub(super) fn scan(
             scan.beyond = std::iter::once(base).chain(later.copied()).collect();
             break;
         }
-        let segment = Segment::open(site.storage(), &site.directory, base, mode);
+        let segment = Segment::open(site, base, mode);
         let segment = segment.map_err(|error| open_error(site, base, error))?;
         tail.go_on_in(segment, site.config.index_interval_bytes);
     }
@@ -237,17 +243,23 @@ fn scan_segment(
 ) -> Result<Option<Cut>> {
     let segment = tail.active.segment.clone();
     let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
-    let mut scanner = Scanner::new(segment.file().clone(), tail.place(), bytes);
+    let density = site.config.density();
+    let mut scanner = Scanner::new(segment.file().clone(), tail.place(), bytes, density);
     loop {
         let place = scanner.place();
-        if place.offset >= limits.recovery_point && scan.unsynced.is_none() {
+        let found = scanner.next();
+        let offset = match &found {
+            Ok(Some((_, batch))) => batch.header().base_offset,
+            _ => place.offset,
+        };
+        if offset >= limits.recovery_point && scan.unsynced.is_none() {
             scan.unsynced = Some((tail.segments.len() - 1, place.position));
         }
-        if place.position < bytes && limits.failed_sync.is_some_and(|synced| place.offset >= synced) {
+        if place.position < bytes && limits.failed_sync.is_some_and(|synced| offset >= synced) {
             let reason = "a sync of what follows has failed".to_owned();
             return Ok(Some(Cut { reason, keeps_sound_batches: false }));
         }
-        match scanner.next() {
+        match found {
             Ok(Some((_, batch))) => {
                 tail.absorb_read(&batch);
                 scan.bytes += batch.header().length as u64;

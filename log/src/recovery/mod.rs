@@ -119,7 +119,7 @@ fn begin(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, Recover
         return Err(site.error(ErrorKind::Corrupt, what));
     }
     let io = |error| site.io("begin a segment in", &site.directory, error);
-    let segment = Segment::create(site.storage(), &site.directory, Offset(0)).map_err(io)?;
+    let segment = Segment::create(site, Offset(0)).map_err(io)?;
     site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
     let tail = Tail::new(segment, site.config.index_interval_bytes);
     let partition = site.name.clone();

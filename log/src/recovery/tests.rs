@@ -9,9 +9,10 @@ use crate::files::FileKind;
 use crate::flusher::Flush;
 use crate::partition::tests::{DIRECTORY, batch, create, disk, flush, read_numbers, site, small, unclean};
 use crate::partition::{Durability, Isolation, Partition, PartitionConfig};
+use crate::record::{LeaderEpoch, PartitionId};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{Storage, SyncPurpose};
-use crate::verify::{WalkEnd, walk};
+use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// One segment of ten batches of one record each, all synced.
 fn ten() -> (Arc<MemoryStorage>, PathBuf) {
@@ -349,7 +350,13 @@ fn a_walk_counts_and_names_the_first_bad_byte() {
     let (storage, log) = ten();
     let name = crate::TopicPartition::new("topic", crate::PartitionId(3));
     let go = |recovery_point: Option<i64>| {
-        walk(&*storage, &name, Path::new(DIRECTORY), recovery_point.map(Offset)).expect("it can be read")
+        walk(
+            &*storage,
+            &name,
+            Path::new(DIRECTORY),
+            WalkRules { recovery_point: recovery_point.map(Offset), has_gaps: false },
+        )
+        .expect("it can be read")
     };
     let seen = go(Some(10));
     assert_eq!((seen.segments, seen.batches, seen.records, seen.end), (1, 10, 10, Offset(10)));
@@ -378,4 +385,115 @@ fn an_unsynced_flush_is_not_taken_for_a_synced_one() {
     assert!(submission.tickets.iter().all(|ticket| matches!(ticket.poll(), Some(Ok(())))));
     partition.flushed(submission.upto);
     assert_eq!(partition.offsets().high_watermark, Offset(1));
+}
+
+/// Writes a segment of batches as another program may have: each with the offset of its first record and
+/// its records' numbers, under the leader epoch 3.
+fn lay(storage: &MemoryStorage, base: i64, batches: &[(i64, std::ops::Range<i64>)]) {
+    let path = FileKind::Log.path(Path::new(DIRECTORY), Offset(base));
+    let mode =
+        if storage.exists(&path).expect("the disk is fine") { OpenMode::Write } else { OpenMode::Create };
+    let file = storage.open(&path, mode).expect("the directory exists");
+    for (offset, numbers) in batches {
+        let mut batch = batch(numbers.clone());
+        batch.place(Offset(*offset), LeaderEpoch(3));
+        file.write_at(file.len().expect("the disk is fine"), batch.finish()).expect("the disk is fine");
+    }
+}
+
+/// A compacted partition: 0..2, 5..7, then a segment of which all is gone but 30..31, then 40..42.
+fn compacted() -> Arc<MemoryStorage> {
+    let storage = disk(1);
+    drop(create(&storage, small()));
+    lay(&storage, 0, &[(0, 0..2), (5, 5..7)]);
+    lay(&storage, 20, &[(30, 30..31)]);
+    lay(&storage, 40, &[(40, 40..42)]);
+    storage
+}
+
+fn sparse() -> PartitionConfig {
+    PartitionConfig { has_gaps: true, ..small() }
+}
+
+fn offsets_read(partition: &Partition, from: i64) -> Vec<i64> {
+    let read = read_numbers(partition, Offset(from), 1, Isolation::ReadUncommitted).expect("it is sound");
+    assert!(read.iter().all(|(offset, number)| offset.0 == *number), "{read:?}");
+    read.into_iter().map(|(offset, _)| offset.0).collect()
+}
+
+#[test]
+fn gaps_of_a_compacted_log_are_read_over_and_survive_every_way_of_opening() {
+    let storage = compacted();
+    let check = |partition: &Partition| {
+        assert_eq!(offsets_read(partition, 0), [0, 1, 5, 6, 30, 40, 41]);
+        for (from, first) in [(2, 5), (4, 5), (6, 6), (7, 30), (20, 30), (31, 40), (39, 40), (41, 41)] {
+            assert_eq!(offsets_read(partition, from).first(), Some(&first), "from {from}");
+        }
+        assert_eq!(partition.offsets().end, Offset(42));
+    };
+    let crashed = RecoveryBorder::default();
+    let closed = RecoveryBorder { recovery_point: Some(Offset(42)), clean_shutdown: true };
+    for border in [crashed, crashed, closed, unclean(42), unclean(10), closed] {
+        let (partition, report) = Partition::open(site(&storage, sparse()), &border).expect("it is sound");
+        assert_eq!(report.truncated, None, "{border:?}");
+        check(&partition);
+        check(&Partition::open_read_only(site(&storage, sparse()), Some(Offset(42))).expect("it is sound"));
+        partition.close().expect("the disk is fine");
+    }
+}
+
+#[test]
+fn a_gap_in_a_log_that_is_not_compacted_is_damage() {
+    let storage = compacted();
+    let error = Partition::open(site(&storage, small()), &unclean(42)).expect_err("offsets are missing");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let name = crate::TopicPartition::new("topic", PartitionId(3));
+    let go = |has_gaps| {
+        let rules = WalkRules { recovery_point: Some(Offset(42)), has_gaps };
+        walk(&*storage, &name, Path::new(DIRECTORY), rules).expect("it can be read")
+    };
+    let WalkEnd::Corrupt(damage) = go(false).ending else { panic!("offsets are missing") };
+    assert_eq!(damage.offset, Offset(2));
+    assert_eq!((go(true).ending, go(true).gaps, go(true).end), (WalkEnd::Complete, 3, Offset(42)));
+}
+
+#[test]
+fn offsets_that_go_backwards_are_damage_in_a_compacted_log_too() {
+    let storage = compacted();
+    lay(&storage, 40, &[(41, 41..43)]);
+    let error =
+        Partition::open(site(&storage, sparse()), &unclean(44)).expect_err("offset 41 is there twice");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn the_lost_end_of_a_compacted_log_is_no_gap() {
+    let storage = compacted();
+    let border = RecoveryBorder { recovery_point: Some(Offset(42)), clean_shutdown: true };
+    let (partition, _) = Partition::open(site(&storage, sparse()), &unclean(42)).expect("it is sound");
+    partition.close().expect("the disk is fine");
+    let last = FileKind::Log.path(Path::new(DIRECTORY), Offset(40));
+    storage.open(&last, OpenMode::Write).expect("it exists").truncate(0).expect("the disk is fine");
+    let error = Partition::open(site(&storage, sparse()), &border).expect_err("the end is gone");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn the_leader_epoch_of_an_imported_log_never_decreases() {
+    let storage = compacted();
+    let last_epoch = |partition: &Partition, from: i64| {
+        let fetched =
+            partition.fetch(Offset(from), 1 << 20, Isolation::ReadUncommitted).expect("it is sound");
+        fetched.batches().last().expect("there is one").expect("it is sound").header().leader_epoch
+    };
+    let (partition, _) = Partition::open(site(&storage, sparse()), &unclean(42)).expect("it is sound");
+    partition.append(batch([42])).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    assert_eq!(last_epoch(&partition, 42), LeaderEpoch(3));
+    partition.close().expect("the disk is fine");
+    let border = RecoveryBorder { recovery_point: Some(Offset(43)), clean_shutdown: true };
+    let (partition, _) = Partition::open(site(&storage, sparse()), &border).expect("it is sound");
+    partition.append(batch([43])).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    assert_eq!(last_epoch(&partition, 43), LeaderEpoch(3));
 }

@@ -7,7 +7,7 @@ use proptest::test_runner::TestRunner;
 use super::model::{Entry, Model, Stamp};
 use super::*;
 use crate::batch::MarkerKind;
-use crate::verify::{WalkEnd, walk};
+use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// What happens to the partition.
 #[derive(Clone, Debug)]
@@ -337,7 +337,13 @@ impl Run {
         }
         let name = self.partition.name();
         let point = Some(Offset(self.recovery_point));
-        let walk = walk(&*self.storage, name, Path::new(DIRECTORY), point).map_err(failed)?;
+        let walk = walk(
+            &*self.storage,
+            name,
+            Path::new(DIRECTORY),
+            WalkRules { recovery_point: point, has_gaps: false },
+        )
+        .map_err(failed)?;
         prop_assert_eq!((walk.end.0, walk.ending), (self.model.end(), WalkEnd::Complete));
         Ok(())
     }

@@ -37,6 +37,7 @@ pub(crate) fn small() -> PartitionConfig {
         index_interval_bytes: 150,
         snapshot_interval_bytes: 400,
         batch_bytes_max: 4000,
+        has_gaps: false,
     }
 }
 
