@@ -1,5 +1,5 @@
-//! Takes checkpoints beside the running flow, one at a time. Only a restart's length depends on them, so a
-//! failed one is reported and the next one tried when it is due.
+//! Takes checkpoints beside the running flow, one at a time, and a last one at its orderly end. Only a
+//! restart's length depends on them, so a failed one is reported and the next one tried when it is due.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,7 +36,7 @@ impl Checkpointer {
     /// Begins a checkpoint if one is due, and takes note of one that has ended. How many have succeeded.
     pub(crate) fn step(&mut self, epoch: Epoch, now: Duration) -> u64 {
         let taken = match self.running.take_if(|running| running.is_finished()) {
-            Some(ended) => self.note(ended),
+            Some(ended) => self.join(ended),
             None => 0,
         };
         let is_due =
@@ -44,12 +44,7 @@ impl Checkpointer {
         if is_due && self.running.is_none() {
             (self.epoch, self.at) = (epoch, now);
             let (home, keep) = (Arc::clone(&self.home), self.options.keep);
-            let taking = move || {
-                let taken = home.take()?;
-                home.retire(keep)?;
-                Ok(taken)
-            };
-            match spawn("lotic-checkpoint", taking) {
+            match spawn("lotic-checkpoint", move || take(&*home, keep)) {
                 Ok(running) => self.running = Some(running),
                 Err(error) => tracing::warn!(%error, "no thread for a checkpoint"),
             }
@@ -59,12 +54,26 @@ impl Checkpointer {
 
     /// Waits for the one that is being taken. How many have succeeded.
     pub(crate) fn finish(&mut self) -> u64 {
-        self.running.take().map_or(0, |running| self.note(running))
+        self.running.take().map_or(0, |running| self.join(running))
     }
 
-    fn note(&self, ended: JoinHandle<Result<CheckpointId>>) -> u64 {
+    /// Takes one at the orderly end of a flow at `epoch`, if any epoch was committed since the last: should
+    /// the live store be lost, the next start reads no changelog behind it. How many have succeeded.
+    pub(crate) fn finish_at(&mut self, epoch: Epoch) -> u64 {
+        let taken = self.finish();
+        if epoch == self.epoch {
+            return taken;
+        }
+        taken + Self::note(take(&*self.home, self.options.keep))
+    }
+
+    fn join(&self, ended: JoinHandle<Result<CheckpointId>>) -> u64 {
         let panicked = |_| Err(Error::new(ErrorKind::Io, "taking it panicked"));
-        match ended.join().unwrap_or_else(panicked) {
+        Self::note(ended.join().unwrap_or_else(panicked))
+    }
+
+    fn note(taken: Result<CheckpointId>) -> u64 {
+        match taken {
             Ok(checkpoint) => {
                 tracing::info!(%checkpoint, "checkpoint taken");
                 1
@@ -75,6 +84,13 @@ impl Checkpointer {
             }
         }
     }
+}
+
+/// Takes a checkpoint, and removes those that are too old then.
+fn take(home: &dyn StateHome, keep: usize) -> Result<CheckpointId> {
+    let taken = home.take()?;
+    home.retire(keep)?;
+    Ok(taken)
 }
 
 #[cfg(test)]
@@ -100,5 +116,17 @@ mod tests {
         check(8, 130, Some(1));
         check(9, 130, Some(2));
         assert_eq!(home.checkpoints().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_orderly_end_takes_one_unless_the_last_holds_all() {
+        let home = MemoryState::new();
+        let options = CheckpointOptions { epochs_min: 1, interval: Duration::from_secs(10), keep: 2 };
+        let mut checkpointer = Checkpointer::new(Arc::new(home.clone()), options, Epoch(5), Duration::ZERO);
+        assert_eq!(checkpointer.finish_at(Epoch(5)), 0, "nothing was committed");
+        checkpointer.step(Epoch(6), Duration::from_secs(10));
+        assert_eq!(checkpointer.finish_at(Epoch(6)), 1, "the one that was being taken holds all");
+        assert_eq!(checkpointer.finish_at(Epoch(7)), 1);
+        assert_eq!(home.checkpoints().unwrap().len(), 2);
     }
 }

@@ -68,7 +68,8 @@ pub(crate) struct Conductor {
 pub(crate) enum Standing {
     /// It goes on.
     Running,
-    /// All input has ended, or a stop was asked for; and all of it is committed.
+    /// All input has ended, or a stop was asked for; all of it is committed, and every worker has taken that
+    /// in: state is applied, external sinks show it.
     Finished,
 }
 
@@ -110,7 +111,8 @@ impl Conductor {
     pub(crate) fn standing(&self) -> Standing {
         let is_over = self.is_stopping || self.ended == self.setup.mailboxes.len();
         let is_committed = !self.is_dirty() || self.is_behind_the_last();
-        if is_over && self.machine.awaiting() == Awaiting::Trigger && is_committed {
+        let is_settled = self.setup.mailboxes.iter().all(|mailbox| mailbox.is_settled());
+        if is_over && self.machine.awaiting() == Awaiting::Trigger && is_committed && is_settled {
             Standing::Finished
         } else {
             Standing::Running

@@ -43,8 +43,8 @@ pub struct EngineOptions {
     pub stop_timeout: Duration,
 }
 
-/// When checkpoints are taken: once both have passed since the last one. A checkpoint only shortens a
-/// restart.
+/// When checkpoints are taken: once both have passed since the last one, and at an orderly end if any epoch
+/// was committed since then. A checkpoint only shortens a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointOptions {
     /// Epochs that have been committed.

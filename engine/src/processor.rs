@@ -261,7 +261,9 @@ impl ProcessorSetup {
         shared.checkpoints.fetch_add(checkpointer.finish(), Ordering::Relaxed);
         crew.dismiss();
         conducted.and(abandoned)?;
-        backend.flush()
+        backend.flush()?;
+        shared.checkpoints.fetch_add(checkpointer.finish_at(conductor.last_committed()), Ordering::Relaxed);
+        Ok(())
     }
 
     fn conduct(

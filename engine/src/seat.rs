@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -13,8 +13,9 @@ use crate::worker::{Command, Report, Worker};
 /// What the conductor and one worker tell each other. Neither ever waits for the other here.
 pub(crate) struct Mailbox {
     commands: Mutex<VecDeque<Command>>,
-    /// Whether there may be any: an empty box is passed by without taking the lock.
-    has_commands: AtomicBool,
+    /// Commands that the worker has not carried out yet. Without any, the box is passed by without taking
+    /// the lock.
+    unsettled: AtomicUsize,
     reports: Mutex<Vec<Report>>,
     pub(crate) worker_bell: Arc<Bell>,
     conductor_bell: Arc<Bell>,
@@ -24,7 +25,7 @@ impl Mailbox {
     pub(crate) fn new(worker_bell: Arc<Bell>, conductor_bell: Arc<Bell>) -> Arc<Self> {
         Arc::new(Self {
             commands: Mutex::default(),
-            has_commands: AtomicBool::new(false),
+            unsettled: AtomicUsize::new(0),
             reports: Mutex::default(),
             worker_bell,
             conductor_bell,
@@ -34,7 +35,7 @@ impl Mailbox {
     /// Tells the worker something. Commands are taken in order.
     pub(crate) fn command(&self, command: Command) {
         self.commands.lock().push_back(command);
-        self.has_commands.store(true, Ordering::Release);
+        self.unsettled.fetch_add(1, Ordering::Release);
         self.worker_bell.ring();
     }
 
@@ -44,10 +45,20 @@ impl Mailbox {
     }
 
     fn take_commands(&self) -> VecDeque<Command> {
-        if !self.has_commands.swap(false, Ordering::Acquire) {
+        if self.is_settled() {
             return VecDeque::new();
         }
         std::mem::take(&mut self.commands.lock())
+    }
+
+    /// Whether the worker has carried out all that it was told.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire) == 0
+    }
+
+    fn settle(&self, commands: usize) {
+        self.unsettled.fetch_sub(commands, Ordering::AcqRel);
+        self.conductor_bell.ring();
     }
 
     fn report(&self, mut reports: Vec<Report>) {
@@ -70,10 +81,14 @@ impl Seat {
     /// Takes commands in, does a bounded piece of work, and passes reports on. Whether anything was done.
     pub(crate) fn step(&mut self) -> Result<bool> {
         let commands = self.mailbox.take_commands();
-        let mut progressed = !commands.is_empty();
+        let told = commands.len();
         for command in commands {
             self.worker.handle(command)?;
         }
+        if told > 0 {
+            self.mailbox.settle(told);
+        }
+        let mut progressed = told > 0;
         progressed |= self.worker.step()?;
         let reports = self.worker.take_reports();
         if !reports.is_empty() {
