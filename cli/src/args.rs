@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lotic_log::batch::Compression;
 
 use crate::time::parse_time;
 
@@ -56,6 +57,10 @@ pub(crate) enum TopicCommand {
         /// Bytes after which a segment is sealed.
         #[arg(long, value_name = "BYTES")]
         segment_bytes: Option<u64>,
+        /// How producers that are not told otherwise compress: none, gzip, snappy, lz4, zstd; gzip and zstd
+        /// take a level, as in zstd:9.
+        #[arg(long, value_name = "CODEC", default_value_t = Compression::None)]
+        compression: Compression,
     },
     /// Print the names of all topics.
     List {
@@ -93,6 +98,10 @@ pub(crate) struct ProduceOptions {
     /// What stands between key and value in a line. Without it, records have no key.
     #[arg(long, short = 'K', value_name = "TEXT")]
     pub(crate) key_separator: Option<String>,
+    /// How batches are compressed: none, gzip, snappy, lz4, zstd; gzip and zstd take a level, as in zstd:9.
+    /// Without it, as the topic says.
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<Compression>,
 }
 
 #[derive(Args, Debug)]

@@ -17,7 +17,9 @@ const IN_FLIGHT_MAX: usize = 100_000;
 pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Failure> {
     let log = open(data)?;
     log.topic(&options.topic)?;
-    let producer = Producer::new(&log, ProducerOptions { idempotent: true, ..ProducerOptions::default() })?;
+    let compression = options.compression;
+    let producer_options = ProducerOptions { idempotent: true, compression, ..ProducerOptions::default() };
+    let producer = Producer::new(&log, producer_options)?;
     let mut stdin = io::stdin().lock();
     let mut in_flight = VecDeque::new();
     let mut line = Vec::new();

@@ -13,8 +13,10 @@ use crate::args::{Cleanup, TopicCommand};
 
 pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failure> {
     match command {
-        TopicCommand::Create { topic, partitions, cleanup, segment_bytes } => {
-            create(data, topic, &config(*partitions, *cleanup, *segment_bytes))?;
+        TopicCommand::Create { topic, partitions, cleanup, segment_bytes, compression } => {
+            let config =
+                TopicConfig { compression: *compression, ..config(*partitions, *cleanup, *segment_bytes) };
+            create(data, topic, &config)?;
         }
         TopicCommand::List { json } => list(data, *json)?,
         TopicCommand::Describe { topic, json } => describe(data, topic, *json)?,
@@ -65,6 +67,7 @@ fn describe(data: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let mut object = summary(&topic);
         object["segment_bytes"] = json!(topic.config().segment_bytes);
+        object["compression"] = json!(topic.config().compression.to_string());
         object["partitions"] = topic.partitions().iter().map(|partition| offsets(partition)).collect();
         return Ok(writeln!(out, "{object}")?);
     }
@@ -73,6 +76,7 @@ fn describe(data: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
     writeln!(out, "id             {}", topic.id())?;
     writeln!(out, "cleanup        {}", cleanup_name(config.cleanup))?;
     writeln!(out, "segment bytes  {}", config.segment_bytes)?;
+    writeln!(out, "compression    {}", config.compression)?;
     writeln!(out)?;
     writeln!(out, "{:>9} {:>14} {:>14} {:>14}", "partition", "start", "stable", "end")?;
     for partition in topic.partitions() {

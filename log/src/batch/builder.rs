@@ -1,6 +1,6 @@
 //! Encoding records straight into the bytes of a batch.
 
-use super::compression::Compressor;
+use super::compressor::Compressor;
 use super::header::BatchHeader;
 use super::sealed::{SealedBatch, Summary};
 use super::varint;

@@ -1,26 +1,78 @@
-//! How the records of a batch are compressed, on the way in and on the way out.
+//! How the records of a batch are compressed: what a producer asks for, and what a batch says.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::str::FromStr;
 
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
-use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+use super::BatchError;
 
-use super::{BATCH_BYTES_MAX, BatchError};
-
-/// How a producer compresses the records of its batches.
+/// How a producer compresses the records of its batches. As text, `none`, `snappy`, `lz4`, or `gzip` and
+/// `zstd` with or without a level: `zstd:9`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// Not at all.
     #[default]
     None,
+    /// Gzip: small and slow, for readers that know nothing better.
+    Gzip {
+        /// From 1 (fast) to 9 (small); 0 is the usual 6. Others are brought into that range.
+        level: i32,
+    },
+    /// Snappy, in the frames that Kafka's Java clients write.
+    Snappy,
     /// LZ4 frames, as Kafka writes them: independent blocks, no content checksum.
     Lz4,
     /// Zstandard.
     Zstd {
-        /// From 1 (fast) to 22 (small); 0 is Zstandard's own default.
+        /// From 1 (fast) to 22 (small); 0 is Zstandard's own default. Others are brought into its range.
         level: i32,
     },
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Gzip { level: 0 } => f.write_str("gzip"),
+            Self::Gzip { level } => write!(f, "gzip:{level}"),
+            Self::Snappy => f.write_str("snappy"),
+            Self::Lz4 => f.write_str("lz4"),
+            Self::Zstd { level: 0 } => f.write_str("zstd"),
+            Self::Zstd { level } => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
+/// Text that names no compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCompression;
+
+impl fmt::Display for UnknownCompression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "none, gzip, snappy, lz4 and zstd are known; gzip takes a level, as in gzip:9, and so does zstd",
+        )
+    }
+}
+
+impl std::error::Error for UnknownCompression {}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCompression> {
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level.parse().map_err(|_| UnknownCompression)?)),
+            None => (text, None),
+        };
+        match (name, level) {
+            ("none", None) => Ok(Self::None),
+            ("gzip", level) => Ok(Self::Gzip { level: level.unwrap_or(0) }),
+            ("snappy", None) => Ok(Self::Snappy),
+            ("lz4", None) => Ok(Self::Lz4),
+            ("zstd", level) => Ok(Self::Zstd { level: level.unwrap_or(0) }),
+            _ => Err(UnknownCompression),
+        }
+    }
 }
 
 /// How the records of a batch are compressed: the codecs that Kafka has.
@@ -29,9 +81,9 @@ pub enum Compression {
 pub enum Codec {
     /// Not at all.
     None = 0,
-    /// Known by name only: cannot be read.
+    /// Gzip.
     Gzip = 1,
-    /// Known by name only: cannot be read.
+    /// Snappy, raw or in the frames of Kafka's Java clients.
     Snappy = 2,
     /// LZ4 frames.
     Lz4 = 3,
@@ -64,165 +116,25 @@ impl fmt::Display for Codec {
     }
 }
 
-/// Compresses one batch after the other; keeps the compressor's tables between them.
-pub(super) enum Compressor {
-    None,
-    Lz4,
-    Zstd(zstd::bulk::Compressor<'static>),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Compressor {
-    pub(super) fn new(compression: Compression) -> Self {
-        match compression {
-            Compression::None => Self::None,
-            Compression::Lz4 => Self::Lz4,
-            Compression::Zstd { level } => Self::Zstd(
-                zstd::bulk::Compressor::new(level)
-                    .expect("zstd brings any level into its range; only a lack of memory fails"),
-            ),
-        }
-    }
-
-    pub(super) fn codec(&self) -> Codec {
-        match self {
-            Self::None => Codec::None,
-            Self::Lz4 => Codec::Lz4,
-            Self::Zstd(_) => Codec::Zstd,
-        }
-    }
-
-    /// Appends `plain` compressed to `out`. `Codec::None` appends it as it is.
-    pub(super) fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        match self {
-            Self::None => out.extend_from_slice(plain),
-            Self::Lz4 => compress_lz4(plain, out),
-            Self::Zstd(compressor) => {
-                let start = out.len();
-                let bound = zstd::zstd_safe::compress_bound(plain.len());
-                out.reserve(bound);
-                let mut tail = std::io::Cursor::new(std::mem::take(out));
-                tail.set_position(start as u64);
-                compressor
-                    .compress_to_buffer(plain, &mut tail)
-                    .expect("the buffer has the room that zstd may need");
-                *out = tail.into_inner();
-            }
-        }
-    }
-}
-
-fn compress_lz4(plain: &[u8], out: &mut Vec<u8>) {
-    let block_size = if plain.len() > 256 << 10 {
-        BlockSize::Max1MB
-    } else if plain.len() > 64 << 10 {
-        BlockSize::Max256KB
-    } else {
-        BlockSize::Max64KB
-    };
-    let frame = FrameInfo::new().block_mode(BlockMode::Independent).block_size(block_size);
-    let mut encoder = FrameEncoder::with_frame_info(frame, out);
-    encoder.write_all(plain).expect("writing to memory does not fail");
-    encoder.finish().expect("writing to memory does not fail");
-}
-
-/// The room that records are decompressed into; kept and reused from batch to batch. It never grows
-/// past [`BATCH_BYTES_MAX`] by more than a step.
-pub struct DecompressionBuffer {
-    plain: Vec<u8>,
-    zstd: Option<Decoder<'static>>,
-    bytes_max: usize,
-}
-
-impl DecompressionBuffer {
-    /// A buffer that holds nothing and grows when it is first needed.
-    pub fn new() -> Self {
-        Self::bounded(BATCH_BYTES_MAX)
-    }
-
-    pub(super) fn bounded(bytes_max: usize) -> Self {
-        Self { plain: Vec::new(), zstd: None, bytes_max }
-    }
-
-    /// Decompresses `compressed`, replacing what the buffer held.
-    pub(super) fn decompress(&mut self, codec: Codec, compressed: &[u8]) -> Result<&[u8], BatchError> {
-        self.plain.clear();
-        let outcome = match codec {
-            Codec::Lz4 => self.decompress_lz4(compressed),
-            Codec::Zstd => self.decompress_zstd(compressed),
-            Codec::None | Codec::Gzip | Codec::Snappy => return Err(BatchError::Unsupported(codec)),
+    #[test]
+    fn a_compression_is_read_as_it_is_written() {
+        let check = |text: &str, expected: Compression| {
+            assert_eq!(text.parse(), Ok(expected));
+            assert_eq!(expected.to_string().parse(), Ok(expected));
         };
-        outcome.map_err(|error| BatchError::BadCompression { codec, reason: error.to_string() })?;
-        Ok(&self.plain)
-    }
-
-    fn decompress_lz4(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        let mut bounded = FrameDecoder::new(compressed).take(self.bytes_max as u64 + 1);
-        bounded.read_to_end(&mut self.plain)?;
-        self.check_bound()
-    }
-
-    fn decompress_zstd(&mut self, compressed: &[u8]) -> std::io::Result<()> {
-        let mut decoder = match self.zstd.take() {
-            Some(mut decoder) => {
-                decoder.reinit()?;
-                decoder
-            }
-            None => Decoder::new()?,
-        };
-        let outcome = self.run_zstd(&mut decoder, compressed);
-        self.zstd = Some(decoder);
-        outcome
-    }
-
-    fn run_zstd(&mut self, decoder: &mut Decoder<'static>, compressed: &[u8]) -> std::io::Result<()> {
-        let mut input = InBuffer::around(compressed);
-        self.plain.reserve(first_guess(compressed).min(self.bytes_max));
-        loop {
-            let written = self.plain.len();
-            let mut output = OutBuffer::around_pos(&mut self.plain, written);
-            // The hint is how much more input the frame wants; 0 at its end.
-            let hint = decoder.run(&mut input, &mut output)?;
-            self.check_bound()?;
-            if hint == 0 && input.pos == compressed.len() {
-                return Ok(());
-            }
-            let stuck = self.plain.len() < self.plain.capacity() && input.pos == compressed.len();
-            if stuck {
-                return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the frame is cut off"));
-            }
-            if self.plain.len() == self.plain.capacity() {
-                self.plain.reserve(self.plain.capacity().max(64 << 10));
-            }
+        check("none", Compression::None);
+        check("gzip", Compression::Gzip { level: 0 });
+        check("gzip:9", Compression::Gzip { level: 9 });
+        check("snappy", Compression::Snappy);
+        check("lz4", Compression::Lz4);
+        check("zstd", Compression::Zstd { level: 0 });
+        check("zstd:-5", Compression::Zstd { level: -5 });
+        for text in ["", "brotli", "zstd:", "zstd:high", "lz4:1", "none:0", "GZIP"] {
+            assert_eq!(text.parse::<Compression>(), Err(UnknownCompression), "{text}");
         }
-    }
-
-    fn check_bound(&self) -> std::io::Result<()> {
-        if self.plain.len() <= self.bytes_max {
-            return Ok(());
-        }
-        let message = format!("more than {} bytes come out", self.bytes_max);
-        Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message))
-    }
-}
-
-impl Default for DecompressionBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for DecompressionBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecompressionBuffer")
-            .field("capacity", &self.plain.capacity())
-            .finish_non_exhaustive()
-    }
-}
-
-/// The size that the frame states for its content (it need not, and may lie), or a usual ratio.
-fn first_guess(compressed: &[u8]) -> usize {
-    match zstd::zstd_safe::get_frame_content_size(compressed) {
-        Ok(Some(size)) => usize::try_from(size).unwrap_or(usize::MAX),
-        _ => compressed.len().saturating_mul(4),
     }
 }

@@ -51,8 +51,6 @@ pub enum BatchError {
         /// What the decompressor says.
         reason: String,
     },
-    /// The records are compressed in a way that this version does not read.
-    Unsupported(Codec),
     /// A record would make the batch larger than [`BATCH_BYTES_MAX`].
     TooLarge {
         /// Bytes the batch would have.
@@ -69,7 +67,7 @@ impl BatchError {
     /// What to do about it: damage is `Corrupt`, a record that does not fit `Invalid`.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unsupported(_) | Self::BadMagic(_) => ErrorKind::Unsupported,
+            Self::BadMagic(_) => ErrorKind::Unsupported,
             Self::TooLarge { .. } | Self::TimestampRange { .. } => ErrorKind::Invalid,
             _ => ErrorKind::Corrupt,
         }
@@ -94,9 +92,6 @@ impl fmt::Display for BatchError {
             Self::BadRecord { index, reason } => write!(f, "record {index} of the batch: {reason}"),
             Self::BadCompression { codec, reason } => {
                 write!(f, "record batch does not decompress as {codec}: {reason}")
-            }
-            Self::Unsupported(codec) => {
-                write!(f, "record batch is compressed with {codec}; none, lz4 and zstd can be read")
             }
             Self::TooLarge { bytes } => {
                 write!(f, "record makes its batch {bytes} bytes long, {BATCH_BYTES_MAX} are allowed")

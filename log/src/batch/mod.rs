@@ -30,17 +30,21 @@
 
 mod builder;
 mod compression;
+mod compressor;
 mod control;
+mod decompression;
 mod error;
 mod header;
 mod reader;
 mod records;
 mod sealed;
+mod snappy;
 mod varint;
 
 pub use builder::BatchBuilder;
-pub use compression::{Codec, Compression, DecompressionBuffer};
+pub use compression::{Codec, Compression, UnknownCompression};
 pub use control::{ControlRecord, MarkerKind, marker};
+pub use decompression::DecompressionBuffer;
 pub use error::BatchError;
 pub use header::{BatchHeader, TimestampType};
 pub use reader::{Batches, RecordBatch};

@@ -48,7 +48,7 @@ impl<'a> RecordBatch<'a> {
     /// bytes are: a batch not known to be sound is verified first.
     ///
     /// # Errors
-    /// [`BatchError::Unsupported`] and [`BatchError::BadCompression`].
+    /// [`BatchError::BadCompression`].
     pub fn records<'s>(&'s self, scratch: &'s mut DecompressionBuffer) -> Result<Records<'s>, BatchError> {
         let stored = &self.bytes[BatchHeader::BYTES..];
         let plain = match self.header.codec {

@@ -7,8 +7,15 @@ use super::header::field;
 use super::*;
 use crate::record::{Header, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Record, Sequence, Timestamp};
 
-const COMPRESSIONS: [Compression; 4] =
-    [Compression::None, Compression::Lz4, Compression::Zstd { level: 3 }, Compression::Zstd { level: 99 }];
+const COMPRESSIONS: [Compression; 7] = [
+    Compression::None,
+    Compression::Gzip { level: 0 },
+    Compression::Gzip { level: 99 },
+    Compression::Snappy,
+    Compression::Lz4,
+    Compression::Zstd { level: 3 },
+    Compression::Zstd { level: 99 },
+];
 
 fn push(builder: &mut BatchBuilder, record: &Record) {
     let timestamp = record.timestamp.expect("test records carry a time");
@@ -232,7 +239,7 @@ mod from_a_broker {
     }
 }
 
-/// Batches from sarama's `record_test.go`, whose LZ4 encoder is another one.
+/// Batches from sarama's `record_test.go`, whose compressors are others. Its Snappy has no frame.
 mod from_sarama {
     use super::*;
 
@@ -248,23 +255,97 @@ mod from_sarama {
         80, 40, 0, 10, 0, 8, 1, 2, 3, 4, 6, 5, 6, 7, 2, 6, 8, 9, 10, 4, 11, 12,
     ];
 
+    const GZIP: &[u8] = &[
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 95, 0, 0, 0, 0, 2, 231, 74, 206, 165, 0, 1, 0, 0, 0, 0, 0, 0, 1, 88,
+        141, 205, 89, 56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 31,
+        139, 8, 0, 0, 9, 110, 136, 0, 255, 0, 21, 0, 234, 255, 40, 0, 10, 0, 8, 1, 2, 3, 4, 6, 5, 6, 7, 2, 6,
+        8, 9, 10, 4, 11, 12, 3, 0, 173, 201, 88, 103, 21, 0, 0, 0,
+    ];
+
     #[test]
-    fn an_lz4_batch_is_read() {
-        let records = read(LZ4).expect("sound");
+    fn its_batches_of_every_codec_are_read() {
         let expected = Record {
             key: Some(Bytes::from_static(&[1, 2, 3, 4])),
             value: Some(Bytes::from_static(&[5, 6, 7])),
             headers: vec![Header { key: "\x08\t\n".to_owned(), value: Some(Bytes::from_static(&[11, 12])) }],
             timestamp: Some(Timestamp(1_479_847_795_000 + 5)),
         };
-        assert_eq!(records, [(Offset(0), expected)]);
+        for (codec, batch) in [(Codec::Gzip, GZIP), (Codec::Snappy, SNAPPY), (Codec::Lz4, LZ4)] {
+            assert_eq!(RecordBatch::parse(batch).expect("sound").header().codec, codec);
+            assert_eq!(read(batch).expect("sound"), [(Offset(0), expected.clone())], "{codec}");
+        }
+    }
+}
+
+/// What other programs make of Snappy.
+mod snappy_of_others {
+    use super::*;
+
+    fn check(compressed: &[u8], expected: &[u8]) {
+        let mut scratch = DecompressionBuffer::new();
+        assert_eq!(scratch.decompress(Codec::Snappy, compressed), Ok(expected));
     }
 
+    /// From `snappy_test.go` of go-xerial-snappy, which were made by snappy-java.
     #[test]
-    fn a_snappy_batch_is_sound_but_its_records_are_unsupported() {
-        let error = read(SNAPPY).expect_err("snappy cannot be read");
-        assert_eq!(error, BatchError::Unsupported(Codec::Snappy));
-        assert_eq!(error.kind(), crate::ErrorKind::Unsupported);
+    fn frames_of_snappy_java_are_read() {
+        const HEADER: [u8; 16] = [130, 83, 78, 65, 80, 80, 89, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+        let plain_data = [&HEADER[..], &[0, 0, 0, 11, 9, 32, 80, 76, 65, 73, 78, 68, 65, 84, 65]].concat();
+        check(&plain_data, b"PLAINDATA");
+        check(&[&HEADER[..], &[0, 0, 0, 3, 1, 0, 0x41]].concat(), b"A");
+        check(&HEADER, b"");
+        check(&[&plain_data[..], &plain_data].concat(), b"PLAINDATAPLAINDATA");
+    }
+
+    /// kafka-python packs the two versions in the byte order of its machine.
+    #[test]
+    fn a_frame_with_little_endian_versions_is_read() {
+        let header = [130, 83, 78, 65, 80, 80, 89, 0, 1, 0, 0, 0, 1, 0, 0, 0];
+        check(&[&header[..], &[0, 0, 0, 3, 1, 0, 0x41]].concat(), b"A");
+    }
+
+    /// From `snappy_test.go` of go-xerial-snappy.
+    #[test]
+    fn snappy_without_a_frame_is_read() {
+        check(&[36, 20, 82, 69, 80, 69, 65, 84, 118, 6, 0], b"REPEATREPEATREPEATREPEATREPEATREPEAT");
+        check(&[1, 0, 65], b"A");
+        check(&[0], b"");
+    }
+
+    /// From `snappy_test.go` of go-xerial-snappy, and from an advisory on snappy-java (GHSA-qcwq-55hx-v3vh): a
+    /// block that says it is of two gigabytes.
+    #[test]
+    fn a_malformed_frame_is_refused() {
+        let header = [130, 83, 78, 65, 80, 80, 89, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+        let refuse = |compressed: &[u8]| {
+            let mut scratch = DecompressionBuffer::new();
+            let error = scratch.decompress(Codec::Snappy, compressed).expect_err("malformed");
+            assert!(matches!(error, BatchError::BadCompression { codec: Codec::Snappy, .. }), "{error}");
+        };
+        (0..header.len()).for_each(|length| refuse(&header[..length]));
+        (1..4).for_each(|length| refuse(&[&header[..], &[0; 3][..length]].concat()));
+        refuse(&[&header[..], &[0, 0, 0, 1]].concat());
+        refuse(&[&header[..], &[0, 0, 1, 1, 1]].concat());
+        refuse(&[&header[..], &[0x7f, 0xff, 0xff, 0xff]].concat());
+        refuse(&[&header[..], &[0xff, 0xff, 0xff, 0xff]].concat());
+    }
+
+    /// `snappy-java` reads no other frame, so this is what has to be written.
+    #[test]
+    fn what_is_written_has_the_frame_of_snappy_java_in_blocks_of_32_kib() {
+        let plain = vec![7; 70_000];
+        let mut compressed = Vec::new();
+        compressor::Compressor::new(Compression::Snappy).compress(&plain, &mut compressed);
+        let (header, mut rest) = compressed.split_at(16);
+        assert_eq!(header, [130, 83, 78, 65, 80, 80, 89, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+        let mut blocks = Vec::new();
+        while let Some((length, behind)) = rest.split_first_chunk() {
+            let (block, behind) = behind.split_at(i32::from_be_bytes(*length) as usize);
+            blocks.push(snap::raw::decompress_len(block).expect("sound"));
+            rest = behind;
+        }
+        assert_eq!(blocks, [32_768, 32_768, 4_464]);
+        check(&compressed, &plain);
     }
 }
 
@@ -349,7 +430,7 @@ fn records_that_do_not_fill_their_batch_exactly_are_refused() {
 #[test]
 fn a_compressed_batch_that_is_cut_or_goes_on_does_not_decompress() {
     let records = [record(1, None, Some(Box::leak("lotic ".repeat(500).into_boxed_str())))];
-    for compression in [Compression::Lz4, Compression::Zstd { level: 1 }] {
+    for compression in COMPRESSIONS.into_iter().skip(1) {
         let whole = seal(compression, &records).finish().to_vec();
         assert!(whole.len() < 1_000, "it is compressed");
         for cut in 1..whole.len() - BatchHeader::BYTES {
@@ -371,12 +452,11 @@ fn a_compressed_batch_that_is_cut_or_goes_on_does_not_decompress() {
 
 #[test]
 fn a_decompression_bomb_is_an_error() {
-    for (codec, compression) in
-        [(Codec::Lz4, Compression::Lz4), (Codec::Zstd, Compression::Zstd { level: 1 })]
-    {
+    for compression in COMPRESSIONS.into_iter().skip(1) {
+        let codec = compressor::Compressor::new(compression).codec();
         let mut compressed = Vec::new();
         let zeros = vec![0; 1_000_001];
-        compression::Compressor::new(compression).compress(&zeros, &mut compressed);
+        compressor::Compressor::new(compression).compress(&zeros, &mut compressed);
         let decompress = |bytes_max| {
             let mut scratch = DecompressionBuffer::bounded(bytes_max);
             scratch.decompress(codec, &compressed).map(<[u8]>::len)
@@ -444,10 +524,10 @@ fn a_record_that_does_not_fit_leaves_the_batch_as_it_was() {
     let error = builder
         .push_with(Timestamp(5), None, &[], |out| {
             out.extend_from_slice(b"half");
-            Err(BatchError::Unsupported(Codec::Gzip))
+            Err(BatchError::BadMagic(9))
         })
         .expect_err("the writer's own");
-    assert_eq!(error, BatchError::Unsupported(Codec::Gzip));
+    assert_eq!(error, BatchError::BadMagic(9));
     let error = builder.push(Timestamp(i64::MIN), None, None, &[]).expect_err("too far");
     assert_eq!(error, BatchError::TimestampRange { timestamp: i64::MIN });
 

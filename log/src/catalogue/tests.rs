@@ -24,6 +24,8 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
     let compression = prop_oneof![
         Just(Compression::None),
         Just(Compression::Lz4),
+        Just(Compression::Snappy),
+        (1..10).prop_map(|level| Compression::Gzip { level }),
         (1..22).prop_map(|level| Compression::Zstd { level }),
     ];
     let key_format = prop::option::of("[!-~]{1,12}");

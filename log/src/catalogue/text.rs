@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Catalogue, CatalogueEntry, DeletedTopic};
-use crate::batch::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::Durability;
 use crate::topic::{CleanupPolicy, TopicConfig, check_name};
@@ -29,7 +28,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
             config.partitions,
             encode_cleanup(config.cleanup),
             encode_durability(config.durability),
-            encode_compression(config.compression),
+            config.compression,
             config.segment_bytes,
             config.batch_bytes_max,
             config.index_interval_bytes,
@@ -88,7 +87,7 @@ fn decode_line(line: &str, catalogue: &mut Catalogue) -> Option<()> {
         }
         "deleting" => {
             let (name, fields) = split_fields(rest)?;
-            let (id, partitions) = (number(&fields, "id")?, number(&fields, "partitions")?);
+            let (id, partitions) = (parsed(&fields, "id")?, parsed(&fields, "partitions")?);
             catalogue.deleting.insert(name, DeletedTopic { id, partitions });
         }
         _ => return None,
@@ -106,24 +105,24 @@ fn split_fields(text: &str) -> Option<(String, Fields<'_>)> {
     Some((name, fields))
 }
 
-fn number<T: FromStr>(fields: &Fields<'_>, name: &str) -> Option<T> {
+fn parsed<T: FromStr>(fields: &Fields<'_>, name: &str) -> Option<T> {
     fields.get(name)?.parse().ok()
 }
 
 fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
     let config = TopicConfig {
-        partitions: number(fields, "partitions")?,
+        partitions: parsed(fields, "partitions")?,
         cleanup: decode_cleanup(fields.get("cleanup")?)?,
         durability: decode_durability(fields.get("durability")?)?,
-        compression: decode_compression(fields.get("compression")?)?,
-        segment_bytes: number(fields, "segment_bytes")?,
-        batch_bytes_max: number(fields, "batch_bytes_max")?,
-        index_interval_bytes: number(fields, "index_interval_bytes")?,
-        snapshot_interval_bytes: number(fields, "snapshot_interval_bytes")?,
+        compression: parsed(fields, "compression")?,
+        segment_bytes: parsed(fields, "segment_bytes")?,
+        batch_bytes_max: parsed(fields, "batch_bytes_max")?,
+        index_interval_bytes: parsed(fields, "index_interval_bytes")?,
+        snapshot_interval_bytes: parsed(fields, "snapshot_interval_bytes")?,
         has_gaps: fields.get("gaps").is_some_and(|&gaps| gaps == "yes"),
         key_format: fields.get("key_format").map(|&format| format.to_owned()),
     };
-    Some(CatalogueEntry { id: number(fields, "id")?, config })
+    Some(CatalogueEntry { id: parsed(fields, "id")?, config })
 }
 
 fn encode_cleanup(cleanup: CleanupPolicy) -> &'static str {
@@ -159,22 +158,6 @@ fn decode_durability(text: &str) -> Option<Option<Durability>> {
             let milliseconds = text.strip_suffix("ms")?.parse().ok()?;
             Some(Some(Durability::Interval(Duration::from_millis(milliseconds))))
         }
-    }
-}
-
-fn encode_compression(compression: Compression) -> String {
-    match compression {
-        Compression::None => "none".to_owned(),
-        Compression::Lz4 => "lz4".to_owned(),
-        Compression::Zstd { level } => format!("zstd:{level}"),
-    }
-}
-
-fn decode_compression(text: &str) -> Option<Compression> {
-    match text {
-        "none" => Some(Compression::None),
-        "lz4" => Some(Compression::Lz4),
-        _ => Some(Compression::Zstd { level: text.strip_prefix("zstd:")?.parse().ok()? }),
     }
 }
 
