@@ -26,16 +26,15 @@ mod tests;
 mod text;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::record::TopicId;
-use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::storage::{Storage, SyncPurpose};
 use crate::topic::TopicConfig;
+use crate::whole_file;
 
 const FILE_NAME: &str = "catalogue";
-const NEW_FILE_NAME: &str = "catalogue.new";
 
 /// What the log knows to exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,36 +69,17 @@ impl Catalogue {
     /// `Corrupt`, `Unsupported` for a later version, those of the operating system.
     pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE_NAME);
-        match read_file(storage, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
-            Ok(bytes) => text::decode(&bytes).map(Some).map_err(|error| error.within(path.display())),
-        }
+        let bytes = whole_file::read(storage, &path)
+            .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+        let decode = |bytes: Vec<u8>| text::decode(&bytes).map_err(|error| error.within(path.display()));
+        bytes.map(decode).transpose()
     }
 
     /// Makes this the catalogue of `directory`, durably.
     pub(crate) fn write(&self, storage: &dyn Storage, directory: &Path) -> Result<()> {
-        write_file(storage, directory, text::encode(self).as_bytes())
+        let bytes = text::encode(self);
+        whole_file::replace(storage, &directory.join(FILE_NAME), bytes.as_bytes(), SyncPurpose::Catalogue)
+            .map(drop)
             .map_err(|error| Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error))
     }
-}
-
-fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
-    let file = storage.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
-fn write_file(storage: &dyn Storage, directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
-    if storage.exists(&new_path)? {
-        storage.remove_file(&new_path)?;
-    }
-    let file = storage.open(&new_path, OpenMode::Create)?;
-    file.write_at(0, bytes)?;
-    file.sync(SyncPurpose::Catalogue).wait()?;
-    storage.rename(&new_path, &path)?;
-    storage.sync_dir(directory, SyncPurpose::Catalogue)
 }

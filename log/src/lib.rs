@@ -16,10 +16,11 @@
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`Progress`] | tells who reads at the end of a log that there is more |
 //! | [`partitioner`] | which partition a record goes to |
+//! | `whole_file` | small files that are replaced in one piece |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
-//! | `recovery` | opening a partition after a crash |
+//! | `recovery`, `clean_shutdown` | opening a partition after a crash; whether there was one |
 //! | [`walk_log`] | checking every byte without opening anything |
 //! | [`TransactionalProducer`], `transaction` | records in many partitions that count together or not at all |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
@@ -30,6 +31,7 @@
 
 pub mod batch;
 mod catalogue;
+mod clean_shutdown;
 pub mod clock;
 mod consumer;
 mod driver;
@@ -58,6 +60,7 @@ pub mod ticket;
 mod topic;
 mod transaction;
 mod verify;
+mod whole_file;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};

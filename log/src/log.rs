@@ -10,16 +10,21 @@
 //! and leaves a mark that nothing has to be recovered. After a crash at any point in between the next
 //! opening finds all that was acknowledged.
 //!
+//! Nothing is written before there is something to write. A log that was closed is opened and closed
+//! again without a change to its directory; the first who makes or deletes a topic, appends or takes a
+//! producer id takes the mark away before that.
+//!
 //! Lock order: catalogue, then topics; neither is held while a ticket is awaited.
 
 mod background;
-mod clean_shutdown;
 mod holder;
 mod open;
 mod options;
 #[cfg(test)]
 mod tests;
 mod topics;
+#[cfg(test)]
+mod untouched_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +78,8 @@ struct Inner {
 }
 
 impl Log {
-    /// Opens the log in `directory`, which is made where missing, and recovers it.
+    /// Opens the log in `directory`, which is made where missing, and recovers it. One that was closed
+    /// cleanly is left as it is until something is written to it.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`], naming the holder, if a process has it open; [`ErrorKind::Corrupt`] if
@@ -178,8 +184,8 @@ impl Log {
         &self.inner.core.coordinator
     }
 
-    /// Finishes what is under way, makes everything durable and gives the directory up. Appends are
-    /// refused from then on; a transaction that is still open is aborted when the log is opened again.
+    /// Finishes what is under way, aborts transactions that are open, makes everything durable and gives
+    /// the directory up. Appends are refused from then on. Where nothing was written nothing is.
     /// The same happens, without an answer, when the last handle is dropped. Closing twice does nothing.
     ///
     /// # Errors
@@ -225,10 +231,13 @@ impl Inner {
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
         // All of them, whatever fails before: the directory may be somebody else's next.
         partitions.iter().map(|partition| partition.close()).fold(ended, Result::and)?;
+        if self.context.clean_shutdown.is_untouched() || !self.catalogued.lock().is_begun {
+            return Ok(());
+        }
         self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
         RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
-        clean_shutdown::mark(&*self.storage, &self.directory)
+        self.context.clean_shutdown.leave()
     }
 }
 

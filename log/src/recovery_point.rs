@@ -23,8 +23,8 @@
 //! | 8.. | entries | 28 bytes each: topic id (16), partition (`i32`), offset (`i64`) |
 //!
 //! Later entries replace earlier ones. Reading ends at the first block that is torn. The file is written
-//! anew beside itself and renamed when the log is opened and when it has grown past [`FILE_BYTES_MAX`], or
-//! to twice what it takes to name every partition once if that is more.
+//! anew beside itself and renamed when a log is recovered, when it is closed, and when it has grown past
+//! [`FILE_BYTES_MAX`], or to twice what it takes to name every partition once if that is more.
 
 #[cfg(test)]
 mod tests;
@@ -40,9 +40,9 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
 use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
+use crate::whole_file;
 
 const FILE_NAME: &str = "recovery-point";
-const NEW_FILE_NAME: &str = "recovery-point.new";
 const MAGIC: [u8; 4] = *b"LRPT";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 8;
@@ -55,29 +55,30 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Up to where each partition was synced.
 pub(crate) type RecoveryPoints = BTreeMap<PartitionKey, Offset>;
 
+/// What a file of recovery points says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) points: RecoveryPoints,
+    /// Bytes of the header and the blocks that are whole.
+    whole_bytes: u64,
+    /// Whether there is a file, and nothing else in it.
+    is_whole: bool,
+}
+
 /// The recovery points in `directory`; none where there is no file.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for a file of a later version, [`ErrorKind::Corrupt`] for one that is none;
 /// those of the operating system.
-pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> Result<RecoveryPoints> {
+pub(crate) fn read(storage: &dyn Storage, directory: &Path) -> Result<Stored> {
     let path = directory.join(FILE_NAME);
-    match read_file(storage, &path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(RecoveryPoints::new()),
-        Err(error) => Err(Error::io(format!("cannot read {}", path.display()), error)),
-        Ok(bytes) => decode(&bytes).map_err(|error| error.within(path.display())),
-    }
+    let bytes = whole_file::read(storage, &path)
+        .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+    let decode = |bytes: Vec<u8>| decode(&bytes).map_err(|error| error.within(path.display()));
+    bytes.map_or(Ok(Stored::default()), decode)
 }
 
-fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
-    let file = storage.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
-}
-
-fn decode(bytes: &[u8]) -> Result<RecoveryPoints> {
+fn decode(bytes: &[u8]) -> Result<Stored> {
     let Some((header, mut rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err(Error::new(ErrorKind::Corrupt, "the header of the recovery points is cut off"));
     };
@@ -92,7 +93,7 @@ fn decode(bytes: &[u8]) -> Result<RecoveryPoints> {
         points.extend(entries.iter().map(decode_entry));
         rest = next;
     }
-    Ok(points)
+    Ok(Stored { points, whole_bytes: (bytes.len() - rest.len()) as u64, is_whole: rest.is_empty() })
 }
 
 /// The entries of the first block, and what follows it; nothing if it is torn.
@@ -156,17 +157,35 @@ impl RecoveryPointFile {
         let (file, end) = write_anew(&*storage, directory, &points).map_err(|error| {
             Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
         })?;
-        Ok(Self {
-            storage,
-            directory: directory.to_owned(),
-            points,
-            risen: RecoveryPoints::new(),
-            file,
-            end,
-            bytes_max: bytes_max(end),
-            syncing: None,
-            is_poisoned: false,
-        })
+        Ok(Self::new(storage, directory, points, file, end))
+    }
+
+    /// Goes on in the file of `directory` as it was `stored`, if it is whole and says `points`. Nothing is
+    /// written.
+    pub(crate) fn resume(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        stored: &Stored,
+        points: &RecoveryPoints,
+    ) -> Result<Option<Self>> {
+        if !stored.is_whole || stored.points != *points {
+            return Ok(None);
+        }
+        let path = directory.join(FILE_NAME);
+        let file = storage.open(&path, OpenMode::Write);
+        let file = file.map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
+        Ok(Some(Self::new(storage, directory, points.clone(), file, stored.whole_bytes)))
+    }
+
+    fn new(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        points: RecoveryPoints,
+        file: Arc<dyn StorageFile>,
+        end: u64,
+    ) -> Self {
+        let (directory, risen, bytes_max) = (directory.to_owned(), RecoveryPoints::new(), bytes_max(end));
+        Self { storage, directory, points, risen, file, end, bytes_max, syncing: None, is_poisoned: false }
     }
 
     /// A partition was synced up to `offset`.
@@ -233,18 +252,11 @@ fn write_anew(
     directory: &Path,
     points: &RecoveryPoints,
 ) -> io::Result<(Arc<dyn StorageFile>, u64)> {
-    let (path, new_path) = (directory.join(FILE_NAME), directory.join(NEW_FILE_NAME));
-    if storage.exists(&new_path)? {
-        storage.remove_file(&new_path)?;
-    }
     let mut bytes = [&MAGIC[..], &VERSION.to_be_bytes()].concat();
     if !points.is_empty() {
         encode_block(points, &mut bytes);
     }
-    let file = storage.open(&new_path, OpenMode::Create)?;
-    file.write_at(0, &bytes)?;
-    file.sync(SyncPurpose::RecoveryPoint).wait()?;
-    storage.rename(&new_path, &path)?;
-    storage.sync_dir(directory, SyncPurpose::Directory)?;
+    let path = directory.join(FILE_NAME);
+    let file = whole_file::replace(storage, &path, &bytes, SyncPurpose::RecoveryPoint)?;
     Ok((file, bytes.len() as u64))
 }

@@ -147,7 +147,7 @@ pub fn walk_log(
     {
         return Err(no_such_topic(name, catalogue.topics.keys().map(String::as_str)));
     }
-    let recovery_points = recovery_point::read(storage, directory)?;
+    let recovery_points = recovery_point::read(storage, directory)?.points;
     let chosen = catalogue.topics.iter().filter(|(name, _)| topic.is_none_or(|topic| topic == *name));
     let mut walks = Vec::new();
     for (name, entry) in chosen {

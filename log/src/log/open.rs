@@ -9,15 +9,14 @@ use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Core};
 use super::topics::{Catalogued, Topics};
-use super::{Inner, Log, LogOptions, clean_shutdown, holder, recovery_points};
+use super::{Inner, Log, LogOptions, holder, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry};
+use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
-use crate::progress::Progress;
-use crate::read_buffers::ReadBuffers;
 use crate::record::{PartitionId, PartitionKey};
 use crate::recovery::{RecoveryBorder, RecoveryReport};
-use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints};
+use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
 use crate::transaction::TRANSACTION_TOPIC;
@@ -26,23 +25,26 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let storage = options.storage.clone();
     make_directory(&*storage, directory).map_err(|error| failed("make", directory, error))?;
     let lock = holder::lock(&*storage, directory, &options.holder, options.clock.now())?;
-    let catalogue = match Catalogue::read(&*storage, directory)? {
-        Some(catalogue) => catalogue,
-        None => begin(&*storage, directory)?,
-    };
-    let points = recovery_point::read(&*storage, directory)?;
-    let is_clean = clean_shutdown::take(&*storage, directory)?;
+    let catalogue = Catalogue::read(&*storage, directory)?;
+    if catalogue.is_none() {
+        check_no_partition(&*storage, directory)?;
+    }
+    let stored = recovery_point::read(&*storage, directory)?;
+    let clean_shutdown = CleanShutdown::find(storage.clone(), directory)?;
+    let is_clean = clean_shutdown.is_whole();
+    if !is_clean {
+        clean_shutdown.take_away()?;
+    }
 
-    let mut inner = Inner::new(directory, options, catalogue, false)?;
+    let mut inner = Inner::new(directory, options, catalogue, Some(clean_shutdown))?;
     *inner.lock.get_mut() = Some(lock);
-    inner.finish_deletions()?;
-    let topics = inner.recover_partitions(&points, is_clean)?;
+    inner.finish_deletions(is_clean)?;
+    let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
     let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
     let home = home.map(|topic| topic.partitions()[0].clone());
     inner.core.coordinator.recover(home, &partitions, &*storage, directory)?;
-    let points = RecoveryPointFile::create(storage, directory, recovery_points(&partitions))?;
-    inner.core.flusher.keep_recovery_points(points);
+    inner.open_recovery_points(&stored, recovery_points(&partitions))?;
     topics.into_iter().for_each(|topic| inner.publish(topic));
     // Only from here on is there something to shut down.
     *inner.is_closed.get_mut() = false;
@@ -51,7 +53,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
 
 pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Log> {
     let catalogue = read_catalogue(&*options.storage, directory)?;
-    let mut inner = Inner::new(directory, options, catalogue, true)?;
+    let mut inner = Inner::new(directory, options, Some(catalogue), None)?;
     *inner.is_closed.get_mut() = false;
     refresh(&inner)?;
     Ok(Log { inner: Arc::new(inner) })
@@ -62,7 +64,7 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
     let mut catalogued = inner.catalogued.lock();
     let catalogue = read_catalogue(&*inner.storage, &inner.directory)?;
     // Points are read before the partitions are: so none of them lies behind what is found there.
-    let points = recovery_point::read(&*inner.storage, &inner.directory)?;
+    let points = recovery_point::read(&*inner.storage, &inner.directory)?.points;
     let mut topics = Topics::new();
     for (name, entry) in &catalogue.topics {
         let known = inner.topics.read().get(name).filter(|topic| topic.id() == entry.id).cloned();
@@ -86,19 +88,26 @@ fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> 
 }
 
 impl Inner {
-    /// A log that has nothing open yet, and nothing to shut down.
-    fn new(directory: &Path, options: LogOptions, catalogue: Catalogue, is_read_only: bool) -> Result<Self> {
+    /// A log that has nothing open yet, and nothing to shut down; read-only where it is not told whether
+    /// it was closed.
+    fn new(
+        directory: &Path,
+        options: LogOptions,
+        catalogue: Option<Catalogue>,
+        clean_shutdown: Option<CleanShutdown>,
+    ) -> Result<Self> {
         let core = Core::new(directory, &options);
         let LogOptions { storage, clock, durability, seed, .. } = options;
         let background = Background::start(core.clone())
             .map_err(|error| Error::io("cannot start the log's thread", error))?;
-        let context = PartitionContext {
-            storage: storage.clone(),
-            clock: clock.clone(),
-            buffers: ReadBuffers::new(),
-            progress: Arc::new(Progress::default()),
-        };
-        let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, catalogue };
+        let is_read_only = clean_shutdown.is_none();
+        let mut context = PartitionContext::new(storage.clone(), clock.clone());
+        if let Some(clean_shutdown) = clean_shutdown {
+            context.clean_shutdown = Arc::new(clean_shutdown);
+        }
+        let is_begun = catalogue.is_some();
+        let catalogue = catalogue.unwrap_or_default();
+        let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, is_begun, catalogue };
         Ok(Self {
             directory: directory.to_owned(),
             storage,
@@ -137,6 +146,24 @@ impl Inner {
         Ok(topics)
     }
 
+    /// Goes on with the recovery points as they were stored, or writes them anew. A directory that nothing
+    /// was written to yet has none.
+    fn open_recovery_points(&mut self, stored: &Stored, points: RecoveryPoints) -> Result<()> {
+        if !self.catalogued.get_mut().is_begun {
+            return Ok(());
+        }
+        let storage = || self.storage.clone();
+        let file = match RecoveryPointFile::resume(storage(), &self.directory, stored, &points)? {
+            Some(file) => file,
+            None => {
+                self.context.clean_shutdown.take_away()?;
+                RecoveryPointFile::create(storage(), &self.directory, points)?
+            }
+        };
+        self.core.flusher.keep_recovery_points(file);
+        Ok(())
+    }
+
     fn open_topic_read_only(
         &self,
         name: &str,
@@ -159,8 +186,8 @@ fn note(report: &RecoveryReport) {
     }
 }
 
-/// Writes the first catalogue, before there is any topic: from then on a missing one is a lost one.
-fn begin(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
+/// Checks that a directory without a catalogue has not lost it.
+fn check_no_partition(storage: &dyn Storage, directory: &Path) -> Result<()> {
     let entries = storage.list(directory).map_err(|error| failed("list", directory, error))?;
     for entry in entries.iter().filter(|entry| entry.is_directory) {
         let metadata = directory.join(&entry.name).join(METADATA_FILE_NAME);
@@ -171,9 +198,7 @@ fn begin(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
         let what = format!("{directory} holds the partition {}, but its catalogue is missing", entry.name);
         return Err(Error::new(ErrorKind::Corrupt, what));
     }
-    let catalogue = Catalogue::default();
-    catalogue.write(storage, directory)?;
-    Ok(catalogue)
+    Ok(())
 }
 
 /// Makes a directory and makes its name, and those above it that were missing, durable.

@@ -159,17 +159,6 @@ fn a_topic_that_could_not_be_made_can_be_made_later() {
 }
 
 #[test]
-fn a_clean_shutdown_is_believed_once() {
-    let storage = MemoryStorage::new(1);
-    let log = open(&storage).unwrap();
-    log.create_topic("orders", partitions(1)).unwrap();
-    drop(log);
-    assert!(storage.contents(&path("clean-shutdown")).is_ok());
-    let _log = open(&storage).unwrap();
-    assert!(storage.contents(&path("clean-shutdown")).is_err());
-}
-
-#[test]
 fn a_directory_that_is_open_is_refused_with_its_holder_and_can_be_read() {
     let storage = MemoryStorage::new(1);
     let mut first = options(&storage);

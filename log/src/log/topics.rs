@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
+use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
 use crate::storage::SyncPurpose;
 use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
 use crate::transaction::TRANSACTION_TOPIC;
@@ -35,6 +36,9 @@ pub(super) type Topics = BTreeMap<String, Topic>;
 /// The catalogue and what follows from it. Its lock puts makers and deleters of topics in order.
 pub(super) struct Catalogued {
     pub(super) catalogue: Catalogue,
+    /// Whether the directory holds a catalogue. It is written before anything else is: from then on a
+    /// missing one is a lost one.
+    pub(super) is_begun: bool,
     /// The next producer id; those below the catalogue's end are reserved.
     pub(super) next_producer_id: i64,
 }
@@ -89,6 +93,7 @@ impl Inner {
         if catalogued.catalogue.topics.contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("topic {name} exists already")));
         }
+        self.begin_writing(&mut catalogued)?;
         // Counted whether or not it comes to be: what a failure leaves behind has this one's id.
         catalogued.catalogue.topics_made += 1;
         let mut catalogue = catalogued.catalogue.clone();
@@ -107,6 +112,19 @@ impl Inner {
         let topic = Topic::new(name.to_owned(), id, config, partitions);
         self.publish(topic.clone());
         Ok(topic)
+    }
+
+    /// To be called before anything but a partition is written.
+    fn begin_writing(&self, catalogued: &mut Catalogued) -> Result<()> {
+        self.context.clean_shutdown.take_away()?;
+        if !catalogued.is_begun {
+            catalogued.catalogue.write(&*self.storage, &self.directory)?;
+            let points = RecoveryPoints::new();
+            let points = RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
+            self.core.flusher.keep_recovery_points(points);
+            catalogued.is_begun = true;
+        }
+        Ok(())
     }
 
     /// Makes an open topic known, and has it flushed from time to time if it wants that.
@@ -162,6 +180,7 @@ impl Inner {
         }
         let deleted = DeletedTopic { id: topic.id(), partitions: topic.config().partitions };
         catalogue.deleting.insert(name.to_owned(), deleted);
+        self.begin_writing(&mut catalogued)?;
         catalogue.write(&*self.storage, &self.directory)?;
         catalogued.catalogue = catalogue;
         self.topics.write().remove(name);
@@ -200,13 +219,11 @@ impl Inner {
         self.sync_directory(SyncPurpose::Directory)
     }
 
-    /// Finishes the deletions that a crash has cut off.
-    pub(super) fn finish_deletions(&self) -> Result<()> {
-        let mut catalogued = self.catalogued.lock();
-        for (name, deleted) in std::mem::take(&mut catalogued.catalogue.deleting) {
-            self.remove_directories(&name, deleted)?;
-        }
-        Ok(())
+    /// Finishes the deletions that a crash has cut off; those of a log that was closed are done.
+    pub(super) fn finish_deletions(&self, clean_shutdown: bool) -> Result<()> {
+        let deleting = std::mem::take(&mut self.catalogued.lock().catalogue.deleting);
+        let mut unfinished = deleting.into_iter().filter(|_| !clean_shutdown);
+        unfinished.try_for_each(|(name, deleted)| self.remove_directories(&name, deleted))
     }
 
     pub(super) fn sync_directory(&self, purpose: SyncPurpose) -> Result<()> {
@@ -221,6 +238,7 @@ impl Inner {
         if catalogued.next_producer_id >= catalogued.catalogue.producer_ids_end {
             let mut catalogue = catalogued.catalogue.clone();
             catalogue.producer_ids_end += PRODUCER_IDS_RESERVED;
+            self.begin_writing(&mut catalogued)?;
             catalogue.write(&*self.storage, &self.directory)?;
             catalogued.catalogue = catalogue;
         }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clean_shutdown::CleanShutdown;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{TopicId, TopicPartition};
@@ -75,6 +76,16 @@ pub struct PartitionContext {
     pub buffers: ReadBuffers,
     /// Told when something may have become readable.
     pub progress: Arc<Progress>,
+    /// Whether the log's directory is as it was when the log was closed.
+    pub(crate) clean_shutdown: Arc<CleanShutdown>,
+}
+
+impl PartitionContext {
+    /// For a partition that stands alone, in no log's directory.
+    pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        let clean_shutdown = Arc::new(CleanShutdown::none(storage.clone()));
+        Self { storage, clock, buffers: ReadBuffers::new(), progress: Arc::default(), clean_shutdown }
+    }
 }
 
 /// Where a partition is and what it works with.
@@ -94,6 +105,11 @@ pub struct PartitionSite {
 impl PartitionSite {
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.context.storage
+    }
+
+    /// To be called before the first byte is written to the directory.
+    pub(crate) fn begin_writing(&self) -> Result<()> {
+        self.context.clean_shutdown.take_away()
     }
 
     /// An error of `kind` about this partition.

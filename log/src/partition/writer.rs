@@ -35,12 +35,14 @@ pub(super) struct Writer {
     pub(super) has_new_names: bool,
     /// The end of the log when the last sync began.
     pub(super) sync_begun: Offset,
+    /// Whether the directory is as closing would leave it: nothing was written since it was opened.
+    pub(super) is_as_closed: bool,
 }
 
 impl Writer {
     pub(super) fn new(tail: Tail, mode: Mode) -> Self {
         let sync_begun = tail.end;
-        Self { mode, tail, unsynced: Vec::new(), has_new_names: false, sync_begun }
+        Self { mode, tail, unsynced: Vec::new(), has_new_names: false, sync_begun, is_as_closed: true }
     }
 }
 
@@ -115,8 +117,8 @@ impl Partition {
     }
 
     /// Makes everything durable, completes the indexes and writes the producers down, so that the
-    /// partition opens again without reading its log. Appends are refused from here on. No flush may be
-    /// under way. Closing twice does nothing.
+    /// partition opens again without reading its log. Appends are refused from here on. A partition that
+    /// nothing was written to is left as it is. Closing twice does nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`], and those of the operating system: the partition was not shut down
@@ -129,6 +131,9 @@ impl Partition {
             }
             writer.mode = Mode::Closed;
             self.check_not_poisoned()?;
+            if writer.is_as_closed {
+                return Ok(());
+            }
             self.write_indexes(&mut writer).map_err(|error| self.poison(error))?;
         }
         // The snapshot says that the indexes below it are synced, so they are synced first.
@@ -192,6 +197,8 @@ impl Partition {
         mut batch: SealedBatch,
         control: Option<ControlRecord>,
     ) -> Result<BatchHeader> {
+        self.site.begin_writing()?;
+        writer.is_as_closed = false;
         // There is no other leader: the reign is the first, or the one that the log was imported from.
         batch.place(writer.tail.end, writer.tail.active.leader_epoch);
         let header = batch.header();

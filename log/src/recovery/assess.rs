@@ -1,7 +1,6 @@
 //! Finding out what a partition's directory holds. Nothing is written.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
@@ -12,7 +11,8 @@ use crate::record::{LeaderEpoch, Offset};
 use crate::recovery::RecoveryBorder;
 use crate::scanner::{Density, ReadError, Scanner};
 use crate::segment::{ActiveSegment, Segment};
-use crate::storage::{OpenMode, Storage};
+use crate::storage::OpenMode;
+use crate::whole_file;
 
 /// What was found.
 pub(super) struct Assessment {
@@ -123,7 +123,8 @@ fn believable_snapshots(listing: &Listing, border: &RecoveryBorder) -> Vec<Offse
 fn newest_known(site: &PartitionSite, listing: &Listing, candidates: &mut Vec<Offset>) -> Known {
     while let Some(offset) = candidates.pop() {
         let path = FileKind::Snapshot.path(&site.directory, offset);
-        let decoded = read_file(&**site.storage(), &path)
+        let decoded = whole_file::read(&**site.storage(), &path)
+            .and_then(|bytes| bytes.ok_or(io::ErrorKind::NotFound.into()))
             .map_err(|error| error.to_string())
             .and_then(|bytes| ProducerStates::decode(&bytes).map_err(|error| error.to_string()));
         match decoded {
@@ -135,14 +136,6 @@ fn newest_known(site: &PartitionSite, listing: &Listing, candidates: &mut Vec<Of
     }
     // A partition that was cut off at the front has a snapshot where it begins, if it had producers.
     Known { offset: listing.segments[0], producers: ProducerStates::default() }
-}
-
-fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
-    let file = storage.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; file.len()? as usize];
-    let read = file.read_at(0, &mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
 }
 
 /// Opens the segments up to the one that holds the offset of which something is known.

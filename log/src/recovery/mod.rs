@@ -118,6 +118,7 @@ fn begin(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, Recover
         let what = format!("{directory} holds no segment, though offsets up to {synced} were synced");
         return Err(site.error(ErrorKind::Corrupt, what));
     }
+    site.begin_writing()?;
     let io = |error| site.io("begin a segment in", &site.directory, error);
     let segment = Segment::create(site, Offset(0)).map_err(io)?;
     site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;

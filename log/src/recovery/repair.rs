@@ -29,6 +29,7 @@ pub(super) fn repair(
     let is_as_closed = border.clean_shutdown && scan.bytes == 0 && scan.cut.is_none() && strays.is_empty();
     let mut truncated = None;
     if !is_as_closed {
+        site.begin_writing()?;
         if let Some(cut) = &scan.cut {
             truncated =
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);

@@ -29,7 +29,7 @@ fn create(storage: &Arc<MemoryStorage>, points: RecoveryPoints) -> RecoveryPoint
 }
 
 fn read_all(storage: &MemoryStorage) -> RecoveryPoints {
-    read(storage, Path::new(DIRECTORY)).unwrap()
+    read(storage, Path::new(DIRECTORY)).unwrap().points
 }
 
 fn raise(file: &mut RecoveryPointFile, key: PartitionKey, offset: i64) {
@@ -54,6 +54,31 @@ fn points_that_were_synced_are_read_after_every_crash() {
 #[test]
 fn a_log_without_the_file_has_no_points() {
     assert!(read_all(&disk(1)).is_empty());
+}
+
+fn resume(storage: &Arc<MemoryStorage>, points: &RecoveryPoints) -> Option<RecoveryPointFile> {
+    let stored = read(&**storage, Path::new(DIRECTORY)).unwrap();
+    RecoveryPointFile::resume(storage.clone(), Path::new(DIRECTORY), &stored, points).unwrap()
+}
+
+#[test]
+fn a_file_that_says_what_is_known_is_gone_on_in_and_any_other_is_not() {
+    let storage = disk(1);
+    let points = RecoveryPoints::from([(key(1, 0), Offset(5)), (key(1, 1), Offset(0))]);
+    assert!(resume(&storage, &RecoveryPoints::new()).is_none(), "there is none");
+    create(&storage, points.clone());
+    let operations = storage.operations();
+    let mut file = resume(&storage, &points).expect("it says just that");
+    assert_eq!(storage.operations(), operations, "nothing is written");
+    raise(&mut file, key(1, 0), 6);
+    let risen = RecoveryPoints::from([(key(1, 0), Offset(6)), (key(1, 1), Offset(0))]);
+    assert_eq!(read_all(&storage), risen);
+    assert!(resume(&storage, &points).is_none(), "it says more");
+    assert!(resume(&storage, &risen).is_some());
+    let path = Path::new(DIRECTORY).join(FILE_NAME);
+    let torn = storage.open(&path, OpenMode::Write).unwrap();
+    torn.write_at(torn.len().unwrap(), &[1, 2, 3]).unwrap();
+    assert!(resume(&storage, &risen).is_none(), "its tail is torn");
 }
 
 #[test]
@@ -89,11 +114,11 @@ fn however_many_partitions_there_are_a_round_does_not_write_the_file_anew() {
     let partitions = FILE_BYTES_MAX as i32 / ENTRY_BYTES as i32 + 1;
     let points = (0..partitions).map(|partition| (key(1, partition), Offset(1)));
     let mut file = create(&storage, points.collect());
-    let renamed = storage.sync_count(SyncPurpose::Directory);
+    let synced = storage.sync_count(SyncPurpose::RecoveryPoint);
     for offset in 2..10 {
         raise(&mut file, key(1, 0), offset);
     }
-    assert_eq!(storage.sync_count(SyncPurpose::Directory), renamed);
+    assert_eq!(storage.sync_count(SyncPurpose::RecoveryPoint), synced + 8, "no name is synced");
 }
 
 #[test]

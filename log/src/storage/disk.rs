@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -85,17 +85,35 @@ impl Storage for DiskStorage {
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
+        let file = lock_file(path)?;
+        file.set_len(0)?;
+        file.write_all_at(holder.as_bytes(), 0)?;
+        Ok(Box::new(DiskLock { path: path.to_owned(), _file: file }))
+    }
+}
+
+/// Opens and locks the file. Whoever gave the lock up since has removed the file: then what is locked is
+/// no longer what others will find there, and the next one is.
+fn lock_file(path: &Path) -> io::Result<File> {
+    loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
+            Ok(()) if is_at(&file, path)? => return Ok(file),
             Ok(()) => {}
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, read_holder(&file)?));
             }
         }
-        file.set_len(0)?;
-        file.write_all_at(holder.as_bytes(), 0)?;
-        Ok(Box::new(DiskLock { _file: file }))
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -108,10 +126,20 @@ fn read_holder(file: &File) -> io::Result<String> {
 
 /// The operating system gives the lock up when the file is closed, also when the process is killed.
 struct DiskLock {
+    path: PathBuf,
     _file: File,
 }
 
 impl StorageLock for DiskLock {}
+
+impl Drop for DiskLock {
+    /// Removes the file while it is still locked.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(file = %self.path.display(), %error, "a lock file stays");
+        }
+    }
+}
 
 struct DiskFile {
     file: Arc<File>,
@@ -279,8 +307,32 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(refused.to_string(), "the first, with a long text");
         drop(first);
+        assert!(!path.exists(), "nothing is left of it");
         let _second = storage.lock(&path, "the second").unwrap();
         assert_eq!(storage.lock(&path, "the third").err().unwrap().to_string(), "the second");
+    }
+
+    #[test]
+    fn a_lock_that_changes_hands_is_never_held_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(".lock");
+        let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let contend = |_| {
+            let (path, held) = (path.clone(), held.clone());
+            let storage = DiskStorage::new(0).unwrap();
+            spawn("contend", move || {
+                let mut taken = 0;
+                while taken < 300 {
+                    let Ok(lock) = storage.lock(&path, "one of many") else { continue };
+                    assert_eq!(held.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    taken += 1;
+                    held.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    drop(lock);
+                }
+            })
+        };
+        let threads: Vec<_> = (0..3).map(contend).collect();
+        threads.into_iter().for_each(|thread| thread.unwrap().join().unwrap());
     }
 
     #[test]

@@ -458,6 +458,9 @@ impl Drop for MemoryLock {
         let mut disk = storage.disk.lock();
         if disk.generation == self.generation {
             disk.locks.remove(&self.path);
+            if disk.powered().is_ok() {
+                disk.platter.remove_lock_file(&self.path);
+            }
         }
     }
 }

@@ -88,8 +88,9 @@ pub trait Storage: Send + Sync + 'static {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()>;
 
-    /// Takes the exclusive lock of `path` (a file, made if missing) and writes `holder` into it. Where
-    /// somebody else has it: `WouldBlock`, with what that holder wrote as the error's message.
+    /// Takes the exclusive lock of `path` (a file, made if missing) and writes `holder` into it. The file
+    /// goes when the lock is given up, and stays where the process is killed. Where somebody else has it:
+    /// `WouldBlock`, with what that holder wrote as the error's message.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>>;
 }
 

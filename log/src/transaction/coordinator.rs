@@ -207,10 +207,17 @@ impl Coordinator {
         self.flusher.request(state.marker_targets(id))
     }
 
-    /// Ends what is ending, and makes every marker durable. Nothing begins any more.
+    /// Aborts what is open, ends what is ending, and makes every marker durable. Nothing begins any more.
     pub(crate) fn close(&self) -> Result<()> {
         let tickets: Vec<_> = {
             let mut state = self.state.lock();
+            let sessions: Vec<_> = state.sessions.values().cloned().collect();
+            for session in sessions {
+                // One that has nothing open has nothing to abort.
+                if let Ok(Some(transaction)) = session.take(MarkerKind::Abort) {
+                    self.begin(&mut state, &session, transaction, MarkerKind::Abort, &[]);
+                }
+            }
             state.is_closed = true;
             state.endings.iter().map(|ending| ending.ticket.clone()).collect()
         };

@@ -27,10 +27,10 @@ use super::table::Table;
 use crate::error::{Error, Result};
 use crate::partition::PartitionOffsets;
 use crate::record::{Offset, TopicId};
-use crate::storage::{OpenMode, Storage, SyncPurpose, SyncTicket};
+use crate::storage::{Storage, SyncPurpose, SyncTicket};
+use crate::whole_file;
 
 const FILE_NAME: &str = "transaction-table";
-const NEW_FILE_NAME: &str = "transaction-table.new";
 const MAGIC: [u8; 4] = *b"LTXT";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
@@ -61,17 +61,8 @@ impl TableSnapshot {
     /// The one in `directory`, if there is one that is whole.
     pub(super) fn read(storage: &dyn Storage, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE_NAME);
-        let read = || {
-            let file = match storage.open(&path, OpenMode::Read) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                opened => opened?,
-            };
-            let mut bytes = vec![0; file.len()? as usize];
-            let read = file.read_at(0, &mut bytes)?;
-            bytes.truncate(read);
-            Ok(Some(bytes))
-        };
-        let bytes = read().map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+        let bytes = whole_file::read(storage, &path)
+            .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
         let snapshot = bytes.as_deref().map(Self::decode);
         if snapshot == Some(None) {
             tracing::warn!(file = %path.display(), "the written table of transactions is damaged and is not used");
@@ -188,17 +179,14 @@ impl SnapshotWriter {
     }
 
     fn write(&self, snapshot: &TableSnapshot) -> io::Result<SyncTicket> {
-        let path = self.directory.join(NEW_FILE_NAME);
-        if self.storage.exists(&path)? {
-            self.storage.remove_file(&path)?;
-        }
-        let file = self.storage.open(&path, OpenMode::Create)?;
-        file.write_at(0, &snapshot.encode())?;
-        Ok(file.sync(SyncPurpose::Snapshot))
+        let path = self.directory.join(FILE_NAME);
+        let beside =
+            whole_file::write_beside(&*self.storage, &path, &snapshot.encode(), SyncPurpose::Snapshot);
+        beside.map(|(_, sync)| sync)
     }
 
     fn put_in_place(&self) -> io::Result<()> {
-        self.storage.rename(&self.directory.join(NEW_FILE_NAME), &self.directory.join(FILE_NAME))
+        whole_file::put_in_place(&*self.storage, &self.directory.join(FILE_NAME))
     }
 
     fn give_up(&self, error: &io::Error) {

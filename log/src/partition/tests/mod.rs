@@ -15,7 +15,6 @@ use super::*;
 use crate::batch::{BatchBuilder, Compression, ProducerStamp, SealedBatch};
 use crate::clock::ManualClock;
 use crate::flusher::Flush;
-use crate::read_buffers::ReadBuffers;
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, SyncPurpose};
@@ -47,12 +46,7 @@ pub(crate) fn site(storage: &Arc<MemoryStorage>, config: PartitionConfig) -> Par
         topic_id: TopicId(Uuid::from_u128(7)),
         directory: PathBuf::from(DIRECTORY),
         config,
-        context: PartitionContext {
-            storage: storage.clone(),
-            clock: ManualClock::new(),
-            buffers: ReadBuffers::new(),
-            progress: Default::default(),
-        },
+        context: PartitionContext::new(storage.clone(), ManualClock::new()),
     }
 }
 

@@ -191,6 +191,15 @@ impl Platter {
         Ok(())
     }
 
+    /// Removes a lock file, durably.
+    pub(super) fn remove_lock_file(&mut self, path: &Path) {
+        if let (Ok(_), Ok(place)) = (self.find(path), self.place(path)) {
+            let change = NameChange { removed: Some(place), linked: None };
+            self.apply(&change, |directory| &mut directory.cached);
+            self.apply_durably(&change);
+        }
+    }
+
     /// Makes the name changes of a directory durable, and those that they build on.
     pub(super) fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
         let directory = self.find(path)?;

@@ -1,0 +1,90 @@
+//! Small files that are read in one piece and replaced in one piece: whoever reads one sees the old bytes
+//! or the new ones, also after a crash.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
+
+/// What is appended to a file's name while its next version is being written.
+const NEW_EXTENSION: &str = ".new";
+
+/// All bytes of a file; `None` where there is none.
+pub(crate) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match storage.open(path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = vec![0; file.len()? as usize];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Replaces a file, durably. Waits for the disk. Returns the file as it is now.
+pub(crate) fn replace(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes: &[u8],
+    purpose: SyncPurpose,
+) -> io::Result<Arc<dyn StorageFile>> {
+    let (file, sync) = write_beside(storage, path, bytes, purpose)?;
+    sync.wait()?;
+    put_in_place(storage, path)?;
+    storage.sync_dir(path.parent().unwrap_or(Path::new(".")), purpose)?;
+    Ok(file)
+}
+
+/// Writes the next version of a file beside it and submits its sync. [`put_in_place`] may follow once
+/// that has succeeded.
+pub(crate) fn write_beside(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes: &[u8],
+    purpose: SyncPurpose,
+) -> io::Result<(Arc<dyn StorageFile>, SyncTicket)> {
+    let new_path = beside(path);
+    if storage.exists(&new_path)? {
+        storage.remove_file(&new_path)?;
+    }
+    let file = storage.open(&new_path, OpenMode::Create)?;
+    file.write_at(0, bytes)?;
+    let sync = file.sync(purpose);
+    Ok((file, sync))
+}
+
+/// Makes what was written beside a file that file. The name is durable once the directory is synced.
+pub(crate) fn put_in_place(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    storage.rename(&beside(path), path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(NEW_EXTENSION);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+
+    #[test]
+    fn wherever_a_crash_hits_the_old_bytes_or_the_new_ones_are_there_in_full() {
+        let path = Path::new("/file");
+        for operation in 0..10 {
+            for seed in 0..50 {
+                let storage = MemoryStorage::new(seed);
+                replace(&*storage, path, &[1; 2000], SyncPurpose::Snapshot).expect("the disk is fine");
+                storage.fail_after(operation);
+                let outcome = replace(&*storage, path, &[2; 3000], SyncPurpose::Snapshot);
+                storage.crash();
+                let found = read(&*storage, path).expect("it can be read").expect("it was made");
+                let is_new = found == [2; 3000];
+                assert!(is_new || (found == [1; 2000] && outcome.is_err()), "operation {operation}");
+            }
+        }
+    }
+}
