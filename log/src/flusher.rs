@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::driver::{Driver, Steps};
 use crate::error::{Error, Result};
-use crate::record::{Offset, PartitionKey};
+use crate::record::{Offset, PartitionKey, TopicId};
 use crate::recovery_point::RecoveryPointFile;
 use crate::storage::{SyncPurpose, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
@@ -138,6 +138,21 @@ impl Flusher {
         }
         self.driver.raise();
         ticket
+    }
+
+    /// Asks for a target to be made durable, and does not wait for it. The target is told if it fails.
+    pub(crate) fn request_unattended(&self, target: Arc<dyn Flush>, purpose: SyncPurpose) {
+        if let Some(inbox) = &mut *self.inbox.lock() {
+            inbox.push(Request { target: FlushTarget { target, purpose }, waiters: None });
+        }
+        self.driver.raise();
+    }
+
+    /// No more is written down of the partitions of a topic that is deleted.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        if let Some(points) = &mut self.rounds.lock().recovery_points {
+            points.forget(topic);
+        }
     }
 
     /// Nobody steps from now on: whoever waits, or asks later, is told that the log is closed.

@@ -24,6 +24,8 @@ mod options;
 mod tests;
 mod topics;
 #[cfg(test)]
+mod unsynced_tests;
+#[cfg(test)]
 mod untouched_tests;
 
 use std::path::{Path, PathBuf};
@@ -225,6 +227,12 @@ impl Inner {
         outcome
     }
 
+    /// Writes the recovery points anew, durably.
+    fn create_recovery_points(&self, points: RecoveryPoints) -> Result<RecoveryPointFile> {
+        let synced = self.context.synced_points.clone();
+        RecoveryPointFile::create(self.storage.clone(), &self.directory, points, synced)
+    }
+
     fn shut_down(&self) -> Result<()> {
         let ended = self.core.coordinator.close();
         let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
@@ -236,7 +244,7 @@ impl Inner {
         }
         self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
-        RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
+        self.create_recovery_points(points)?;
         self.context.clean_shutdown.leave()
     }
 }

@@ -26,6 +26,7 @@
 //! anew beside itself and renamed when a log is recovered, when it is closed, and when it has grown past
 //! [`FILE_BYTES_MAX`], or to twice what it takes to name every partition once if that is more.
 
+mod synced;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
 use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
 use crate::whole_file;
+
+pub(crate) use synced::SyncedPoints;
 
 const FILE_NAME: &str = "recovery-point";
 const MAGIC: [u8; 4] = *b"LRPT";
@@ -141,23 +144,25 @@ pub(crate) struct RecoveryPointFile {
     file: Arc<dyn StorageFile>,
     end: u64,
     bytes_max: u64,
-    /// The sync under way.
-    syncing: Option<SyncTicket>,
+    /// The sync under way, and what it makes durable.
+    syncing: Option<(SyncTicket, RecoveryPoints)>,
+    synced: Arc<SyncedPoints>,
     /// Once a write or sync has failed the points stay where they are, which is safe.
     is_poisoned: bool,
 }
 
 impl RecoveryPointFile {
-    /// Begins the file of `directory` anew with `points`, durably.
+    /// Begins the file of `directory` anew with `points`, durably. What is durable is told to `synced`.
     pub(crate) fn create(
         storage: Arc<dyn Storage>,
         directory: &Path,
         points: RecoveryPoints,
+        synced: Arc<SyncedPoints>,
     ) -> Result<Self> {
         let (file, end) = write_anew(&*storage, directory, &points).map_err(|error| {
             Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
         })?;
-        Ok(Self::new(storage, directory, points, file, end))
+        Ok(Self::new(storage, directory, points, synced, (file, end)))
     }
 
     /// Goes on in the file of `directory` as it was `stored`, if it is whole and says `points`. Nothing is
@@ -167,6 +172,7 @@ impl RecoveryPointFile {
         directory: &Path,
         stored: &Stored,
         points: &RecoveryPoints,
+        synced: &Arc<SyncedPoints>,
     ) -> Result<Option<Self>> {
         if !stored.is_whole || stored.points != *points {
             return Ok(None);
@@ -174,18 +180,30 @@ impl RecoveryPointFile {
         let path = directory.join(FILE_NAME);
         let file = storage.open(&path, OpenMode::Write);
         let file = file.map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
-        Ok(Some(Self::new(storage, directory, points.clone(), file, stored.whole_bytes)))
+        let file = (file, stored.whole_bytes);
+        Ok(Some(Self::new(storage, directory, points.clone(), synced.clone(), file)))
     }
 
     fn new(
         storage: Arc<dyn Storage>,
         directory: &Path,
         points: RecoveryPoints,
-        file: Arc<dyn StorageFile>,
-        end: u64,
+        synced: Arc<SyncedPoints>,
+        (file, end): (Arc<dyn StorageFile>, u64),
     ) -> Self {
-        let (directory, risen, bytes_max) = (directory.to_owned(), RecoveryPoints::new(), bytes_max(end));
-        Self { storage, directory, points, risen, file, end, bytes_max, syncing: None, is_poisoned: false }
+        synced.raise(points.clone());
+        Self {
+            storage,
+            directory: directory.to_owned(),
+            points,
+            risen: RecoveryPoints::new(),
+            file,
+            end,
+            bytes_max: bytes_max(end),
+            syncing: None,
+            synced,
+            is_poisoned: false,
+        }
     }
 
     /// A partition was synced up to `offset`.
@@ -195,16 +213,25 @@ impl RecoveryPointFile {
         }
     }
 
+    /// The partitions of a topic are deleted: no more is said of them the next time that the file is
+    /// written anew.
+    pub(crate) fn forget(&mut self, topic: TopicId) {
+        let is_forgotten = |key: &PartitionKey| key.topic == topic;
+        self.points.retain(|key, _| !is_forgotten(key));
+        self.risen.retain(|key, _| !is_forgotten(key));
+        self.synced.forget(is_forgotten);
+    }
+
     /// Writes down what has risen and submits the sync, unless the last one is still under way.
     pub(crate) fn begin_sync(&mut self, waker: &Waker) {
         if self.risen.is_empty() || self.syncing.is_some() || self.is_poisoned {
             return;
         }
         match self.write_risen() {
-            Ok(()) => {
+            Ok(risen) => {
                 let ticket = self.file.sync(SyncPurpose::RecoveryPoint);
                 ticket.wake(waker);
-                self.syncing = Some(ticket);
+                self.syncing = Some((ticket, risen));
             }
             Err(error) => self.poison(&error),
         }
@@ -212,15 +239,16 @@ impl RecoveryPointFile {
 
     /// Takes note of the end of the last sync. Says whether it has ended.
     pub(crate) fn end_sync(&mut self) -> bool {
-        let Some(outcome) = self.syncing.as_ref().and_then(SyncTicket::poll) else { return false };
-        self.syncing = None;
-        if let Err(error) = outcome {
-            self.poison(&error);
+        let Some(outcome) = self.syncing.as_ref().and_then(|(ticket, _)| ticket.poll()) else { return false };
+        let risen = self.syncing.take().map(|(_, risen)| risen).unwrap_or_default();
+        match outcome {
+            Ok(()) => self.synced.raise(risen),
+            Err(error) => self.poison(&error),
         }
         true
     }
 
-    fn write_risen(&mut self) -> io::Result<()> {
+    fn write_risen(&mut self) -> io::Result<RecoveryPoints> {
         if self.end >= self.bytes_max {
             let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
             (self.file, self.end, self.bytes_max) = (file, end, bytes_max(end));
@@ -230,8 +258,7 @@ impl RecoveryPointFile {
             self.file.write_at(self.end, &block)?;
             self.end += block.len() as u64;
         }
-        self.risen.clear();
-        Ok(())
+        Ok(std::mem::take(&mut self.risen))
     }
 
     fn poison(&mut self, error: &io::Error) {

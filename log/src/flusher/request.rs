@@ -8,7 +8,7 @@ use super::FlushTarget;
 use crate::error::{Error, Result};
 use crate::ticket::Completion;
 
-/// One target of what somebody asked for; nobody waits for a flush by the clock.
+/// One target of what somebody asked for; nobody waits for a flush in the background.
 pub(super) struct Request {
     pub(super) target: FlushTarget,
     pub(super) waiters: Option<Arc<Waiters>>,

@@ -89,7 +89,8 @@ impl Fixture {
         let flusher = Arc::new_cyclic(|this: &Weak<Flusher>| {
             Flusher::new(clock.clone(), Driver::new(Drive::Manual, this.clone()))
         });
-        let points = RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new());
+        let points =
+            RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new(), Arc::default());
         flusher.keep_recovery_points(points.unwrap());
         storage.set_sync_mode(mode);
         Self { storage, clock, flusher, targets }

@@ -105,6 +105,7 @@ impl Inner {
         if let Some(clean_shutdown) = clean_shutdown {
             context.clean_shutdown = Arc::new(clean_shutdown);
         }
+        context.flusher = Arc::downgrade(&core.flusher);
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();
         let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, is_begun, catalogue };
@@ -152,12 +153,12 @@ impl Inner {
         if !self.catalogued.get_mut().is_begun {
             return Ok(());
         }
-        let storage = || self.storage.clone();
-        let file = match RecoveryPointFile::resume(storage(), &self.directory, stored, &points)? {
+        let (storage, synced) = (self.storage.clone(), &self.context.synced_points);
+        let file = match RecoveryPointFile::resume(storage, &self.directory, stored, &points, synced)? {
             Some(file) => file,
             None => {
                 self.context.clean_shutdown.take_away()?;
-                RecoveryPointFile::create(storage(), &self.directory, points)?
+                self.create_recovery_points(points)?
             }
         };
         self.core.flusher.keep_recovery_points(file);

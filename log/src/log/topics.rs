@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
-use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
+use crate::recovery_point::RecoveryPoints;
 use crate::storage::SyncPurpose;
 use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
 use crate::transaction::TRANSACTION_TOPIC;
@@ -120,7 +120,7 @@ impl Inner {
         if !catalogued.is_begun {
             catalogued.catalogue.write(&*self.storage, &self.directory)?;
             let points = RecoveryPoints::new();
-            let points = RecoveryPointFile::create(self.storage.clone(), &self.directory, points)?;
+            let points = self.create_recovery_points(points)?;
             self.core.flusher.keep_recovery_points(points);
             catalogued.is_begun = true;
         }
@@ -190,6 +190,7 @@ impl Inner {
                 tracing::debug!(%error, "a partition that is deleted did not close");
             }
         }
+        self.core.flusher.forget(topic.id());
         self.remove_directories(name, deleted)?;
         catalogued.catalogue.deleting.remove(name);
         Ok(())

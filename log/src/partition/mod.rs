@@ -21,7 +21,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -49,6 +49,8 @@ pub use writer::Appended;
 
 /// An open partition. Share it in an `Arc`.
 pub struct Partition {
+    /// Itself, for whoever flushes it.
+    this: Weak<Self>,
     site: PartitionSite,
     bounds: Bounds,
     segments: ArcSwap<Vec<Arc<Segment>>>,
@@ -109,7 +111,8 @@ impl Partition {
         let is_read_only = matches!(mode, Mode::ReadOnly { .. });
         let shows_unsynced = is_read_only || site.config.durability != Durability::Sync;
         let start = tail.segments[0].base();
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             bounds: Bounds::new(start, tail.end, tail.producers.first_unstable(), shows_unsynced),
             segments: ArcSwap::from_pointee(tail.segments.clone()),
             hints: Mutex::default(),

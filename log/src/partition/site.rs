@@ -2,15 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clean_shutdown::CleanShutdown;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::Flusher;
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
-use crate::record::{TopicId, TopicPartition};
+use crate::record::{PartitionKey, TopicId, TopicPartition};
+use crate::recovery_point::SyncedPoints;
 use crate::scanner::{BatchPlace, Density, ReadError};
 use crate::storage::Storage;
 use crate::verify::Damage;
@@ -78,13 +80,25 @@ pub struct PartitionContext {
     pub progress: Arc<Progress>,
     /// Whether the log's directory is as it was when the log was closed.
     pub(crate) clean_shutdown: Arc<CleanShutdown>,
+    /// Up to where recovery will believe what it finds.
+    pub(crate) synced_points: Arc<SyncedPoints>,
+    /// Who makes a partition durable in the background; nobody where that is gone.
+    pub(crate) flusher: Weak<Flusher>,
 }
 
 impl PartitionContext {
     /// For a partition that stands alone, in no log's directory.
     pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         let clean_shutdown = Arc::new(CleanShutdown::none(storage.clone()));
-        Self { storage, clock, buffers: ReadBuffers::new(), progress: Arc::default(), clean_shutdown }
+        Self {
+            storage,
+            clock,
+            buffers: ReadBuffers::new(),
+            progress: Arc::default(),
+            clean_shutdown,
+            synced_points: Arc::default(),
+            flusher: Weak::new(),
+        }
     }
 }
 
@@ -105,6 +119,10 @@ pub struct PartitionSite {
 impl PartitionSite {
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.context.storage
+    }
+
+    pub(crate) fn key(&self) -> PartitionKey {
+        PartitionKey { topic: self.topic_id, partition: self.name.partition }
     }
 
     /// To be called before the first byte is written to the directory.

@@ -30,7 +30,7 @@ struct Unsynced {
 /// segment or snapshot has any.
 impl Flush for Partition {
     fn key(&self) -> PartitionKey {
-        PartitionKey { topic: self.site.topic_id, partition: self.site.name.partition }
+        self.site.key()
     }
 
     /// Submits syncs of everything that was appended so far, also while the partition is being closed.
@@ -92,6 +92,7 @@ impl Partition {
         let dirty = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) > durable);
         let mut files: Vec<_> = dirty.map(|index| (tail.segments[index].file().clone(), purpose)).collect();
         files.append(&mut writer.unsynced);
+        writer.is_flush_requested = false;
         writer.sync_begun = writer.tail.end;
         Ok(Unsynced {
             files,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Partition, Tail};
+use super::{Durability, Partition, Tail};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
@@ -12,6 +12,10 @@ use crate::producer_state::{Refusal, Verdict};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
+
+/// How many snapshots are kept that recovery would believe: one more than it needs, since the newest may
+/// turn out to be damaged.
+const SNAPSHOTS_KEPT: usize = 2;
 
 /// What a handle may do.
 ///
@@ -37,12 +41,22 @@ pub(super) struct Writer {
     pub(super) sync_begun: Offset,
     /// Whether the directory is as closing would leave it: nothing was written since it was opened.
     pub(super) is_as_closed: bool,
+    /// Whether the flusher was asked for a flush that has not begun.
+    pub(super) is_flush_requested: bool,
 }
 
 impl Writer {
     pub(super) fn new(tail: Tail, mode: Mode) -> Self {
         let sync_begun = tail.end;
-        Self { mode, tail, unsynced: Vec::new(), has_new_names: false, sync_begun, is_as_closed: true }
+        Self {
+            mode,
+            tail,
+            unsynced: Vec::new(),
+            has_new_names: false,
+            sync_begun,
+            is_as_closed: true,
+            is_flush_requested: false,
+        }
     }
 }
 
@@ -211,20 +225,26 @@ impl Partition {
         writer.tail.absorb(&header, control);
         self.bounds.publish(writer.tail.end, writer.tail.producers.first_unstable());
         self.site.context.progress.raise();
+        self.snapshot_if_due(writer);
         Ok(header)
     }
 
-    /// Rolls the segment or writes the producers down, if it is time to, before a batch is written.
+    /// Rolls the segment, if it is time to, before a batch is written.
     fn make_room(&self, writer: &mut Writer, header: &BatchHeader) -> Result<()> {
-        let config = &self.site.config;
-        let tail = &writer.tail;
-        if tail.active.is_full_for(header.length, header.last_offset(), config.segment_bytes) {
-            self.roll(writer)
-        } else if tail.bytes_since_snapshot >= config.snapshot_interval_bytes && may_snapshot(writer) {
-            self.write_indexes(writer)?;
-            self.write_snapshot(writer)
-        } else {
-            Ok(())
+        let (active, segment_bytes) = (&writer.tail.active, self.site.config.segment_bytes);
+        let is_full = active.is_full_for(header.length, header.last_offset(), segment_bytes);
+        if is_full { self.roll(writer) } else { Ok(()) }
+    }
+
+    /// Writes the producers down, if it is time to, after a batch is written: no sync that has begun covers
+    /// its end. The batch is there whatever comes of it; a failure is told to the next who writes or syncs.
+    fn snapshot_if_due(&self, writer: &mut Writer) {
+        if writer.tail.bytes_since_snapshot < self.site.config.snapshot_interval_bytes {
+            return;
+        }
+        let written = self.write_indexes(writer).and_then(|()| self.write_snapshot(writer));
+        if let Err(error) = written {
+            self.poison(error);
         }
     }
 
@@ -241,7 +261,21 @@ impl Partition {
         writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);
         writer.has_new_names = true;
         self.segments.store(Arc::new(writer.tail.segments.clone()));
+        self.flush_in_background(writer);
         Ok(())
+    }
+
+    /// Asks for a sealed segment to be synced, with its indexes and what was written down of the producers,
+    /// as Kafka does. Otherwise nobody would where an append counts without a sync: files would stay open
+    /// and recovery would have to read all of them.
+    fn flush_in_background(&self, writer: &mut Writer) {
+        if self.site.config.durability == Durability::Sync || writer.is_flush_requested {
+            return;
+        }
+        if let (Some(flusher), Some(target)) = (self.site.context.flusher.upgrade(), self.this.upgrade()) {
+            writer.is_flush_requested = true;
+            flusher.request_unattended(target, SyncPurpose::Records);
+        }
     }
 
     /// Completes the active segment's indexes and writes them out.
@@ -278,13 +312,12 @@ impl Partition {
         Ok(file)
     }
 
-    /// Removes the snapshots before the newest ones that recovery will believe: the recovery point is one
-    /// round behind what is durable. It does no harm if
-    /// one comes back or cannot be removed.
+    /// Removes the snapshots before the newest ones that recovery will believe, which are those at or below
+    /// the recovery point. It does no harm if one comes back or cannot be removed.
     fn forget_old_snapshots(&self, tail: &mut Tail) {
-        let durable = self.bounds.durable();
-        let believed = tail.snapshots.partition_point(|offset| *offset < durable);
-        for offset in tail.snapshots.drain(..believed.saturating_sub(2)) {
+        let Some(point) = self.site.context.synced_points.get(self.site.key()) else { return };
+        let believed = tail.snapshots.partition_point(|offset| *offset <= point);
+        for offset in tail.snapshots.drain(..believed.saturating_sub(SNAPSHOTS_KEPT)) {
             let path = FileKind::Snapshot.path(&self.site.directory, offset);
             if let Err(error) = self.site.storage().remove_file(&path) {
                 tracing::warn!(partition = %self.site.name, file = %path.display(), %error, "an old snapshot stays");

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{ENTRY_BYTES, FILE_BYTES_MAX, FILE_NAME, RecoveryPointFile, RecoveryPoints, read};
 use crate::ErrorKind;
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
-use crate::storage::memory::MemoryStorage;
+use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 
 const DIRECTORY: &str = "/log";
@@ -25,7 +25,7 @@ fn disk(seed: u64) -> Arc<MemoryStorage> {
 }
 
 fn create(storage: &Arc<MemoryStorage>, points: RecoveryPoints) -> RecoveryPointFile {
-    RecoveryPointFile::create(storage.clone(), Path::new(DIRECTORY), points).unwrap()
+    RecoveryPointFile::create(storage.clone(), Path::new(DIRECTORY), points, Arc::default()).unwrap()
 }
 
 fn read_all(storage: &MemoryStorage) -> RecoveryPoints {
@@ -58,7 +58,8 @@ fn a_log_without_the_file_has_no_points() {
 
 fn resume(storage: &Arc<MemoryStorage>, points: &RecoveryPoints) -> Option<RecoveryPointFile> {
     let stored = read(&**storage, Path::new(DIRECTORY)).unwrap();
-    RecoveryPointFile::resume(storage.clone(), Path::new(DIRECTORY), &stored, points).unwrap()
+    let (storage, synced) = (storage.clone(), Arc::default());
+    RecoveryPointFile::resume(storage, Path::new(DIRECTORY), &stored, points, &synced).unwrap()
 }
 
 #[test]
@@ -131,6 +132,34 @@ fn after_a_failed_sync_points_rise_no_more() {
     let operations = storage.operations();
     raise(&mut file, key(1, 0), 3);
     assert_eq!(storage.operations(), operations);
+    assert_eq!(file.synced.get(key(1, 0)), Some(Offset(1)), "that one was synced");
+}
+
+#[test]
+fn a_point_counts_once_its_sync_has_ended() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::from([(key(1, 0), Offset(1))]));
+    let synced = file.synced.clone();
+    storage.set_sync_mode(SyncMode::Delayed);
+    raise(&mut file, key(1, 0), 2);
+    assert_eq!(synced.get(key(1, 0)), Some(Offset(1)));
+    storage.complete_syncs();
+    file.end_sync();
+    assert_eq!(synced.get(key(1, 0)), Some(Offset(2)));
+}
+
+#[test]
+fn a_deleted_topic_is_left_out_when_the_file_is_written_anew() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::new());
+    for topic in [1, 2] {
+        raise(&mut file, key(topic, 0), 1);
+    }
+    file.forget(TopicId(Uuid::from_u128(1)));
+    file.bytes_max = 0;
+    raise(&mut file, key(2, 0), 2);
+    assert_eq!(read_all(&storage), RecoveryPoints::from([(key(2, 0), Offset(2))]));
+    assert_eq!(file.synced.get(key(1, 0)), None);
 }
 
 #[test]

@@ -397,7 +397,7 @@ fn whatever_operation_is_cut_off_transactions_are_all_there_or_not_at_all() {
 #[test]
 fn scripts_commit_abort_and_take_over() {
     let mut counts = BTreeMap::new();
-    for seed in 0..20 {
+    for seed in 0..30 {
         let mut world = World::new(seed);
         world.live().unwrap();
         let log = world.open().unwrap();

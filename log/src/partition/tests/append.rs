@@ -212,3 +212,48 @@ fn a_directory_of_another_topic_is_refused() {
     assert_eq!(kind(Partition::open(other, &unclean(0))), ErrorKind::Invalid);
     assert_eq!(kind(Partition::create(site(&storage, small()))), ErrorKind::AlreadyExists);
 }
+
+fn snapshots(storage: &MemoryStorage) -> Vec<i64> {
+    let listing = Listing::read(storage, Path::new(DIRECTORY)).expect("it exists");
+    listing.snapshots.iter().map(|offset| offset.0).collect()
+}
+
+#[test]
+fn producers_are_written_down_though_every_append_is_flushed_at_once() {
+    let storage = disk(1);
+    let config = PartitionConfig { segment_bytes: 1 << 30, ..small() };
+    let partition = create(&storage, config.clone());
+    for number in 0..100 {
+        partition.append(batch([number])).expect("the disk is fine");
+        flush(&partition).expect("the disk is fine");
+    }
+    storage.crash();
+    let (_, report) = Partition::open(site(&storage, config), &unclean(100)).expect("nothing is bad");
+    assert!(report.scanned_bytes <= 2 * small().snapshot_interval_bytes, "{report:?}");
+}
+
+#[test]
+fn a_snapshot_that_recovery_would_believe_is_kept_and_older_ones_go() {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    let append = |numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            partition.append(batch([number])).expect("the disk is fine");
+            flush(&partition).expect("the disk is fine");
+        }
+    };
+    let raise = |point| partition.site.context.synced_points.raise([(partition.key(), Offset(point))].into());
+    append(0..20);
+    raise(20);
+    // The recovery point stays behind, as it does when it cannot be written.
+    append(20..100);
+    let kept = snapshots(&storage);
+    assert!(kept.iter().any(|offset| (1..=20).contains(offset)), "{kept:?}");
+    raise(100);
+    append(100..120);
+    let kept = snapshots(&storage);
+    assert!(kept.iter().filter(|offset| **offset <= 100).count() <= 2, "{kept:?}");
+    storage.crash();
+    let opened = Partition::open(site(&storage, small()), &unclean(100)).expect("nothing is bad");
+    assert!(opened.1.scanned_bytes < 30 * 90, "{:?}", opened.1);
+}

@@ -225,6 +225,7 @@ impl Run {
                 self.model.durable = self.model.end();
                 let known = if self.weather.recovery_point_is_new { self.model.durable } else { before };
                 self.recovery_point = self.recovery_point.max(known);
+                self.tell_recovery_point(&self.partition.site);
                 Ok(())
             }
             Err(error) => self.after_error(&error),
@@ -280,6 +281,10 @@ impl Run {
         Ok(())
     }
 
+    fn tell_recovery_point(&self, site: &PartitionSite) {
+        site.context.synced_points.raise([(site.key(), Offset(self.recovery_point))].into());
+    }
+
     fn border(&self) -> RecoveryBorder {
         unclean(self.recovery_point)
     }
@@ -292,6 +297,7 @@ impl Run {
                 self.storage.fail_after(operations);
             }
             let site = site(&self.storage, Self::config(&self.weather));
+            self.tell_recovery_point(&site);
             match Partition::open(site, &border) {
                 Ok((partition, report)) => {
                     self.partition = partition;
@@ -378,6 +384,10 @@ fn run(storage: Arc<MemoryStorage>, weather: Weather, events: &[Event]) -> Outco
     let mut run = Run::new(storage, weather);
     for event in events {
         run.step(event)?;
+        if run.storage.is_unplugged() {
+            // The plug was pulled while a snapshot was written, behind a batch that is there.
+            run.crash()?;
+        }
     }
     run.storage.clear_faults();
     run.check()
