@@ -41,9 +41,10 @@ pub(super) fn repair(
         let doing = "remove what is not believed from";
         remove(site, strays.into_iter().chain(snapshots)).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
+        // The snapshot says that the indexes below it are synced: their names are too, before it has one.
+        sync_names(site).map_err(failed("sync the names in"))?;
         write_snapshot(site, &mut tail).map_err(failed("write a snapshot to"))?;
-        let synced = site.storage().sync_dir(&site.directory, SyncPurpose::Recovered);
-        synced.map_err(failed("sync the names in"))?;
+        sync_names(site).map_err(failed("sync the names in"))?;
     }
     let partition = site.name.clone();
     let report = RecoveryReport { partition, end: tail.end, scanned_bytes: scan.bytes, truncated };
@@ -100,7 +101,7 @@ fn persist_indexes(tail: &mut Tail, scanned_from: Offset) -> io::Result<()> {
 }
 
 /// Writes down what is known of the producers at the end, so that the next crash need not read this
-/// again. The indexes are synced already.
+/// again. The indexes are durable already.
 fn write_snapshot(site: &PartitionSite, tail: &mut Tail) -> io::Result<()> {
     if tail.snapshots.last() != Some(&tail.end) {
         let path = FileKind::Snapshot.path(&site.directory, tail.end);
@@ -142,6 +143,10 @@ fn write_again(segment: &Segment, position: u64) -> io::Result<()> {
         position += read as u64;
     }
     Ok(())
+}
+
+fn sync_names(site: &PartitionSite) -> io::Result<()> {
+    site.storage().sync_dir(&site.directory, SyncPurpose::Recovered)
 }
 
 /// Syncs all of the files at once.
