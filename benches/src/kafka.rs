@@ -1,4 +1,4 @@
-//! A real Kafka broker and its own performance tools (`benches/peers/kafka`).
+//! A real Kafka broker and its own performance tools (`tests/peers/kafka`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ pub(crate) struct Kafka {
 impl Kafka {
     /// Starts a broker, or says why there is none: Java or Maven missing is no failure of ours.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let script = in_repository("benches/peers/kafka/kafka");
+        let script = in_repository("tests/peers/kafka/kafka");
         let (_, printed) = timed(Command::new(&script).args(["start", &PORT.to_string()]))?;
         let address = printed.trim().to_owned();
         Ok(Self { script, address, topics: 0 })

@@ -18,6 +18,7 @@
 //! | [`partitioner`] | which partition a record goes to |
 //! | `whole_file` | small files that are replaced in one piece |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
+//! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery`, `clean_shutdown` | opening a partition after a crash; whether there was one |
@@ -41,6 +42,7 @@ pub mod flusher;
 pub mod group;
 mod index;
 mod log;
+mod message_reader;
 mod partition;
 pub mod partitioner;
 mod producer;

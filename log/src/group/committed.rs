@@ -194,7 +194,7 @@ fn apply(
     };
     let Some(value) = Value::decode(value) else {
         let context = format!(
-            "{OFFSETS_TOPIC}, offset {}: the value committed for group {} is damaged or newer than version 3",
+            "{OFFSETS_TOPIC}, offset {}: the value committed for group {} is damaged or newer than version 4",
             record.offset, key.group
         );
         return Err(Error::new(ErrorKind::Unsupported, context));

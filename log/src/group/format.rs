@@ -10,7 +10,7 @@
 //!
 //! | value | |
 //! |---|---|
-//! | version | `i16`: 0 to 3; written: 3 |
+//! | version | `i16`: 0 to 4; written: 3 |
 //! | offset | `i64`: the next one to be read |
 //! | leader epoch | `i32`, from version 3 on; -1 without |
 //! | metadata | string; ours: `topic-id:` and the topic's id |
@@ -20,13 +20,21 @@
 //! A null value forgets the offset. The topic's id goes with the offset, so that an offset in a topic
 //! that was deleted and made again is not believed; in the metadata, since version 3 is the newest that
 //! Kafka's tools before 4 read.
+//!
+//! Version 4, which Kafka 4 writes, is flexible: the metadata has a compact length, and the topic's id is
+//! the tagged field 0. It is read.
 
 use std::str::FromStr;
 
+use uuid::Uuid;
+
+use crate::message_reader::MessageReader;
 use crate::record::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 
 const KEY_VERSION: i16 = 1;
 const VALUE_VERSION: i16 = 3;
+const VALUE_VERSION_READ_MAX: i16 = 4;
+const TOPIC_ID_TAG: u32 = 0;
 const TOPIC_ID_PREFIX: &str = "topic-id:";
 
 /// The key of a committed offset.
@@ -47,16 +55,15 @@ impl<'a> Key<'a> {
     }
 
     /// Reads a key; `None` if it is that of another kind of record, or damaged.
-    pub(super) fn decode(mut bytes: &'a [u8]) -> Option<Self> {
-        let from = &mut bytes;
-        let version = i16::from_be_bytes(take(from)?);
-        if !(0..=KEY_VERSION).contains(&version) {
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let mut input = MessageReader::new(bytes);
+        if !(0..=KEY_VERSION).contains(&input.i16()?) {
             return None;
         }
         Some(Self {
-            group: take_string(from)?,
-            topic: take_string(from)?,
-            partition: PartitionId(i32::from_be_bytes(take(from)?)),
+            group: input.nullable_text(false)??,
+            topic: input.nullable_text(false)??,
+            partition: PartitionId(input.i32()?),
         })
     }
 }
@@ -83,23 +90,28 @@ impl Value {
         out.extend_from_slice(&self.committed_at.0.to_be_bytes());
     }
 
-    /// Reads a value; `None` if its version is newer than this one, or it is damaged.
-    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let from = &mut bytes;
-        let version = i16::from_be_bytes(take(from)?);
-        if !(0..=VALUE_VERSION).contains(&version) {
+    /// Reads a value; `None` if its version is newer than those known, or it is damaged.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = MessageReader::new(bytes);
+        let version = input.i16()?;
+        if !(0..=VALUE_VERSION_READ_MAX).contains(&version) {
             return None;
         }
-        let offset = Offset(i64::from_be_bytes(take(from)?));
-        let leader_epoch = if version >= 3 { i32::from_be_bytes(take(from)?) } else { -1 };
-        let metadata = take_string(from)?;
-        let committed_at = Timestamp(i64::from_be_bytes(take(from)?));
-        Some(Self {
-            offset,
-            leader_epoch: (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch)),
-            topic_id: metadata.strip_prefix(TOPIC_ID_PREFIX).and_then(|id| TopicId::from_str(id).ok()),
-            committed_at,
-        })
+        let is_flexible = version >= 4;
+        let offset = Offset(input.i64()?);
+        let leader_epoch = if version >= 3 { input.i32()? } else { -1 };
+        let metadata = input.nullable_text(is_flexible)??;
+        let committed_at = Timestamp(input.i64()?);
+        let mut topic_id = metadata.strip_prefix(TOPIC_ID_PREFIX).and_then(|id| TopicId::from_str(id).ok());
+        if is_flexible {
+            input.tagged_fields(|tag, bytes| {
+                if let (TOPIC_ID_TAG, Ok(id)) = (tag, bytes.try_into()) {
+                    topic_id = Some(TopicId(Uuid::from_bytes(id)));
+                }
+            })?;
+        }
+        let leader_epoch = (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch));
+        Some(Self { offset, leader_epoch, topic_id, committed_at })
     }
 }
 
@@ -109,23 +121,9 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = from.split_first_chunk::<N>()?;
-    *from = rest;
-    Some(*taken)
-}
-
-fn take_string<'a>(from: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::try_from(i16::from_be_bytes(take(from)?)).ok()?;
-    let (taken, rest) = from.split_at_checked(length)?;
-    *from = rest;
-    std::str::from_utf8(taken).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
     const KEY: Key<'static> = Key { group: "g1", topic: "in", partition: PartitionId(7) };
 
@@ -180,6 +178,24 @@ mod tests {
             }
             assert_eq!(Value::decode(&bytes), Some(expected), "version {version}");
         }
-        assert_eq!(Value::decode(&[&[0, 4], &tail[..]].concat()), None);
+        assert_eq!(Value::decode(&[&[0, 5], &tail[..]].concat()), None);
+    }
+
+    /// From `__consumer_offsets` of a broker of Kafka 4.3.1: committed in a transaction, and by its `Admin`.
+    #[test]
+    fn the_values_of_kafka_4_are_read() {
+        let in_transaction = b"\0\x04\0\0\0\0\0\0\0\x01\xff\xff\xff\xff\x01\0\0\x01\xa1\xfc\x81\x48\xcc\0";
+        let committed_at = Timestamp(1_795_237_693_644);
+        let expected = Value { offset: Offset(1), leader_epoch: None, topic_id: None, committed_at };
+        assert_eq!(Value::decode(in_transaction), Some(expected));
+
+        let by_admin = b"\0\x04\0\0\0\0\0\0\0\x02\xff\xff\xff\xff\x01\0\0\x01\xa1\xfc\x81\x49\x37\x01\0\x10\x61\x4f\x9e\xed\xb0\x13\x4c\x38\xba\x34\x44\x41\x7a\x36\x25\x18";
+        let topic_id = Some("YU-e7bATTDi6NERBejYlGA".parse().expect("it is what partition.metadata says"));
+        let committed_at = Timestamp(1_795_237_693_751);
+        let expected = Value { offset: Offset(2), leader_epoch: None, topic_id, committed_at };
+        assert_eq!(Value::decode(by_admin), Some(expected));
+        for length in 0..by_admin.len() {
+            assert_eq!(Value::decode(&by_admin[..length]), None, "{length}");
+        }
     }
 }

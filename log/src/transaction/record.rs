@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::message_reader::MessageReader;
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicPartition};
 
 /// The internal topic of transactions.
@@ -128,7 +129,7 @@ impl TransactionRecord {
 
     /// `None` for bytes that are no such value, or one of a later version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Input(bytes);
+        let mut input = MessageReader::new(bytes);
         let is_flexible = match input.i16()? {
             0 => false,
             VALUE_VERSION => true,
@@ -139,7 +140,7 @@ impl TransactionRecord {
         input.take(size_of::<i32>())?;
         let status = input.take(1)?[0];
         let status = Status::ALL.into_iter().find(|one| *one as u8 == status)?;
-        let partitions = input.partitions(is_flexible)?;
+        let partitions = read_partitions(&mut input, is_flexible)?;
         let (updated, started) = (Timestamp(input.i64()?), Timestamp(input.i64()?));
         if is_flexible {
             input.skip_tagged_fields()?;
@@ -155,12 +156,12 @@ pub(super) fn encode_key(transactional_id: &str) -> Vec<u8> {
 
 /// `None` for bytes that are no such key.
 pub(super) fn decode_key(bytes: &[u8]) -> Option<String> {
-    let mut input = Input(bytes);
+    let mut input = MessageReader::new(bytes);
     if input.i16()? != KEY_VERSION {
         return None;
     }
     let length = input.i16()?;
-    input.string(usize::try_from(length).ok()?)
+    input.string(usize::try_from(length).ok()?).map(str::to_owned)
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u32) {
@@ -171,80 +172,21 @@ fn put_varint(out: &mut Vec<u8>, mut value: u32) {
     out.push(value as u8);
 }
 
-/// Bytes that are left to read.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn i16(&mut self) -> Option<i16> {
-        self.array().map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        self.array().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.array().map(i64::from_be_bytes)
-    }
-
-    fn varint(&mut self) -> Option<u32> {
-        let mut value = 0;
-        for shift in (0..32).step_by(7) {
-            let byte = self.take(1)?[0];
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
+/// The partitions of a value.
+fn read_partitions(input: &mut MessageReader<'_>, is_flexible: bool) -> Option<Vec<TopicPartition>> {
+    let mut partitions = Vec::new();
+    let Some(topics) = input.length(is_flexible, MessageReader::i32)? else { return Some(partitions) };
+    for _ in 0..topics {
+        let length = input.length(is_flexible, |input| input.i16().map(i32::from))??;
+        let topic = input.string(length)?;
+        for _ in 0..input.length(is_flexible, MessageReader::i32)?? {
+            partitions.push(TopicPartition::new(topic, PartitionId(input.i32()?)));
         }
-        None
-    }
-
-    fn string(&mut self, length: usize) -> Option<String> {
-        String::from_utf8(self.take(length)?.to_vec()).ok()
-    }
-
-    /// A length; `None` within for null.
-    fn length(&mut self, compact: bool, plain: fn(&mut Self) -> Option<i32>) -> Option<Option<usize>> {
-        if compact {
-            return Some(self.varint()?.checked_sub(1).map(|length| length as usize));
+        if is_flexible {
+            input.skip_tagged_fields()?;
         }
-        Some(usize::try_from(plain(self)?).ok())
     }
-
-    fn partitions(&mut self, is_flexible: bool) -> Option<Vec<TopicPartition>> {
-        let mut partitions = Vec::new();
-        let Some(topics) = self.length(is_flexible, Self::i32)? else { return Some(partitions) };
-        for _ in 0..topics {
-            let length = self.length(is_flexible, |input| input.i16().map(i32::from))??;
-            let topic = self.string(length)?;
-            for _ in 0..self.length(is_flexible, Self::i32)?? {
-                partitions.push(TopicPartition::new(topic.clone(), PartitionId(self.i32()?)));
-            }
-            if is_flexible {
-                self.skip_tagged_fields()?;
-            }
-        }
-        Some(partitions)
-    }
-
-    fn skip_tagged_fields(&mut self) -> Option<()> {
-        for _ in 0..self.varint()? {
-            self.varint()?;
-            let length = self.varint()?;
-            self.take(length as usize)?;
-        }
-        Some(())
-    }
+    Some(partitions)
 }
 
 #[cfg(test)]
