@@ -11,6 +11,7 @@
 //! | [`namespace`] | mounts that only one program sees |
 //! | [`stored`] | the committed records of a directory |
 //! | [`files`] | every file of a directory by its bytes: was anything changed? |
+//! | [`kafka`] | a real Kafka: its broker, its clients and its tools |
 //! | [`crash`] | the flights example killed over and over, and compared with a run that was not |
 //!
 //! Nothing here is used by the product, and nothing expected is computed by what is under test: it comes
@@ -21,6 +22,7 @@ pub mod event_log;
 pub mod failure;
 pub mod files;
 pub mod flights;
+pub mod kafka;
 pub mod namespace;
 pub mod process;
 pub mod programs;

@@ -3,6 +3,7 @@
 //! - [`absences`]: what a package must not depend on, what only one file may do.
 //! - [`crash`]: the flights example killed and restarted. The campaign is in `src/crash`.
 //! - [`event_log`]: what every kind of event log promises. The checks are in `src/event_log.rs`.
+//! - [`kafka_files`]: Kafka's tools read what Lotic writes, and Lotic reads what a broker writes.
 //! - [`power_cut`]: what must hold when the power fails, at any storage operation. The processor, its disk
 //!   and what must come of them are in `src/simulator`.
 //! - [`processes`]: a long-lived processor and its operating system: signals, a second one, a full disk.
@@ -15,6 +16,7 @@
 mod absences;
 mod crash;
 mod event_log;
+mod kafka_files;
 mod power_cut;
 mod processes;
 mod refusals;

@@ -1,0 +1,113 @@
+//! A broker on loopback.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::Kafka;
+use crate::failure::Result;
+use crate::process::Process;
+
+/// How often a pair of ports is looked for: somebody may take the second one in between.
+const PORT_ATTEMPTS_MAX: usize = 20;
+
+/// One replica of everything is all there is, and one partition of what is internal.
+const SETTINGS: [&str; 6] = [
+    "offsets.topic.num.partitions=1",
+    "transaction.state.log.num.partitions=1",
+    "log.cleaner.backoff.ms=100",
+    "log.initial.task.delay.ms=100",
+    "log.cleaner.threads=1",
+    "log.retention.check.interval.ms=3600000",
+];
+
+/// A broker that runs until [`Self::stop`], or until it is dropped.
+#[derive(Debug)]
+pub struct Broker {
+    script: PathBuf,
+    port: u16,
+    address: String,
+    data: PathBuf,
+    /// Where its pid, settings and log are.
+    run: TempDir,
+    is_running: bool,
+}
+
+impl Broker {
+    /// Starts a broker that keeps its data in `data`, and waits until it answers. The script that does so
+    /// bounds the wait.
+    ///
+    /// # Errors
+    /// If it does not start, with what it said.
+    pub fn start(kafka: &Kafka, data: &Path) -> Result<Self> {
+        let port = free_ports()?;
+        let mut broker = Self {
+            script: kafka.script.clone(),
+            port,
+            address: String::new(),
+            data: data.to_owned(),
+            run: tempfile::tempdir()?,
+            is_running: true,
+        };
+        broker.address = broker.command("start", &SETTINGS)?.trim().to_owned();
+        Ok(broker)
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Stops it in good order.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn stop(mut self) -> Result<()> {
+        self.is_running = false;
+        self.command("stop", &[]).map(drop)
+    }
+
+    /// Kills it with SIGKILL.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn kill(mut self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.run.path().join("pid"))?;
+        Process::start(Command::new("kill").args(["-KILL", pid.trim()]))?.end()?.check_success("kill")?;
+        self.is_running = false;
+        // There is nothing to stop any more; it waits until the process has gone.
+        self.command("stop", &[]).map(drop)
+    }
+
+    fn command(&self, what: &str, settings: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.script);
+        command.arg(what).arg(self.port.to_string()).args(settings);
+        command.env("KAFKA_DATA", &self.data).env("KAFKA_RUN", self.run.path()).env("KAFKA_HEAP", "512M");
+        let ended = Process::start(&mut command)?.end()?;
+        ended.check_success(&format!("kafka {what}"))?;
+        Ok(ended.stdout)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if self.is_running {
+            // A test has failed already; a broker that stays is said by nothing better.
+            let _ = self.command("stop", &[]);
+        }
+    }
+}
+
+/// A free port with a free one behind it, for the controller.
+fn free_ports() -> Result<u16> {
+    for _ in 0..PORT_ATTEMPTS_MAX {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("there are no two free ports next to each other".into())
+}

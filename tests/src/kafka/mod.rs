@@ -1,0 +1,82 @@
+//! A real Kafka: its broker, its clients and its tools (`tests/peers/kafka`), where Java and Maven are there.
+//!
+//! A start of a JVM takes seconds, so a test says all that is to be done in one [`Script`].
+
+mod broker;
+mod dump;
+mod script;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use broker::Broker;
+pub use dump::{DumpedBatch, DumpedFile, DumpedRecord, dumped_files};
+pub use script::{Answer, ReadRecord, Script, Step};
+
+use crate::failure::{About, Result};
+use crate::process::Process;
+use crate::programs::root;
+
+const SCRIPT: &str = "tests/peers/kafka/kafka";
+
+/// What has to be there: a Java development kit, and what downloads Kafka.
+const NEEDED: [&str; 3] = ["java", "javac", "mvn"];
+
+/// How many tests have gone without Kafka.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// An installed Kafka.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    script: PathBuf,
+}
+
+impl Kafka {
+    /// Kafka, which is downloaded if it is not there yet. `None` if the machine has no Java or no Maven:
+    /// that is said on stderr, past the test harness, and counted.
+    ///
+    /// # Errors
+    /// If it cannot be downloaded.
+    pub fn find(test: &str) -> Result<Option<Self>> {
+        if let Some(missing) = NEEDED.iter().find(|program| !is_on_path(program)) {
+            let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "skipped without {missing}, as test {count} of those that need Kafka: {test}")?;
+            return Ok(None);
+        }
+        static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+        let kafka = Self { script: root().join(SCRIPT) };
+        let installed = INSTALLED.get_or_init(|| kafka.install().map_err(|failure| failure.to_string()));
+        installed.clone()?;
+        Ok(Some(kafka))
+    }
+
+    /// Does what `script` says, without a broker unless `broker` is one. What its steps answer, in order.
+    ///
+    /// # Errors
+    /// If a step fails, with what was said.
+    pub fn run(&self, script: &Script, broker: Option<&Broker>) -> Result<Vec<Answer>> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), script.to_text())?;
+        let mut command = Command::new(&self.script);
+        command.arg("client").arg(file.path());
+        if let Some(broker) = broker {
+            command.arg(broker.address());
+        }
+        let ended = Process::start(&mut command)?.end()?;
+        ended.check_success("Kafka's client")?;
+        ended.stdout.lines().map(|line| Answer::parse(line).about(line)).collect()
+    }
+
+    fn install(&self) -> Result<()> {
+        Process::start(Command::new(&self.script).arg("install"))?.end()?.check_success("installing Kafka")
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}

@@ -1,0 +1,3 @@
+//! Both ways with Kafka's files. A test that finds no Java or no Maven says so and is counted as skipped.
+
+mod ours;
