@@ -40,6 +40,41 @@ pub(crate) enum Command {
     /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
     /// is no damage). 1: there is damage.
     Verify(VerifyOptions),
+    /// Bring in what another program has left.
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Copy topics out of the data directory of a stopped Apache Kafka broker.
+    ///
+    /// Topics keep their ids and records their offsets; every batch and record is checked on the way, and
+    /// the broker's directory is only read. A topic is there whole or not at all. Run again after an
+    /// interruption: topics that are there are left as they are, segments that were copied stay copied.
+    ///
+    /// What the broker had not synced when it was killed, and was torn, is left out and reported.
+    /// Transactions that it left open are committed if it had decided so, and aborted otherwise. Cleanup
+    /// policy, segment size and compression come along if `__cluster_metadata` is in the same directory.
+    KafkaDir(KafkaDirOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KafkaDirOptions {
+    /// The broker's data directory: one of its `log.dirs`.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Only this topic; may be given several times. Without it, all but the broker's internal ones.
+    #[arg(long = "topic", value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
+    /// Also the offsets that consumer groups have committed for these topics. What a group has committed
+    /// here already stays.
+    #[arg(long)]
+    pub(crate) groups: bool,
+    /// One object a topic: name, id, was_there, and partitions with start, end, segments, records, bytes,
+    /// gaps, torn and ended_transactions; with --groups, at last one object with committed_offsets.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

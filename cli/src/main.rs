@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, ImportCommand};
 
 /// Why a command ended early.
 type Failure = Box<dyn std::error::Error>;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Produce(options) => commands::produce::run(&arguments.data, &options),
         Command::Consume(options) => commands::consume::run(&arguments.data, &options),
         Command::Verify(options) => commands::verify::run(&arguments.data, &options),
+        Command::Import(ImportCommand::KafkaDir(options)) => commands::import::run(&arguments.data, &options),
     };
     match outcome {
         Ok(code) => code,

@@ -22,6 +22,7 @@
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery`, `clean_shutdown` | opening a partition after a crash; whether there was one |
+//! | [`ImportOptions`], `import` | bringing in what a Kafka broker has left |
 //! | [`walk_log`] | checking every byte without opening anything |
 //! | [`TransactionalProducer`], `transaction` | records in many partitions that count together or not at all |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
@@ -40,6 +41,7 @@ pub mod error;
 mod files;
 pub mod flusher;
 pub mod group;
+mod import;
 mod index;
 mod log;
 mod message_reader;
@@ -67,6 +69,7 @@ mod whole_file;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};
 pub use error::{Error, ErrorKind, Result};
+pub use import::{ImportOptions, Imported, ImportedPartition, ImportedTopic};
 pub use index::AbortedTransaction;
 pub use log::{Log, LogOptions};
 pub use partition::{

@@ -52,6 +52,8 @@ use crate::transaction::{Coordinator, TransactionalProducer};
 use background::{Background, Core};
 use topics::{Catalogued, Topics};
 
+pub(crate) use topics::Adoption;
+
 pub use options::LogOptions;
 
 /// An open log. Clones are the same log; it closes when the last one goes.
@@ -180,6 +182,10 @@ impl Log {
     pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
         self.inner.check_writable()?;
         TransactionalProducer::open(self, transactional_id)
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.inner.storage
     }
 
     pub(crate) fn coordinator(&self) -> &Coordinator {

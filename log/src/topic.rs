@@ -1,5 +1,6 @@
 //! A named, configured set of partitions.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,8 @@ const PARTITIONS_MAX: i32 = 10_000;
 /// The shortest interval of syncs: the catalogue counts milliseconds.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// The smallest segment: room for a few records.
-const SEGMENT_BYTES_MIN: u64 = 128;
-
-/// The largest segment: a position in it is an `i32`.
-const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+/// How large segments may be: room for a few records at least; a position is an `i32`.
+pub(crate) const SEGMENT_BYTES_RANGE: RangeInclusive<u64> = 128..=i32::MAX as u64;
 
 /// What becomes of old records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -83,9 +81,9 @@ impl TopicConfig {
     pub(crate) fn check(&self, name: &str) -> Result<()> {
         let what = if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
             format!("{} partitions; 1 to {PARTITIONS_MAX} are possible", self.partitions)
-        } else if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
-            let range = format!("{SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
-            format!("segments of {} bytes; {range} are possible", self.segment_bytes)
+        } else if !SEGMENT_BYTES_RANGE.contains(&self.segment_bytes) {
+            let (least, most) = (SEGMENT_BYTES_RANGE.start(), SEGMENT_BYTES_RANGE.end());
+            format!("segments of {} bytes; {least} to {most} are possible", self.segment_bytes)
         } else if !(1..=BATCH_BYTES_MAX).contains(&self.batch_bytes_max) {
             format!("batches of up to {} bytes; 1 to {BATCH_BYTES_MAX} are possible", self.batch_bytes_max)
         } else if self.index_interval_bytes == 0 || self.snapshot_interval_bytes == 0 {

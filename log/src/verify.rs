@@ -8,7 +8,7 @@ use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
-use crate::record::{Offset, PartitionId, PartitionKey, TopicPartition};
+use crate::record::{Offset, PartitionId, PartitionKey, ProducerId, TopicPartition};
 use crate::recovery_point;
 use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
 use crate::storage::{OpenMode, Storage};
@@ -73,6 +73,8 @@ pub struct Walk {
     pub bytes: u64,
     /// Places where offsets are missing between two batches.
     pub gaps: u64,
+    /// The largest id of a producer that wrote any; [`ProducerId::NONE`] without.
+    pub largest_producer_id: ProducerId,
     /// The offset of the first record.
     pub start: Offset,
     /// The offset behind the last record seen.
@@ -105,6 +107,7 @@ pub fn walk(
             records: 0,
             bytes: 0,
             gaps: 0,
+            largest_producer_id: ProducerId::NONE,
             start,
             end: start,
             ending: WalkEnd::Complete,
@@ -215,6 +218,7 @@ impl Walker<'_> {
         self.walk.records += if header.is_control { 0 } else { header.record_count as u64 };
         self.walk.bytes += header.length as u64;
         self.walk.gaps += u64::from(header.base_offset > self.walk.end);
+        self.walk.largest_producer_id = header.producer_id.max(self.walk.largest_producer_id);
         self.walk.end = header.next_offset();
         Ok(())
     }

@@ -1,3 +1,4 @@
 //! Both ways with Kafka's files. A test that finds no Java or no Maven says so and is counted as skipped.
 
 mod ours;
+mod theirs;

@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub(crate) mod consume;
+pub(crate) mod import;
 pub(crate) mod produce;
 pub(crate) mod topic;
 pub(crate) mod verify;

@@ -64,6 +64,16 @@ impl CommittedOffsets {
     /// Those of [`Self::read`].
     pub fn refresh(&mut self, log: &Log) -> Result<()> {
         let Some(partition) = self.find_partition(log)? else { return Ok(()) };
+        self.read_on(&partition)
+    }
+
+    /// Reads a partition of `__consumer_offsets` that belongs to no log, from its beginning.
+    pub(crate) fn read_partition(&mut self, partition: &Partition) -> Result<()> {
+        self.position = Offset(0);
+        self.read_on(partition)
+    }
+
+    fn read_on(&mut self, partition: &Partition) -> Result<()> {
         self.position = self.position.max(partition.offsets().start);
         loop {
             let fetched = partition.fetch(self.position, READ_BYTES, Isolation::ReadCommitted)?;

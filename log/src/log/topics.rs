@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rand::{RngCore, SeedableRng};
@@ -14,7 +15,8 @@ use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::partition::{Durability, Partition, PartitionSite};
-use crate::record::{PartitionId, ProducerId, TopicId, TopicPartition};
+use crate::record::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
+use crate::recovery::RecoveryBorder;
 use crate::recovery_point::RecoveryPoints;
 use crate::storage::SyncPurpose;
 use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
@@ -43,7 +45,39 @@ pub(super) struct Catalogued {
     pub(super) next_producer_id: i64,
 }
 
+/// A topic that comes from elsewhere, in directories that are whole and synced.
+pub(crate) struct Adoption<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) id: TopicId,
+    pub(crate) config: TopicConfig,
+    /// The directory of each partition. They lie beside those of the log's own.
+    pub(crate) directories: &'a [PathBuf],
+    /// Where each partition ends.
+    pub(crate) ends: Vec<Offset>,
+    /// Producer ids below this one may be in use there.
+    pub(crate) producer_ids_end: i64,
+}
+
 impl Log {
+    /// To be called before directories are made that are to be adopted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; those of the operating system.
+    pub(crate) fn begin_adoption(&self) -> Result<()> {
+        self.inner.check_writable()?;
+        let mut catalogued = self.inner.catalogued.lock();
+        self.inner.check_not_closed()?;
+        self.inner.begin_writing(&mut catalogued)
+    }
+
+    /// Makes a topic of directories that come from elsewhere. It is durable when this returns.
+    ///
+    /// # Errors
+    /// Those of [`Self::create_topic`], and those of opening the partitions.
+    pub(crate) fn adopt_topic(&self, adoption: Adoption<'_>) -> Result<Topic> {
+        self.inner.adopt_topic(adoption)
+    }
+
     /// Makes a topic. It is durable when this returns.
     ///
     /// # Errors
@@ -109,6 +143,41 @@ impl Inner {
         catalogue.topics.insert(name.to_owned(), CatalogueEntry { id, config: config.clone() });
         catalogue.write(&*self.storage, &self.directory)?;
         catalogued.catalogue = catalogue;
+        let topic = Topic::new(name.to_owned(), id, config, partitions);
+        self.publish(topic.clone());
+        Ok(topic)
+    }
+
+    fn adopt_topic(&self, adoption: Adoption<'_>) -> Result<Topic> {
+        let Adoption { name, id, config, directories, ends, producer_ids_end } = adoption;
+        self.check_writable()?;
+        check_name(name)?;
+        config.check(name)?;
+        let mut catalogued = self.catalogued.lock();
+        self.check_not_closed()?;
+        if catalogued.catalogue.topics.contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("topic {name} exists already")));
+        }
+        self.begin_writing(&mut catalogued)?;
+        self.move_aside(name, id, config.partitions)?;
+        let mut partitions = Vec::with_capacity(directories.len());
+        for (index, (from, end)) in directories.iter().zip(ends).enumerate() {
+            let site = self.site(name, id, &config, PartitionId(index as i32));
+            let renamed = self.storage.rename(from, &site.directory);
+            renamed.map_err(|error| Error::io(format!("cannot rename {}", from.display()), error))?;
+            let border = RecoveryBorder { recovery_point: Some(end), clean_shutdown: true };
+            let (partition, _) = Partition::open(site, &border)?;
+            partitions.push(partition);
+        }
+        self.sync_directory(SyncPurpose::Directory)?;
+
+        let mut catalogue = catalogued.catalogue.clone();
+        catalogue.deleting.remove(name);
+        catalogue.topics.insert(name.to_owned(), CatalogueEntry { id, config: config.clone() });
+        catalogue.producer_ids_end = catalogue.producer_ids_end.max(producer_ids_end);
+        catalogue.write(&*self.storage, &self.directory)?;
+        catalogued.catalogue = catalogue;
+        catalogued.next_producer_id = catalogued.next_producer_id.max(producer_ids_end);
         let topic = Topic::new(name.to_owned(), id, config, partitions);
         self.publish(topic.clone());
         Ok(topic)

@@ -6,12 +6,13 @@
 //! ```
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::PartitionSite;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::TopicId;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::whole_file;
 
 pub(crate) const FILE_NAME: &str = "partition.metadata";
 
@@ -25,13 +26,35 @@ fn path(site: &PartitionSite) -> PathBuf {
 /// Writes and syncs the file of a new partition; its name is durable once the directory is synced.
 pub(super) fn create(site: &PartitionSite) -> Result<()> {
     let path = path(site);
-    let text = format!("version: 0\ntopic_id: {}\n", site.topic_id);
+    let text = text(site);
     let write = || -> io::Result<()> {
         let file = site.storage().open(&path, OpenMode::Create)?;
         file.write_at(0, text.as_bytes())?;
         file.sync(SyncPurpose::Directory).wait()
     };
     write().map_err(|error| site.io("write", &path, error))
+}
+
+/// Writes the file, whatever is there, durably.
+pub(crate) fn write(site: &PartitionSite) -> Result<()> {
+    let path = path(site);
+    let written =
+        whole_file::replace(&**site.storage(), &path, text(site).as_bytes(), SyncPurpose::Directory);
+    written.map(drop).map_err(|error| site.io("write", &path, error))
+}
+
+fn text(site: &PartitionSite) -> String {
+    format!("version: 0\ntopic_id: {}\n", site.topic_id)
+}
+
+/// The id of the topic that a partition's directory belongs to, from the file at `path`.
+pub(crate) fn read_topic_id(storage: &dyn Storage, path: &Path) -> Result<TopicId> {
+    let text =
+        read(storage, path).map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+    parse(&text).ok_or_else(|| {
+        let what = format!("{} is not a partition.metadata of version 0", path.display());
+        Error::new(ErrorKind::Corrupt, what)
+    })
 }
 
 /// Checks that the directory is that of this topic, not of one of the same name that was deleted.
@@ -51,7 +74,7 @@ pub(super) fn check(site: &PartitionSite) -> Result<()> {
     }
 }
 
-fn read(storage: &dyn Storage, path: &std::path::Path) -> io::Result<Vec<u8>> {
+fn read(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; BYTES_MAX];
     let read = storage.open(path, OpenMode::Read)?.read_at(0, &mut bytes)?;
     bytes.truncate(read);

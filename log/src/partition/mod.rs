@@ -41,7 +41,7 @@ use writer::{Mode, Writer};
 
 pub use bounds::{Isolation, PartitionOffsets};
 pub use committed::CommittedBatches;
-pub(crate) use metadata::FILE_NAME as METADATA_FILE_NAME;
+pub(crate) use metadata::{FILE_NAME as METADATA_FILE_NAME, read_topic_id, write as write_metadata};
 pub use reader::Fetched;
 pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
 pub(crate) use tail::Tail;

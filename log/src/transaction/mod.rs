@@ -41,4 +41,6 @@ mod tests;
 
 pub(crate) use coordinator::Coordinator;
 pub use producer::TransactionalProducer;
-pub(crate) use record::TRANSACTION_TOPIC;
+#[cfg(test)]
+pub(crate) use record::encode_key;
+pub(crate) use record::{Status as TransactionStatus, TRANSACTION_TOPIC, TransactionRecord};

@@ -40,7 +40,7 @@ const CLIENT_TRANSACTION_VERSION_TAG: u32 = 2;
 
 /// Where a transaction stands, by Kafka's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(crate) enum Status {
     Empty = 0,
     Ongoing = 1,
     PrepareCommit = 2,
@@ -75,14 +75,14 @@ impl Status {
 
 /// The last that was decided for a transactional id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TransactionRecord {
-    pub(super) producer_id: ProducerId,
-    pub(super) producer_epoch: ProducerEpoch,
-    pub(super) status: Status,
+pub(crate) struct TransactionRecord {
+    pub(crate) producer_id: ProducerId,
+    pub(crate) producer_epoch: ProducerEpoch,
+    pub(crate) status: Status,
     /// The partitions that are to get markers.
-    pub(super) partitions: Vec<TopicPartition>,
-    pub(super) updated: Timestamp,
-    pub(super) started: Timestamp,
+    pub(crate) partitions: Vec<TopicPartition>,
+    pub(crate) updated: Timestamp,
+    pub(crate) started: Timestamp,
 }
 
 impl TransactionRecord {
@@ -92,7 +92,7 @@ impl TransactionRecord {
         Some(Self { status, partitions: Vec::new(), updated: now, ..*self })
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.extend(VALUE_VERSION.to_be_bytes());
         out.extend(self.producer_id.0.to_be_bytes());
@@ -128,7 +128,7 @@ impl TransactionRecord {
     }
 
     /// `None` for bytes that are no such value, or one of a later version.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = MessageReader::new(bytes);
         let is_flexible = match input.i16()? {
             0 => false,
@@ -149,7 +149,7 @@ impl TransactionRecord {
     }
 }
 
-pub(super) fn encode_key(transactional_id: &str) -> Vec<u8> {
+pub(crate) fn encode_key(transactional_id: &str) -> Vec<u8> {
     let length = transactional_id.len() as i16;
     [&KEY_VERSION.to_be_bytes(), &length.to_be_bytes(), transactional_id.as_bytes()].concat()
 }

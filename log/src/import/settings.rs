@@ -1,0 +1,194 @@
+//! The settings of topics, from the log of a cluster's metadata.
+//!
+//! A record's value is a frame version (1), the kind of record and its version, all three as plain varints,
+//! and then a flexible message. Of these kinds something is learnt; the source is Kafka's
+//! `TopicRecord.json`, `PartitionRecord.json`, `ConfigRecord.json` and `RemoveTopicRecord.json`:
+//!
+//! | kind | | |
+//! |---|---|---|
+//! | 2 | a topic | name, id |
+//! | 3 | a partition | number (`i32`), topic id |
+//! | 4 | a setting | kind of thing (`i8`, 2 for a topic), its name, setting, value or null |
+//! | 9 | a topic is gone | id |
+//!
+//! What was before a snapshot (`<offset>-<epoch>.checkpoint`, batches of the same records) may be gone from
+//! the log.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::batch::{Compression, DecompressionBuffer, RecordBatch};
+use crate::error::{Error, Result};
+use crate::files::{FileKind, Listing};
+use crate::message_reader::MessageReader;
+use crate::record::Offset;
+use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
+use crate::storage::{OpenMode, Storage};
+use crate::topic::{CleanupPolicy, SEGMENT_BYTES_RANGE, TopicConfig};
+
+const FRAME_VERSION: u32 = 1;
+const TOPIC_RECORD: u32 = 2;
+const PARTITION_RECORD: u32 = 3;
+const CONFIG_RECORD: u32 = 4;
+const REMOVE_TOPIC_RECORD: u32 = 9;
+const TOPIC_RESOURCE: u8 = 2;
+
+const SNAPSHOT_EXTENSION: &str = ".checkpoint";
+
+/// What is set of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TopicSettings {
+    /// How many partitions it has.
+    pub(super) partitions: i32,
+    values: BTreeMap<String, String>,
+}
+
+impl TopicSettings {
+    /// Sets what there is a setting for here, too.
+    pub(super) fn apply(&self, config: &mut TopicConfig) {
+        if self
+            .get("cleanup.policy")
+            .is_some_and(|policy| policy.split(',').any(|one| one.trim() == "compact"))
+        {
+            config.cleanup = CleanupPolicy::Compact;
+        }
+        if let Some(bytes) = self.get("segment.bytes").and_then(|bytes| bytes.parse::<u64>().ok()) {
+            config.segment_bytes = bytes.clamp(*SEGMENT_BYTES_RANGE.start(), *SEGMENT_BYTES_RANGE.end());
+        }
+        if let Some(compression) = self.compression() {
+            config.compression = compression;
+        }
+    }
+
+    /// `None` where every producer decides for itself.
+    fn compression(&self) -> Option<Compression> {
+        let level = |name| self.get(name).and_then(|level| level.parse().ok()).unwrap_or(0);
+        Some(match self.get("compression.type")? {
+            "uncompressed" => Compression::None,
+            "gzip" => Compression::Gzip { level: level("compression.gzip.level").max(0) },
+            "snappy" => Compression::Snappy,
+            "lz4" => Compression::Lz4,
+            "zstd" => Compression::Zstd { level: level("compression.zstd.level") },
+            _ => return None,
+        })
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+}
+
+/// The settings of all topics, by name, from the partition in `directory`; none where there is none.
+///
+/// # Errors
+/// Those of the operating system. A log that is torn is read up to there.
+pub(super) fn read(storage: &Arc<dyn Storage>, directory: &Path) -> Result<BTreeMap<String, TopicSettings>> {
+    let failed = |error| Error::io(format!("cannot read {}", directory.display()), error);
+    if !storage.exists(directory).map_err(failed)? {
+        return Ok(BTreeMap::new());
+    }
+    let mut metadata = Metadata::default();
+    let mut begins = Offset(0);
+    if let Some((path, end)) = newest_snapshot(&**storage, directory).map_err(failed)? {
+        metadata.read_file(&**storage, &path, Offset(0), Offset(0))?;
+        begins = end;
+    }
+    for base in Listing::read(&**storage, directory).map_err(failed)?.segments {
+        metadata.read_file(&**storage, &FileKind::Log.path(directory, base), base, begins)?;
+    }
+    Ok(metadata.topics)
+}
+
+/// The snapshot that reaches furthest, and up to where.
+fn newest_snapshot(storage: &dyn Storage, directory: &Path) -> std::io::Result<Option<(PathBuf, Offset)>> {
+    let mut newest = None;
+    for entry in storage.list(directory)? {
+        let end = entry.name.strip_suffix(SNAPSHOT_EXTENSION).and_then(|name| name.split_once('-'));
+        if let Some(end) = end.and_then(|(offset, _)| offset.parse().ok()) {
+            newest = newest.max(Some((Offset(end), entry.name)));
+        }
+    }
+    Ok(newest.map(|(end, name)| (directory.join(name), end)))
+}
+
+/// What the records have said so far.
+#[derive(Default)]
+struct Metadata {
+    names: HashMap<[u8; 16], String>,
+    topics: BTreeMap<String, TopicSettings>,
+    scratch: DecompressionBuffer,
+}
+
+impl Metadata {
+    /// Reads a file of batches whose first one has the offset `base` at least; those before `begins` are
+    /// skipped.
+    fn read_file(&mut self, storage: &dyn Storage, path: &Path, base: Offset, begins: Offset) -> Result<()> {
+        let failed = |error| Error::io(format!("cannot read {}", path.display()), error);
+        let file = storage.open(path, OpenMode::Read).map_err(failed)?;
+        let end = file.len().map_err(failed)?;
+        let start = BatchPlace { position: 0, offset: base };
+        let mut scanner = Scanner::new(file, start, end, Density::Sparse);
+        loop {
+            match scanner.next() {
+                Ok(Some((_, batch))) if batch.header().is_control || batch.header().base_offset < begins => {}
+                Ok(Some((_, batch))) => self.absorb(&batch),
+                Ok(None) => return Ok(()),
+                Err(ReadError::Io(error)) => return Err(failed(error)),
+                Err(ReadError::Bad { place, error }) => {
+                    tracing::warn!(file = %path.display(), offset = %place.offset, %error, "metadata is read up to here");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn absorb(&mut self, batch: &RecordBatch<'_>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if let Ok(records) = batch.records(&mut scratch) {
+            for value in records.flatten().filter_map(|record| record.value) {
+                // Kinds and versions that are not known say nothing here.
+                let _: Option<()> = self.absorb_record(value);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn absorb_record(&mut self, value: &[u8]) -> Option<()> {
+        let mut input = MessageReader::new(value);
+        let (frame_version, kind, _version) = (input.varint()?, input.varint()?, input.varint()?);
+        match kind {
+            _ if frame_version != FRAME_VERSION => return None,
+            TOPIC_RECORD => {
+                let name = input.nullable_text(true)??.to_owned();
+                self.names.insert(input.array()?, name.clone());
+                self.topics.entry(name).or_default();
+            }
+            PARTITION_RECORD => {
+                let number = input.i32()?;
+                let topic = self.topics.get_mut(self.names.get(&input.array()?)?)?;
+                topic.partitions = topic.partitions.max(number.checked_add(1)?);
+            }
+            CONFIG_RECORD => {
+                let [resource] = input.array()?;
+                let (topic, setting) = (input.nullable_text(true)??, input.nullable_text(true)??);
+                let value = input.nullable_text(true)?;
+                if resource == TOPIC_RESOURCE {
+                    let values = &mut self.topics.entry(topic.to_owned()).or_default().values;
+                    match value {
+                        Some(value) => values.insert(setting.to_owned(), value.to_owned()),
+                        None => values.remove(setting),
+                    };
+                }
+            }
+            REMOVE_TOPIC_RECORD => {
+                let name = self.names.remove(&input.array()?)?;
+                self.topics.remove(&name);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}

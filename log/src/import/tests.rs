@@ -1,0 +1,362 @@
+//! Imports from a directory as a broker leaves it. Lotic's own files have Kafka's format, so one of its logs
+//! stands in for the broker's, and the checkpoint files are written beside it; `tests/tests/kafka_files` does
+//! it with a real broker.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
+use crate::clock::ManualClock;
+use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
+use crate::log::LogOptions;
+use crate::partition::{Isolation, Partition};
+use crate::record::{ProducerEpoch, Sequence, Timestamp, TopicPartition};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::topic::{CleanupPolicy, TopicConfig};
+use crate::transaction::{TransactionRecord, TransactionStatus, encode_key};
+
+const BROKER: &str = "/broker";
+const DATA: &str = "/data";
+
+fn open(storage: &Arc<MemoryStorage>, directory: &str) -> Log {
+    Log::open(directory, LogOptions::manual(storage.mount(), ManualClock::new(), 3))
+        .expect("a log that opens")
+}
+
+fn batch(values: &[&str], stamp: Option<ProducerStamp>) -> SealedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for value in values {
+        builder.push(Timestamp(5), Some(b"key"), Some(value.as_bytes()), &[]).expect("it is small");
+    }
+    let mut batch = builder.seal();
+    batch.stamp(stamp);
+    batch
+}
+
+fn stamp(id: i64, epoch: i16, base_sequence: i32, transactional: bool) -> Option<ProducerStamp> {
+    Some(ProducerStamp {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(epoch),
+        base_sequence: Sequence(base_sequence),
+        transactional,
+    })
+}
+
+fn small(partitions: i32) -> TopicConfig {
+    TopicConfig { partitions, segment_bytes: 400, index_interval_bytes: 100, ..TopicConfig::default() }
+}
+
+fn append(partition: &Partition, batch: SealedBatch) {
+    partition.append(batch).expect("the disk is fine");
+}
+
+/// Two topics: `orders` of two partitions with several segments each and an idempotent producer 7, and
+/// `users`. Everything is durable.
+fn broker() -> Arc<MemoryStorage> {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage, BROKER);
+    let orders = log.create_topic("orders", small(2)).expect("a new topic");
+    for (index, partition) in orders.partitions().iter().enumerate() {
+        for n in 0..12 {
+            let value = format!("order-{index}-{n}");
+            append(partition, batch(&[&value, "more"], stamp(7, 1, 2 * n, false)));
+        }
+    }
+    let users = log.create_topic("users", small(1)).expect("a new topic");
+    append(&users.partitions()[0], batch(&["ann"], None));
+    log.close().expect("the disk is fine");
+    storage
+}
+
+fn write(storage: &MemoryStorage, name: &str, text: &str) {
+    let path = Path::new(BROKER).join(name);
+    let file = storage.open(&path, OpenMode::Create).expect("a new file");
+    file.write_at(0, text.as_bytes()).expect("the disk is fine");
+    file.sync(SyncPurpose::Export).wait().expect("the disk is fine");
+    storage
+        .sync_dir(path.parent().expect("it is in a directory"), SyncPurpose::Export)
+        .expect("the disk is fine");
+}
+
+fn import(log: &Log) -> Result<Imported> {
+    log.import_kafka_directory(Path::new(BROKER), &ImportOptions::default(), |_| {})
+}
+
+/// The offset and value of every record, by partition.
+fn contents(log: &Log, isolation: Isolation) -> BTreeMap<TopicPartition, Vec<(i64, String)>> {
+    let mut contents = BTreeMap::new();
+    let mut scratch = DecompressionBuffer::new();
+    for topic in log.topics().iter().filter(|topic| !topic.name().starts_with("__")) {
+        for partition in topic.partitions() {
+            let mut records = Vec::new();
+            let mut next = partition.offsets().start;
+            loop {
+                let fetched = partition.fetch(next, 1 << 20, isolation).expect("it is sound");
+                if fetched.next == next {
+                    break;
+                }
+                for batch in fetched.committed() {
+                    let batch = batch.expect("it is sound");
+                    for record in batch.records(&mut scratch).expect("it is sound") {
+                        let record = record.expect("it is sound");
+                        let value = String::from_utf8(record.value.expect("it has one").to_vec());
+                        records.push((record.offset.0, value.expect("it is text")));
+                    }
+                }
+                next = fetched.next;
+            }
+            contents.insert(partition.name().clone(), records);
+        }
+    }
+    contents
+}
+
+fn first_segment(topic: &str) -> PathBuf {
+    Path::new(BROKER).join(topic).join("00000000000000000000.log")
+}
+
+#[test]
+fn topics_keep_their_ids_offsets_and_records_and_go_on() {
+    let storage = broker();
+    let theirs = open(&storage, BROKER);
+    let log = open(&storage, DATA);
+    let imported = import(&log).expect("it is sound");
+    assert_eq!(contents(&log, Isolation::ReadUncommitted), contents(&theirs, Isolation::ReadUncommitted));
+    for topic in &imported.topics {
+        assert_eq!(
+            log.topic(&topic.name).expect("it is there").id(),
+            theirs.topic(&topic.name).expect("too").id()
+        );
+    }
+    let orders = &imported.topics[0];
+    assert_eq!((orders.name.as_str(), orders.was_there, orders.partitions.len()), ("orders", false, 2));
+    let partition = &orders.partitions[1];
+    assert_eq!((partition.start, partition.end, partition.records), (Offset(0), Offset(24), 24));
+    assert!(partition.segments > 2 && partition.gaps == 0 && partition.torn.is_none(), "{partition:?}");
+
+    // What producer 7 wrote last is known, and no new producer is taken for it.
+    let partition = log.topic("orders").expect("it is there").partitions()[0].clone();
+    let again =
+        partition.append(batch(&["order-0-11", "more"], stamp(7, 1, 22, false))).expect("a repetition");
+    assert!(again.duplicate && again.base_offset == Offset(22), "{again:?}");
+    assert!(log.next_producer_id().expect("the disk is fine") > ProducerId(7));
+    let appended = partition.append(batch(&["new"], None)).expect("the disk is fine");
+    assert_eq!(appended.base_offset, Offset(24));
+    log.close().expect("the disk is fine");
+
+    let log = open(&storage, DATA);
+    let again = import(&log).expect("it is there");
+    assert!(again.topics.iter().all(|topic| topic.was_there), "{again:?}");
+    assert_eq!(contents(&log, Isolation::ReadUncommitted)[partition.name()].len(), 25);
+}
+
+#[test]
+fn an_import_that_is_cut_off_anywhere_leaves_whole_topics_and_is_finished_by_the_next() {
+    let expected = contents(&open(&broker(), BROKER), Isolation::ReadUncommitted);
+    for operation in 0.. {
+        let storage = broker();
+        let log = open(&storage, DATA);
+        storage.fail_after(operation);
+        let outcome = import(&log);
+        let was_cut = storage.is_unplugged();
+        assert_eq!(outcome.is_err(), was_cut, "operation {operation}: {outcome:?}");
+        drop(log);
+        storage.crash();
+        let log = open(&storage, DATA);
+        for (partition, records) in contents(&log, Isolation::ReadUncommitted) {
+            assert_eq!(records, expected[&partition], "operation {operation}");
+        }
+        import(&log).expect("the disk is fine again");
+        assert_eq!(contents(&log, Isolation::ReadUncommitted), expected, "operation {operation}");
+        if !was_cut {
+            assert!(operation > 20, "every write and sync was cut off once, {operation} in all");
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_was_copied_whole_is_not_copied_again() {
+    let storage = broker();
+    let log = open(&storage, DATA);
+    let before = storage.operations();
+    import(&log).expect("it is sound");
+    let whole = storage.operations() - before;
+
+    let storage = broker();
+    let log = open(&storage, DATA);
+    // Before the last writes, which make the topic known, everything is copied.
+    storage.fail_after(whole - 3);
+    import(&log).expect_err("the plug is pulled");
+    drop(log);
+    storage.kill();
+    let log = open(&storage, DATA);
+    let before = storage.operations();
+    import(&log).expect("the disk is fine again");
+    let again = storage.operations() - before;
+    assert!(2 * again < whole, "{again} operations after a start over, {whole} in all");
+}
+
+#[test]
+fn damage_is_refused_by_file_and_leaves_no_topic() {
+    let storage = broker();
+    write(&storage, "recovery-point-offset-checkpoint", "0\n1\norders 0 24\n");
+    storage.corrupt(&first_segment("orders-0"), 70, 1).expect("it exists");
+    let log = open(&storage, DATA);
+    let error = import(&log).expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("/broker/orders-0/00000000000000000000.log"), "{error}");
+    assert!(log.topics().is_empty());
+    let options = ImportOptions { topics: vec!["users".to_owned()], groups: false };
+    log.import_kafka_directory(Path::new(BROKER), &options, |_| {}).expect("that one is sound");
+    assert_eq!(log.topics().len(), 1);
+}
+
+#[test]
+fn a_torn_end_that_was_not_synced_is_left_out_and_reported() {
+    let storage = broker();
+    write(&storage, "recovery-point-offset-checkpoint", "0\n1\nusers 0 1\n");
+    let path = first_segment("users-0");
+    let file = storage.open(&path, OpenMode::Write).expect("it exists");
+    let length = file.len().expect("the disk is fine");
+    file.write_at(length, &[1; 50]).expect("the disk is fine");
+    let log = open(&storage, DATA);
+    let imported = import(&log).expect("it is only torn");
+    let users = &imported.topics[1].partitions[0];
+    let torn = users.torn.as_ref().expect("it is reported");
+    assert_eq!((&torn.file, torn.position, users.end), (&path, length, Offset(1)));
+    assert_eq!(file.len().expect("the disk is fine"), length + 50, "the broker's file is as it was");
+    assert_eq!(contents(&log, Isolation::ReadUncommitted).len(), 3);
+}
+
+#[test]
+fn a_log_that_ends_before_what_consumers_were_shown_is_refused() {
+    let storage = broker();
+    write(&storage, "replication-offset-checkpoint", "0\n1\nusers 0 2\n");
+    let error = import(&open(&storage, DATA)).expect_err("a record is lost");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("/broker/users-0"), "{error}");
+}
+
+#[test]
+fn segments_before_the_start_stay_behind() {
+    let storage = broker();
+    write(&storage, "log-start-offset-checkpoint", "0\n1\norders 0 20\n");
+    let log = open(&storage, DATA);
+    let imported = import(&log).expect("it is sound");
+    assert_eq!(imported.topics[0].partitions[0].start, Offset(20));
+    let partition = log.topic("orders").expect("it is there").partitions()[0].clone();
+    assert!(partition.offsets().start > Offset(10), "{:?}", partition.offsets());
+    let again =
+        partition.append(batch(&["order-0-11", "more"], stamp(7, 1, 22, false))).expect("a repetition");
+    assert!(again.duplicate, "the producer is known");
+}
+
+#[test]
+fn what_cannot_be_imported_is_refused_by_name() {
+    let check = |storage: &Arc<MemoryStorage>, topics: &[&str], kind: ErrorKind, words: &[&str]| {
+        let log = open(storage, DATA);
+        let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
+        let options = ImportOptions { topics, groups: false };
+        let error = log.import_kafka_directory(Path::new(BROKER), &options, |_| {}).expect_err("refused");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+        log.close().expect("the disk is fine");
+    };
+    let storage = broker();
+    check(&storage, &["oders"], ErrorKind::NotFound, &["oders", "did you mean orders?", "/broker"]);
+    let log = open(&storage, BROKER);
+    log.create_topic("__consumer_offsets", small(1)).expect("a new topic");
+    log.close().expect("the disk is fine");
+    check(&storage, &["__consumer_offsets"], ErrorKind::Invalid, &["__consumer_offsets"]);
+
+    write(&storage, "orders-0/00000000000000000000.log.swap", "");
+    check(&storage, &["orders"], ErrorKind::Invalid, &["00000000000000000000.log.swap", "start it"]);
+
+    let storage = broker();
+    storage.remove_dir_all(&Path::new(BROKER).join("orders-0")).expect("it exists");
+    check(&storage, &[], ErrorKind::Invalid, &["topic orders", "partition 0"]);
+
+    let storage = broker();
+    let log = open(&storage, DATA);
+    // The log's first topic would have the id of the broker's first.
+    log.create_topic("another", small(1)).expect("a new topic");
+    log.create_topic("orders", small(1)).expect("a new topic");
+    log.close().expect("the disk is fine");
+    check(&storage, &["orders"], ErrorKind::AlreadyExists, &["orders"]);
+
+    let storage = MemoryStorage::new(1);
+    storage.create_dir_all(Path::new(BROKER)).expect("the disk is fine");
+    check(&storage, &[], ErrorKind::NotFound, &["/broker"]);
+}
+
+/// The broker decided to commit the transaction of producer 8 and had not said so in the partition; that of
+/// producer 9 was going on.
+#[test]
+fn open_transactions_end_as_the_broker_has_decided() {
+    let storage = broker();
+    let log = open(&storage, BROKER);
+    let payments = log.create_topic("payments", small(1)).expect("a new topic").partitions()[0].clone();
+    append(&payments, batch(&["committed"], stamp(8, 0, 0, true)));
+    append(&payments, batch(&["aborted"], stamp(9, 0, 0, true)));
+    let config = TopicConfig { cleanup: CleanupPolicy::Compact, ..small(1) };
+    let table = log.create_topic("__transaction_state", config).expect("a new topic").partitions()[0].clone();
+    for (id, epoch, status) in [(8, 1, TransactionStatus::PrepareCommit), (9, 0, TransactionStatus::Ongoing)]
+    {
+        let record = TransactionRecord {
+            producer_id: ProducerId(id),
+            producer_epoch: ProducerEpoch(epoch),
+            status,
+            partitions: vec![payments.name().clone()],
+            updated: Timestamp(1),
+            started: Timestamp(1),
+        };
+        let mut builder = BatchBuilder::new(Compression::None);
+        let key = encode_key(&format!("id-{id}"));
+        builder.push(Timestamp(1), Some(&key), Some(&record.encode()), &[]).expect("it is small");
+        append(&table, builder.seal());
+    }
+    log.close().expect("the disk is fine");
+
+    let log = open(&storage, DATA);
+    let imported = import(&log).expect("it is sound");
+    let ended = &imported.topics[1].partitions[0].ended_transactions;
+    assert_eq!(ended, &[(ProducerId(8), MarkerKind::Commit), (ProducerId(9), MarkerKind::Abort)]);
+    let read = &contents(&log, Isolation::ReadCommitted)[payments.name()];
+    assert_eq!(read, &[(0, "committed".to_owned())]);
+    let names: Vec<_> = storage.list(Path::new(DATA)).expect("the disk is fine");
+    assert!(names.iter().all(|entry| !entry.name.ends_with("-import")), "{names:?}");
+}
+
+#[test]
+fn committed_offsets_come_along_if_asked_for_and_replace_none() {
+    let storage = broker();
+    let log = open(&storage, BROKER);
+    let orders = log.topic("orders").expect("it is there");
+    let commit = |partition: i32, offset: i64| OffsetCommit {
+        partition: TopicPartition::new("orders", PartitionId(partition)),
+        topic_id: orders.id(),
+        offset: Offset(offset),
+    };
+    let commit_all = |log: &Log, commits: &[OffsetCommit]| {
+        let partition = offsets_partition(log).expect("the disk is fine");
+        append(&partition, offset_commits("readers", commits, Timestamp(1)).expect("it is small"));
+        log.flush(&[partition], SyncPurpose::Records).wait().expect("the disk is fine");
+    };
+    commit_all(&log, &[commit(0, 10), commit(1, 11)]);
+    log.close().expect("the disk is fine");
+
+    let log = open(&storage, DATA);
+    import(&log).expect("it is sound");
+    commit_all(&log, &[commit(1, 20)]);
+    let options = ImportOptions { topics: Vec::new(), groups: true };
+    let go = || log.import_kafka_directory(Path::new(BROKER), &options, |_| {}).expect("it is sound");
+    assert_eq!(go().committed_offsets, 1);
+    assert_eq!(go().committed_offsets, 0, "they are there");
+    let offsets = CommittedOffsets::read(&log).expect("it is sound");
+    let of = |partition| offsets.get("readers", &commit(partition, 0).partition).map(|one| one.offset);
+    assert_eq!((of(0), of(1)), (Some(Offset(10)), Some(Offset(20))));
+}
