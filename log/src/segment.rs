@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::batch::{BatchError, BatchHeader, RecordBatch};
 use crate::files::FileKind;
-use crate::index::{IndexedBatch, LargestTimestamp, OffsetIndex, TimeIndex, TransactionIndex};
+use crate::index::{IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, TimeIndex, TransactionIndex};
 use crate::partition::PartitionSite;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{LeaderEpoch, Offset, Timestamp};
@@ -169,6 +169,44 @@ impl Segment {
             }
         }
         Ok(self.start())
+    }
+
+    /// Whether the indexes can be of this segment, whose records end before `next`: a batch has the largest
+    /// timestamp that the time index ends with, every aborted transaction ended in here, and nothing that
+    /// is not believed stands before anything that would be; of a segment that is `whole`, nothing at all
+    /// stands behind. An entry of the offset index is checked whenever it is used.
+    pub(crate) fn agrees_with_indexes(&self, next: Offset, whole: bool) -> Result<bool, ReadError> {
+        let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
+        let is_in_order = leftovers.iter().all(|leftover| match leftover {
+            Leftover::Nothing => true,
+            Leftover::Later => !whole,
+            Leftover::Contradiction => false,
+        });
+        if !is_in_order {
+            return Ok(false);
+        }
+        let is_timed = match self.times.last()? {
+            Some(largest) => self.holds(largest)?,
+            None => true,
+        };
+        Ok(is_timed && self.aborted.is_within(self.base, next)?)
+    }
+
+    /// Whether there is a batch of this last offset and timestamp.
+    fn holds(&self, largest: LargestTimestamp) -> Result<bool, ReadError> {
+        let mut scanner = self.scan(self.place_before(largest.offset)?);
+        loop {
+            match scanner.next() {
+                Ok(Some((_, batch))) if batch.header().last_offset() < largest.offset => {}
+                Ok(Some((_, batch))) => {
+                    let header = batch.header();
+                    let found = (header.last_offset(), header.max_timestamp);
+                    return Ok(found == (largest.offset, largest.timestamp));
+                }
+                Ok(None) | Err(ReadError::Bad { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none.

@@ -49,6 +49,17 @@ struct EntryFile<E> {
     storage: Arc<dyn Storage>,
     path: PathBuf,
     entries: RwLock<Entries<E>>,
+    leftover: Leftover,
+}
+
+/// What a file holds behind the entries that are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    Nothing,
+    /// Entries of what came later, or never became whole.
+    Later,
+    /// An entry that would be believed by itself: one before it is damaged.
+    Contradiction,
 }
 
 /// Where a search ended.
@@ -68,7 +79,8 @@ struct Entries<E> {
 impl<E: Entry> EntryFile<E> {
     /// An index that holds nothing yet. What a file of that name holds is not believed.
     fn empty(storage: Arc<dyn Storage>, path: PathBuf) -> Self {
-        Self { storage, path, entries: RwLock::new(Entries { on_file: 0, in_memory: Vec::new() }) }
+        let entries = RwLock::new(Entries { on_file: 0, in_memory: Vec::new() });
+        Self { storage, path, entries, leftover: Leftover::Nothing }
     }
 
     /// The index of a sealed segment: every entry of the file is believed.
@@ -89,16 +101,25 @@ impl<E: Entry> EntryFile<E> {
         path: PathBuf,
         is_believed: impl Fn(&E) -> bool,
     ) -> io::Result<Self> {
-        let index = Self::sealed(storage, path)?;
+        let mut index = Self::sealed(storage, path)?;
         let mut previous: Option<E> = None;
         let mut believed = 0;
+        let mut leftover = Leftover::Nothing;
         index.for_each_from(0, |entry| {
-            let is_sound = previous.is_none_or(|before| entry.follows(&before)) && is_believed(&entry);
-            believed += u64::from(is_sound);
-            previous = Some(entry);
-            is_sound
+            let is_possible = is_believed(&entry);
+            if leftover == Leftover::Nothing
+                && is_possible
+                && previous.is_none_or(|before| entry.follows(&before))
+            {
+                believed += 1;
+                previous = Some(entry);
+            } else {
+                leftover = if is_possible { Leftover::Contradiction } else { Leftover::Later };
+            }
+            leftover != Leftover::Contradiction
         })?;
         index.entries.write().on_file = believed;
+        index.leftover = leftover;
         Ok(index)
     }
 

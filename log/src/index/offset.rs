@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, EntryFile, field};
+use super::{Entry, EntryFile, Leftover, field};
 use crate::files::FileKind;
 use crate::record::Offset;
 use crate::storage::{Storage, StorageFile};
@@ -99,6 +99,11 @@ impl OffsetIndex {
             last_offset: self.base.plus(i64::from(entry.relative_offset)),
             position: entry.position as u64,
         }))
+    }
+
+    /// What the file holds behind what is believed of it.
+    pub(crate) fn leftover(&self) -> Leftover {
+        self.file.leftover
     }
 
     pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {

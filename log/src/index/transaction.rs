@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, EntryFile, field};
+use super::{Entry, EntryFile, Leftover, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
 use crate::storage::{Storage, StorageFile};
@@ -85,6 +85,20 @@ impl TransactionIndex {
         Ok(Self { file: EntryFile::believed(storage.clone(), path, is_believed)? })
     }
 
+    /// Whether each entry may follow the one before and speaks of a marker from `base` to `next`.
+    pub(crate) fn is_within(&self, base: Offset, next: Offset) -> io::Result<bool> {
+        let mut previous: Option<AbortedTransaction> = None;
+        let mut is_sound = true;
+        self.file.for_each_from(0, |entry| {
+            is_sound = previous.is_none_or(|before| entry.follows(&before))
+                && (base..next).contains(&entry.last_offset)
+                && entry.first_offset <= entry.last_offset;
+            previous = Some(entry);
+            is_sound
+        })?;
+        Ok(is_sound)
+    }
+
     pub(crate) fn push(&self, aborted: AbortedTransaction) {
         self.file.push(aborted);
     }
@@ -114,6 +128,11 @@ impl TransactionIndex {
 
     pub(crate) fn has_unwritten(&self) -> bool {
         self.file.has_unwritten()
+    }
+
+    /// What the file holds behind what is believed of it.
+    pub(crate) fn leftover(&self) -> Leftover {
+        self.file.leftover
     }
 
     /// Writes the index out, unless it is empty and has no file: most segments have none.

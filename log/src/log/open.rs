@@ -63,7 +63,9 @@ pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Lo
 pub(super) fn refresh(inner: &Inner) -> Result<()> {
     let mut catalogued = inner.catalogued.lock();
     let catalogue = read_catalogue(&*inner.storage, &inner.directory)?;
-    // Points are read before the partitions are: so none of them lies behind what is found there.
+    // Points are read before the partitions are: so none of them lies behind what is found there. And the
+    // mark before both: whoever takes it away meanwhile writes on what was closed.
+    let clean_shutdown = CleanShutdown::find(inner.storage.clone(), &inner.directory)?.is_whole();
     let points = recovery_point::read(&*inner.storage, &inner.directory)?.points;
     let mut topics = Topics::new();
     for (name, entry) in &catalogue.topics {
@@ -73,7 +75,7 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
                 topic.partitions().iter().try_for_each(|partition| partition.refresh().map(drop))?;
                 topic
             }
-            None => inner.open_topic_read_only(name, entry, &points)?,
+            None => inner.open_topic_read_only(name, entry, &points, clean_shutdown)?,
         };
         topics.insert(name.clone(), topic);
     }
@@ -170,10 +172,12 @@ impl Inner {
         name: &str,
         entry: &CatalogueEntry,
         points: &RecoveryPoints,
+        clean_shutdown: bool,
     ) -> Result<Topic> {
         let open = |partition| {
             let recovery_point = points.get(&PartitionKey { topic: entry.id, partition }).copied();
-            Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), recovery_point)
+            let border = RecoveryBorder { recovery_point, clean_shutdown };
+            Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), &border)
         };
         let partitions: Result<Vec<_>> = (0..entry.config.partitions).map(PartitionId).map(open).collect();
         Ok(Topic::new(name.to_owned(), entry.id, entry.config.clone(), partitions?))

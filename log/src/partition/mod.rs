@@ -97,14 +97,14 @@ impl Partition {
     }
 
     /// Opens a partition to read it, while another process may be writing to it: nothing is written. A
-    /// torn tail at or behind `recovery_point` is the end; see [`Self::refresh`].
+    /// torn tail at or behind the recovery point is the end; see [`Self::refresh`].
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub fn open_read_only(site: PartitionSite, recovery_point: Option<Offset>) -> Result<Arc<Self>> {
+    pub fn open_read_only(site: PartitionSite, border: &RecoveryBorder) -> Result<Arc<Self>> {
         metadata::check(&site)?;
-        let tail = recovery::read(&site, recovery_point)?;
-        Ok(Self::with_tail(site, tail, Mode::ReadOnly { recovery_point }))
+        let tail = recovery::read(&site, border)?;
+        Ok(Self::with_tail(site, tail, Mode::ReadOnly { recovery_point: border.recovery_point }))
     }
 
     fn with_tail(site: PartitionSite, tail: Tail, mode: Mode) -> Arc<Self> {

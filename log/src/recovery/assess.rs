@@ -68,6 +68,13 @@ struct Known {
     producers: ProducerStates,
 }
 
+/// What came of opening the segments of which something is known.
+enum Resumed {
+    Tail(Tail),
+    /// An index of the segment with this base offset says what the segment does not.
+    IndexDisagrees(Offset),
+}
+
 /// Finds out what there is, by the newest producer snapshot that can be believed and the batches behind it.
 pub(super) fn assess(
     site: &PartitionSite,
@@ -80,8 +87,12 @@ pub(super) fn assess(
     let (known, mut tail) = loop {
         let known = newest_known(site, &listing, &mut candidates);
         let is_last_resort = known.offset == listing.segments[0];
-        match resume(site, &listing, &known, mode) {
-            Ok(tail) => break (known, tail),
+        match resume(site, &listing, &known, border.clean_shutdown, mode) {
+            Ok(Resumed::Tail(tail)) => break (known, tail),
+            Ok(Resumed::IndexDisagrees(base)) => {
+                tracing::warn!(partition = %site.name, segment = %base, "an index disagrees with its segment and is not believed");
+                candidates.retain(|offset| *offset <= base);
+            }
             // A snapshot past the end of the log: a crash took what it speaks of.
             Err(error)
                 if error.kind() == ErrorKind::Corrupt
@@ -139,7 +150,13 @@ fn newest_known(site: &PartitionSite, listing: &Listing, candidates: &mut Vec<Of
 }
 
 /// Opens the segments up to the one that holds the offset of which something is known.
-fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode) -> Result<Tail> {
+fn resume(
+    site: &PartitionSite,
+    listing: &Listing,
+    known: &Known,
+    clean_shutdown: bool,
+    mode: OpenMode,
+) -> Result<Resumed> {
     let interval = site.config.index_interval_bytes;
     let last = listing.segments.partition_point(|base| *base <= known.offset) - 1;
     let mut segments = Vec::with_capacity(last + 1);
@@ -149,6 +166,9 @@ fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode
         let segment = Segment::open_sealed(site, base, mode);
         let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
         leader_epoch = check_complete(site, &segment, next)?.max(leader_epoch);
+        if !agrees(site, &segment, next, true)? {
+            return Ok(Resumed::IndexDisagrees(base));
+        }
         segments.push(segment);
     }
     let base = listing.segments[last];
@@ -165,15 +185,24 @@ fn resume(site: &PartitionSite, listing: &Listing, known: &Known, mode: OpenMode
         let what = format!("the log ends here; something is known up to offset {}", known.offset);
         return Err(site.corrupt(segment.path(), place, what));
     }
+    // What was known when the partition was closed is all that there is.
+    let is_whole = is_end && clean_shutdown;
+    if !agrees(site, &segment, known.offset, is_whole)? {
+        return Ok(Resumed::IndexDisagrees(base));
+    }
     active.leader_epoch = active.leader_epoch.max(leader_epoch);
-    Ok(Tail {
+    Ok(Resumed::Tail(Tail {
         segments,
         active,
         producers: ProducerStates::default(),
         end: known.offset,
         bytes_since_snapshot: 0,
         snapshots: Vec::new(),
-    })
+    }))
+}
+
+fn agrees(site: &PartitionSite, segment: &Segment, next: Offset, is_whole: bool) -> Result<bool> {
+    segment.agrees_with_indexes(next, is_whole).map_err(|error| site.read_error(segment.path(), error))
 }
 
 /// Checks that a sealed segment ends where the next one begins, from its last index entry on. Returns the

@@ -9,7 +9,8 @@
 //!
 //! After a crash, a snapshot and the index entries below it are believed if its offset is not above the
 //! recovery point: the round of syncs that made the records below it durable covered both. After a
-//! clean shutdown everything is believed, and nothing but the end of the last segment is read.
+//! clean shutdown everything is believed, and nothing but the end of the last segment is read. In either
+//! case an index that disagrees with its segment is not believed: the segment is read again.
 //!
 //! A crash while recovering leaves a directory that recovers to the same.
 
@@ -79,16 +80,14 @@ pub(crate) fn recover(site: &PartitionSite, border: &RecoveryBorder) -> Result<(
     repair::repair(site, assessment, border)
 }
 
-/// Reads a partition that another process may be writing to, without changing it.
-pub(crate) fn read(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Tail> {
+/// Reads a partition that another process may be writing to, without changing it. What is believed of
+/// it is what recovery would believe: the writer may have met its end in a power cut, long ago.
+pub(crate) fn read(site: &PartitionSite, border: &RecoveryBorder) -> Result<Tail> {
     let listing = list(site)?;
     if listing.segments.is_empty() {
         return Err(site.error(ErrorKind::NotFound, format!("{} holds no segment", site.directory.display())));
     }
-    // The writer may be anywhere, so the offset of a snapshot proves nothing; but its checksum does,
-    // and indexes are written before it.
-    let border = RecoveryBorder { recovery_point, clean_shutdown: true };
-    Ok(assess::assess(site, listing, &border, OpenMode::Read)?.tail)
+    Ok(assess::assess(site, listing, border, OpenMode::Read)?.tail)
 }
 
 /// Absorbs what was appended behind `tail` by another process.

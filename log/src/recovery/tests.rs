@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
+use crate::batch::MarkerKind;
 use crate::error::ErrorKind;
 use crate::files::FileKind;
 use crate::flusher::Flush;
-use crate::partition::tests::{DIRECTORY, batch, create, disk, flush, read_numbers, site, small, unclean};
+use crate::partition::tests::{
+    DIRECTORY, batch, create, disk, flush, read_numbers, site, small, stamped, unclean,
+};
 use crate::partition::{Durability, Isolation, Partition, PartitionConfig};
-use crate::record::{LeaderEpoch, PartitionId};
+use crate::record::{LeaderEpoch, PartitionId, ProducerEpoch, ProducerId};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 use crate::verify::{WalkEnd, WalkRules, walk};
@@ -295,7 +298,7 @@ fn lost_and_damaged_indexes_and_snapshots_are_made_again() {
                 .expect("the disk is fine");
             for (name, bytes) in everything(&storage) {
                 let path = Path::new(DIRECTORY).join(&name);
-                if name.ends_with(&format!(".{extension}")) && !(damage && extension == "timeindex") {
+                if name.ends_with(&format!(".{extension}")) {
                     match damage {
                         true if !bytes.is_empty() => storage.corrupt(&path, bytes.len() as u64 / 2, 0xff),
                         true => Ok(()),
@@ -304,15 +307,81 @@ fn lost_and_damaged_indexes_and_snapshots_are_made_again() {
                     .expect("it exists");
                 }
             }
+            let reader = Partition::open_read_only(site(&storage, small()), &clean);
             let opened = Partition::open(site(&storage, small()), &clean);
             let (partition, _) = opened.expect("they are only hints");
-            assert_eq!(numbers(&partition), (0..60).collect::<Vec<_>>(), "{extension}");
-            for number in 0..60 {
-                let found = partition.offset_for_timestamp(crate::Timestamp(number)).expect("it is sound");
-                assert_eq!(found.map(|found| found.0), Some(Offset(number)), "{extension}");
+            for partition in [partition, reader.expect("they are only hints")] {
+                assert_eq!(numbers(&partition), (0..60).collect::<Vec<_>>(), "{extension}");
+                for number in 0..60 {
+                    let found = partition.offset_for_timestamp(crate::Timestamp(number));
+                    let found = found.expect("it is sound").map(|found| found.0);
+                    assert_eq!(found, Some(Offset(number)), "{extension}");
+                }
             }
         }
     }
+}
+
+/// Transactions, each of one record, that are aborted in turn; the numbers of the others.
+fn aborted_in_turn() -> (Arc<MemoryStorage>, Vec<i64>) {
+    let storage = disk(5);
+    let partition = create(&storage, small());
+    for number in 0..40 {
+        let batch = stamped(batch([number]), 9, number as i16, 0, true);
+        partition.append(batch).expect("the disk is fine");
+        let kind = if number % 2 == 0 { MarkerKind::Abort } else { MarkerKind::Commit };
+        let marked = partition.append_marker(kind, ProducerId(9), ProducerEpoch(number as i16), 0);
+        marked.expect("the disk is fine").expect("it is open");
+    }
+    partition.close().expect("the disk is fine");
+    (storage, (0..40).filter(|number| number % 2 == 1).collect())
+}
+
+#[test]
+fn a_damaged_index_of_aborted_transactions_is_not_believed() {
+    let (storage, _) = aborted_in_turn();
+    let names: Vec<_> = everything(&storage)
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.ends_with(".txnindex"))
+        .collect();
+    assert!(names.len() > 3);
+    let clean = RecoveryBorder { recovery_point: Some(Offset(80)), clean_shutdown: true };
+    for name in names {
+        let (storage, committed) = aborted_in_turn();
+        // The offset of the first marker.
+        storage.corrupt(&Path::new(DIRECTORY).join(name), 19, 0x40).expect("it exists");
+        let reader = Partition::open_read_only(site(&storage, small()), &clean).expect("it is only a hint");
+        let (writer, _) = Partition::open(site(&storage, small()), &clean).expect("it is only a hint");
+        for partition in [reader, writer] {
+            let read = read_numbers(&partition, Offset(0), 300, Isolation::ReadCommitted);
+            let read: Vec<_> = read.expect("it is sound").into_iter().map(|(_, number)| number).collect();
+            assert_eq!(read, committed);
+        }
+    }
+}
+
+#[test]
+fn a_read_only_handle_believes_no_index_that_a_power_cut_may_have_taken() {
+    let mut lost = 0;
+    for seed in 0..200 {
+        let storage = disk(seed);
+        let partition = create(&storage, PartitionConfig { durability: Durability::Os, ..small() });
+        for number in 0..60 {
+            partition.append(batch([number])).expect("the disk is fine");
+        }
+        storage.crash();
+        let opened = Partition::open_read_only(site(&storage, small()), &unclean(0));
+        // Segments that are gone altogether are another matter.
+        let Ok(reader) = opened else { continue };
+        let found = numbers(&reader);
+        lost += usize::from(found.len() < 60);
+        for number in found {
+            let found = reader.offset_for_timestamp(crate::Timestamp(number)).expect("it is sound");
+            assert_eq!(found.map(|found| found.0), Some(Offset(number)), "seed {seed}");
+        }
+    }
+    assert!(lost > 20, "{lost} crashes took something");
 }
 
 #[test]
@@ -437,7 +506,7 @@ fn gaps_of_a_compacted_log_are_read_over_and_survive_every_way_of_opening() {
         let (partition, report) = Partition::open(site(&storage, sparse()), &border).expect("it is sound");
         assert_eq!(report.truncated, None, "{border:?}");
         check(&partition);
-        check(&Partition::open_read_only(site(&storage, sparse()), Some(Offset(42))).expect("it is sound"));
+        check(&Partition::open_read_only(site(&storage, sparse()), &unclean(42)).expect("it is sound"));
         partition.close().expect("the disk is fine");
     }
 }

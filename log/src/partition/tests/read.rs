@@ -147,7 +147,8 @@ fn a_read_only_handle_follows_a_writer_and_changes_nothing() {
     let config = small();
     let writer = create(&storage, config.clone());
     writer.append(batch([0])).expect("the disk is fine");
-    let reader = Partition::open_read_only(site(&storage, config), None).expect("there is one");
+    let reader =
+        Partition::open_read_only(site(&storage, config), &RecoveryBorder::default()).expect("there is one");
     let before = storage.operations();
     for number in 1..100 {
         if number % 7 == 0 {
@@ -170,7 +171,8 @@ fn a_read_only_handle_follows_a_writer_and_changes_nothing() {
     }
     assert!(storage.operations() > before);
     assert_eq!(reader.append(batch([0])).expect_err("it is read-only").kind(), ErrorKind::Closed);
-    let late = Partition::open_read_only(site(&storage, small()), None).expect("there is one");
+    let late =
+        Partition::open_read_only(site(&storage, small()), &RecoveryBorder::default()).expect("there is one");
     assert_eq!(late.offsets(), reader.offsets());
     let read =
         |partition| read_numbers(partition, Offset(0), 300, Isolation::ReadCommitted).expect("it is sound");
@@ -187,7 +189,8 @@ fn a_torn_tail_is_the_end_for_a_read_only_handle() {
     let file = writer.segments.load()[0].path().to_owned();
     let bytes = storage.contents(&file).expect("it exists").len() as u64;
     storage.corrupt(&file, bytes - 1, 1).expect("it is there");
-    let reader = Partition::open_read_only(site(&storage, small()), None).expect("there is one");
+    let reader =
+        Partition::open_read_only(site(&storage, small()), &RecoveryBorder::default()).expect("there is one");
     assert_eq!(reader.offsets().end, Offset(2));
     assert_eq!(reader.refresh().expect("it still ends there").end, Offset(2));
     storage.corrupt(&file, bytes - 1, 1).expect("it is there");
