@@ -25,8 +25,8 @@ pub struct EngineOptions {
     pub staged_bytes_max: usize,
     /// How many bytes of encoded records make a batch.
     pub batch_bytes: usize,
-    /// Partitions of each changelog topic, when it is made. 8: each key group belongs to one for good, and
-    /// more cost a sync each.
+    /// Partitions of each changelog topic, when it is made. One: each more costs a sync in every epoch, and
+    /// in one process nothing is gained by it. Each key group belongs to one for good.
     pub changelog_partitions: i32,
     /// Whether sources end at the end that their input has at the start, or wait for more.
     pub bounded: bool,
@@ -77,7 +77,7 @@ impl Default for EngineOptions {
             cache_bytes_max: 256 << 20,
             staged_bytes_max: 16 << 20,
             batch_bytes: 64 << 10,
-            changelog_partitions: 8,
+            changelog_partitions: 1,
             bounded: false,
             source_skew_ms_max: 3_600_000,
             guarantee: Guarantee::ExactlyOnce,

@@ -30,6 +30,9 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
 
     #[inline]
     fn decode(&self, bytes: &[u8]) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| CodecError::caused("not the JSON expected", error))
+        // Checked once for the record, not once for each string in it.
+        let text =
+            str::from_utf8(bytes).map_err(|error| CodecError::caused("not the JSON expected", error))?;
+        serde_json::from_str(text).map_err(|error| CodecError::caused("not the JSON expected", error))
     }
 }

@@ -24,6 +24,7 @@ use lotic_log::Timestamp;
 use super::budget::StateBudget;
 use super::cache::{Cache, NewEntry, Slot, entry_bytes};
 use super::changelog::{Changelog, ChangelogWriter, ValueCodec};
+use super::sort_key::SortKey;
 use super::{Keys, StateBackend, StoreId, Visit, WriteSet};
 use crate::epoch::Epoch;
 use crate::error::Result;
@@ -47,7 +48,7 @@ pub struct KeyedState<V> {
     budget: Arc<StateBudget>,
     cache: Cache<V>,
     /// The entries that the backend lacks, in order; for sorted stores.
-    overlay: Option<BTreeMap<Arc<[u8]>, Slot>>,
+    overlay: Option<BTreeMap<SortKey, Slot>>,
     dirty: Vec<Slot>,
     dirty_bytes: usize,
     clean_bytes: usize,
@@ -201,12 +202,12 @@ impl<V: Data> KeyedState<V> {
         let mut failed = None;
         let mut stopped = false;
         self.backend.scan(self.store, from, to, &mut |key, bytes| {
-            while let Some((own, slot)) = overlay.next_if(|(own, _)| ***own <= *key) {
-                if self.visit_slot(own, *slot, &mut visit) == Visit::Stop {
+            while let Some((own, slot)) = overlay.next_if(|(own, _)| own.bytes() <= key) {
+                if self.visit_slot(own.bytes(), *slot, &mut visit) == Visit::Stop {
                     stopped = true;
                     return Visit::Stop;
                 }
-                if **own == *key {
+                if own.bytes() == key {
                     return Visit::More;
                 }
             }
@@ -220,7 +221,7 @@ impl<V: Data> KeyedState<V> {
             return Err(error);
         }
         while !stopped && let Some((own, slot)) = overlay.next() {
-            stopped = self.visit_slot(own, *slot, &mut visit) == Visit::Stop;
+            stopped = self.visit_slot(own.bytes(), *slot, &mut visit) == Visit::Stop;
         }
         Ok(())
     }
@@ -236,13 +237,13 @@ impl<V: Data> KeyedState<V> {
         let overlay = self.overlay_range(from, to).rev();
         let own = overlay.map(|(key, slot)| (key, self.cache.entry(*slot))).find(|(_, e)| e.value.is_some());
         // What lies before the newest entry in memory is of no interest.
-        let from = own.map_or(from, |(key, _)| key);
+        let from = own.map_or(from, |(key, _)| key.bytes());
         if let Some((key, value)) = self.last_in_backend(from, to)? {
             visit(&key, &value);
             return Ok(true);
         }
         let Some((key, entry)) = own else { return Ok(false) };
-        visit(key, entry.value.as_ref().expect("it was chosen for its value"));
+        visit(key.bytes(), entry.value.as_ref().expect("it was chosen for its value"));
         Ok(true)
     }
 
@@ -362,7 +363,7 @@ impl<V: Data> KeyedState<V> {
         if let Some(overlay) = &mut self.overlay
             && was_clean
         {
-            overlay.insert(entry.key.clone(), slot);
+            overlay.insert(SortKey::new(&entry.key), slot);
         }
         self.dirty.push(slot);
         self.dirty_bytes += bytes;
@@ -431,7 +432,7 @@ impl<V: Data> KeyedState<V> {
             }
             let bytes = entry.bytes;
             if let Some(overlay) = &mut self.overlay {
-                overlay.remove(&self.cache.entry(slot).key);
+                overlay.remove(&SortKey::new(&self.cache.entry(slot).key));
             }
             self.add_clean(bytes);
         }
@@ -441,7 +442,7 @@ impl<V: Data> KeyedState<V> {
     fn forget(&mut self, slot: Slot) {
         let entry = self.cache.remove(slot);
         if let Some(overlay) = &mut self.overlay {
-            overlay.remove(&entry.key);
+            overlay.remove(&SortKey::new(&entry.key));
         }
     }
 
@@ -463,11 +464,7 @@ impl<V: Data> KeyedState<V> {
         self.budget.clean_bytes.subtract(bytes);
     }
 
-    fn overlay_range(
-        &self,
-        from: &[u8],
-        to: &[u8],
-    ) -> std::collections::btree_map::Range<'_, Arc<[u8]>, Slot> {
+    fn overlay_range(&self, from: &[u8], to: &[u8]) -> std::collections::btree_map::Range<'_, SortKey, Slot> {
         let overlay = self.overlay.as_ref().expect("only a sorted store is scanned");
         overlay.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
     }

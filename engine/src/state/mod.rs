@@ -21,6 +21,7 @@ mod memory;
 mod position;
 pub mod restore;
 mod rocks;
+mod sort_key;
 mod write_set;
 
 pub use access::{StateAccess, StateAccessOptions, StorePressure};

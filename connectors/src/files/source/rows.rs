@@ -91,7 +91,7 @@ impl<F: RowFormat + Clone> Rows<F> {
     }
 
     fn read_on(&mut self, rows_max: usize) -> Result<Ready<F::Row>> {
-        let (mut rows, mut rejected) = (Vec::new(), Vec::new());
+        let (mut rows, mut rejected) = (Vec::with_capacity(rows_max), Vec::new());
         // A batch of rows that were all skipped is not the end.
         while self.reader.read(rows_max, &mut rows, &mut rejected)? == Progress::More
             && rows.is_empty()

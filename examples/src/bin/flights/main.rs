@@ -32,6 +32,10 @@ use crate::options::Options;
 use crate::progress::ProgressLine;
 use crate::results::Late;
 
+/// Frames are allocated on one thread and freed on another, which it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why the program cannot go on.
 type Failure = Box<dyn std::error::Error>;
 

@@ -31,15 +31,16 @@ impl Utc {
 
     fn text(self) -> [u8; TEXT_BYTES] {
         let Timestamp(moment) = self.0;
-        let (year, month, day) = date_of(moment.div_euclid(DAY_MS));
-        let second = moment.rem_euclid(DAY_MS) / SECOND_MS;
+        let (year, month, day) = date_of(moment.div_euclid(DAY_MS) as i32);
+        let second = (moment.rem_euclid(DAY_MS) / SECOND_MS) as u32;
         let mut text = *b"0000-00-00T00:00:00Z";
-        write_digits(&mut text[0..4], year);
-        write_digits(&mut text[5..7], month);
-        write_digits(&mut text[8..10], day);
-        write_digits(&mut text[11..13], second / 3600);
-        write_digits(&mut text[14..16], second / 60 % 60);
-        write_digits(&mut text[17..19], second % 60);
+        write_pair(&mut text, 0, year as u32 / 100);
+        write_pair(&mut text, 2, year as u32 % 100);
+        write_pair(&mut text, 5, month);
+        write_pair(&mut text, 8, day);
+        write_pair(&mut text, 11, second / 3600);
+        write_pair(&mut text, 14, second / 60 % 60);
+        write_pair(&mut text, 17, second % 60);
         text
     }
 
@@ -49,13 +50,15 @@ impl Utc {
         if marks.iter().any(|&(place, mark)| text[place] != mark) {
             return None;
         }
-        let (year, month, day) = (digits(&text[0..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
-        let (hour, minute, second) = (digits(&text[11..13])?, digits(&text[14..16])?, digits(&text[17..19])?);
-        let days = days_since_1970(year, month, day);
-        if hour > 23 || minute > 59 || second > 59 || date_of(days) != (year, month, day) {
+        let year = pair(text, 0)? * 100 + pair(text, 2)?;
+        let (month, day) = (pair(text, 5)?, pair(text, 8)?);
+        let (hour, minute, second) = (pair(text, 11)?, pair(text, 14)?, pair(text, 17)?);
+        let is_date = (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day);
+        if !is_date || hour > 23 || minute > 59 || second > 59 {
             return None;
         }
-        let seconds = hour * 3600 + minute * 60 + second;
+        let days = i64::from(days_since_1970(year as i32, month, day));
+        let seconds = i64::from(hour * 3600 + minute * 60 + second);
         Some(Self(Timestamp(days * DAY_MS + seconds * SECOND_MS)))
     }
 }
@@ -99,38 +102,47 @@ impl<'de> Deserialize<'de> for Utc {
     }
 }
 
-fn write_digits(out: &mut [u8], mut number: i64) {
-    for digit in out.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+fn write_pair(text: &mut [u8; TEXT_BYTES], at: usize, number: u32) {
+    text[at] = b'0' + (number / 10) as u8;
+    text[at + 1] = b'0' + (number % 10) as u8;
 }
 
-fn digits(text: &[u8]) -> Option<i64> {
-    text.iter()
-        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+fn pair(text: &[u8; TEXT_BYTES], at: usize) -> Option<u32> {
+    let digits = [text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0')];
+    digits.iter().all(|&digit| digit <= 9).then(|| u32::from(digits[0]) * 10 + u32::from(digits[1]))
+}
+
+/// The days of a month, from 1, of the Gregorian calendar.
+fn days_in(year: u32, month: u32) -> u32 {
+    match month {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar; Howard Hinnant, "chrono-compatible low-level
 /// date algorithms", `days_from_civil`.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+fn days_since_1970(year: i32, month: u32, day: u32) -> i32 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = ((153 * shifted_month + 2) / 5 + day - 1) as i32;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * 146_097 + day_of_era - 719_468
 }
 
 /// The date so many days after 1970-01-01; the same source, `civil_from_days`.
-fn date_of(days: i64) -> (i64, i64, i64) {
+fn date_of(days: i32) -> (i32, u32, u32) {
     let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097) as u32);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    (year_of_era as i32 + era * 400 + i32::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
