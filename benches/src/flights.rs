@@ -100,8 +100,7 @@ pub(crate) fn run(runs: usize) -> Result<(), Failure> {
 struct Flight<'a> {
     carrier: &'a str,
     origin: &'a str,
-    time_hour: &'a str,
-    minute: i64,
+    scheduled: &'a str,
     dep_time: Option<i64>,
     dep_delay: Option<i64>,
 }
@@ -131,7 +130,7 @@ fn plain_loop(flights: &[Vec<u8>], weather: &[Vec<u8>]) -> Result<(), Failure> {
     let mut by_weather: HashMap<(&str, u8), Delays> = HashMap::new();
     for value in flights {
         let row: Flight<'_> = serde_json::from_slice(value)?;
-        let time = milliseconds(row.time_hour)? + row.minute * 60_000;
+        let time = milliseconds(row.scheduled)?;
         let window = time.div_euclid(3_600_000);
         by_airline.entry((window, row.carrier)).or_default().add(row.dep_time.and(row.dep_delay));
         let seen = visibility.get(row.origin).and_then(|hours| hours.range(..=time).next_back());
