@@ -1,4 +1,5 @@
 //! Both ways with Kafka's files. A test that finds no Java or no Maven says so and is counted as skipped.
 
+mod dumping;
 mod ours;
 mod theirs;

@@ -43,8 +43,11 @@ pub(super) fn read(storage: &dyn Storage, path: &Path) -> Result<Checkpoint> {
     })
 }
 
-/// `None` for text that is not whole.
+/// `None` for text that is not whole. A broker begins with an empty file.
 fn parse(text: &str) -> Option<Checkpoint> {
+    if text.is_empty() {
+        return Some(Checkpoint::new());
+    }
     let mut lines = text.lines().skip(1);
     let count: usize = lines.next()?.parse().ok()?;
     let entries: Checkpoint = lines.by_ref().take(count).map(parse_entry).collect::<Option<_>>()?;
@@ -69,12 +72,13 @@ mod tests {
         let entry = |topic, offset| (TopicPartition::new(topic, PartitionId(0)), Offset(offset));
         assert_eq!(parse(text), Some(Checkpoint::from([entry("__transaction_state", 8), entry("plain", 6)])));
         assert_eq!(parse("0\n0\n"), Some(Checkpoint::new()));
+        assert_eq!(parse(""), Some(Checkpoint::new()));
     }
 
     #[test]
     fn a_checkpoint_that_is_cut_off_or_goes_on_is_not_whole() {
         for text in
-            ["", "0\n", "0\n2\nplain 0 6\n", "0\n1\nplain 0\n", "0\n1\nplain 0 6 7\n", "0\n0\nplain 0 6\n"]
+            ["0\n", "0\n2\nplain 0 6\n", "0\n1\nplain 0\n", "0\n1\nplain 0 6 7\n", "0\n0\nplain 0 6\n"]
         {
             assert_eq!(parse(text), None, "{text:?}");
         }

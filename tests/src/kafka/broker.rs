@@ -4,11 +4,13 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 use super::Kafka;
-use crate::failure::Result;
-use crate::process::Process;
+use crate::failure::{Result, ensure};
+use crate::process::{LIMIT, Process};
 
 /// How often a pair of ports is looked for: somebody may take the second one in between.
 const PORT_ATTEMPTS_MAX: usize = 20;
@@ -74,10 +76,14 @@ impl Broker {
     /// # Errors
     /// Those of the operating system.
     pub fn kill(mut self) -> Result<()> {
-        let pid = std::fs::read_to_string(self.run.path().join("pid"))?;
-        Process::start(Command::new("kill").args(["-KILL", pid.trim()]))?.end()?.check_success("kill")?;
+        let pid: i32 = std::fs::read_to_string(self.run.path().join("pid"))?.trim().parse()?;
+        let pidfd = pidfd_open(Pid::from_raw(pid).ok_or("its pid is none")?, PidfdFlags::empty())?;
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
         self.is_running = false;
-        // There is nothing to stop any more; it waits until the process has gone.
+        // It holds its locks until it has ended.
+        let limit = Timespec { tv_sec: LIMIT.as_secs() as _, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
+        ensure(ended == 1, || format!("the killed broker still runs after {LIMIT:?}"))?;
         self.command("stop", &[]).map(drop)
     }
 

@@ -11,7 +11,9 @@ use lotic_log::{
     Timestamp, TopicConfig,
 };
 use lotic_tests::failure::{Result, ensure};
-use lotic_tests::kafka::{Answer, DumpedBatch, DumpedFile, Kafka, Script, dumped_files};
+use lotic_tests::kafka::{DumpedBatch, DumpedFile, Kafka};
+
+use super::dumping::{dump, files_of};
 
 const COMPRESSIONS: [&str; 8] = ["none", "gzip", "gzip:9", "snappy", "lz4", "zstd", "zstd:1", "zstd:19"];
 
@@ -264,49 +266,6 @@ fn write_internal_topics(log: &Log) -> Result<()> {
     producer.begin()?;
     producer.append(&orders, batch()?)?;
     Ok(producer.abort()?)
-}
-
-/// The files of a folder with one of these extensions, in order.
-fn files_of(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if extension.is_some_and(|extension| extensions.contains(&extension)) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Complaints, without one that DumpLogSegments 4.3 makes of every segment that does not begin with offset
-/// 0, a broker's own included: it takes the offset before a file's first record to be -1.
-fn complaints(stderr: &str) -> Vec<&str> {
-    let is_real = |line: &&str| {
-        !line.trim().is_empty()
-            && !line.starts_with("Non-consecutive offsets in ")
-            && !line.starts_with("  -1 is followed by ")
-    };
-    stderr.lines().filter(is_real).collect()
-}
-
-/// Runs DumpLogSegments in each of these ways, in one JVM; fails if it complains.
-fn dump(kafka: &Kafka, runs: &[(&[&str], Vec<PathBuf>)]) -> Result<Vec<Vec<DumpedFile>>> {
-    let mut script = Script::new();
-    runs.iter().for_each(|(options, files)| script.dump(options, files));
-    let answers = kafka.run(&script, None)?;
-    ensure(answers.len() == runs.len(), || format!("{} answers to {} runs", answers.len(), runs.len()))?;
-    let mut dumps = Vec::new();
-    for (answer, (options, files)) in answers.iter().zip(runs) {
-        let Answer::Tool { stdout, stderr } = answer else { return Err("no answer of a tool".into()) };
-        let complaints = complaints(stderr);
-        ensure(complaints.is_empty(), || format!("DumpLogSegments {options:?} complains: {complaints:?}"))?;
-        let dumped = dumped_files(stdout)?;
-        ensure(dumped.len() == files.len(), || format!("{options:?}: not every file was dumped"))?;
-        dumps.push(dumped);
-    }
-    Ok(dumps)
 }
 
 fn by_extension<'a>(files: &'a [DumpedFile], folder: &Path, extension: &str) -> Vec<&'a DumpedFile> {

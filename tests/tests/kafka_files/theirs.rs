@@ -6,18 +6,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lotic_log::batch::DecompressionBuffer;
+use lotic_log::batch::{BatchBuilder, Compression, DecompressionBuffer};
 use lotic_log::group::CommittedOffsets;
 use lotic_log::storage::disk::DiskStorage;
 use lotic_log::{
     Isolation, Log, LogOptions, Offset, Partition, PartitionConfig, PartitionContext, PartitionId,
-    PartitionSite, RecoveryBorder, SystemClock, TopicPartition,
+    PartitionSite, RecoveryBorder, SystemClock, Timestamp, TopicPartition,
 };
 use lotic_tests::failure::{About, Result, ensure};
 use lotic_tests::files::Files;
-use lotic_tests::kafka::{Answer, Broker, Kafka, ReadRecord, Script, Step};
+use lotic_tests::kafka::{Answer, Broker, DumpedFile, Kafka, ReadRecord, Script, Step};
 use lotic_tests::process::Process;
 use lotic_tests::programs::program;
+
+use super::dumping::{dump, files_of};
 
 /// Times that rise by less than a second, within the age of a segment; a jump begins the next one.
 const FIRST_TIMESTAMP: i64 = 1_700_000_000_000;
@@ -403,4 +405,83 @@ fn lotic_reads_what_a_broker_writes_as_kafkas_own_consumer_does() -> Result<()> 
     ensure(count(all) > count(committed) && count(committed) > 600, || format!("{} records", count(all)))?;
     check_opened(data, &both)?;
     check_imported(data, &both)
+}
+
+/// Records of two lives of a broker: the second ends by SIGKILL, with a transaction open.
+#[test]
+fn the_directory_of_a_killed_broker_is_imported_and_goes_on_as_kafkas_tools_expect() -> Result<()> {
+    let Some(kafka) = Kafka::find("the_directory_of_a_killed_broker_is_imported")? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let broker_data = folder.path().join("broker");
+    let data = folder.path().join("lotic");
+    fs::create_dir(&broker_data)?;
+    let topic = "orders";
+    let mut script = Script::new();
+    script.step(&Step::Create { topic, partitions: 1, config: &KEPT });
+    let write = |script: &mut Script, first: i64| {
+        script.step(&Step::Producer { name: "plain", config: &[("compression.type", "lz4")] });
+        script.step(&Step::Producer { name: "bank", config: &[("transactional.id", "bank")] });
+        for n in first..first + 50 {
+            script.step(&send("plain", topic, n, Some("key"), Some("some value, some value, some value")));
+            script.step(&Step::Flush("plain"));
+        }
+        script.step(&Step::Begin("bank"));
+        script.step(&send("bank", topic, first + 50, None, Some("in a transaction")));
+        script.step(&Step::Flush("bank"));
+    };
+    write(&mut script, 0);
+    script.step(&Step::Commit("bank"));
+    let broker = Broker::start(&kafka, &broker_data)?;
+    kafka.run(&script, Some(&broker))?;
+    broker.stop()?;
+
+    let mut script = Script::new();
+    write(&mut script, 100);
+    for committed in [false, true] {
+        script.step(&Step::Consume { topics: &[topic], committed });
+    }
+    let broker = Broker::start(&kafka, &broker_data)?;
+    let [uncommitted, committed] = consumed(kafka.run(&script, Some(&broker))?);
+    broker.kill()?;
+
+    let printed = import(&data, &broker_data, &[])?;
+    let imported = &printed[0]["partitions"][0];
+    ensure(imported["ended_transactions"][0]["outcome"] == "aborted", || format!("{printed:#?}"))?;
+    let log = Log::open(&data, LogOptions::disk()?)?;
+    let partition = log.topic(topic)?.partition(PartitionId(0))?;
+    check(&partition, Isolation::ReadUncommitted, &uncommitted, 0)?;
+    check(&partition, Isolation::ReadCommitted, &committed, 0)?;
+    let mut batch = BatchBuilder::new(Compression::Snappy);
+    for n in 0..100 {
+        batch.push(Timestamp(FIRST_TIMESTAMP + n), None, Some(b"written by Lotic"), &[])?;
+    }
+    partition.append(batch.seal())?;
+    let end = partition.offsets().end.0;
+    log.close()?;
+
+    let partition = data.join("orders-0");
+    let all = files_of(&partition, &["log", "index", "timeindex", "txnindex", "snapshot"])?;
+    let indexes = files_of(&partition, &["index", "timeindex"])?;
+    let dumps = dump(
+        &kafka,
+        &[(&["--deep-iteration", "--print-data-log"], all), (&["--verify-index-only"], indexes)],
+    )?;
+    check_dumped(&dumps[0], end, uncommitted.records.values().map(Vec::len).sum::<usize>() + 100)
+}
+
+/// All records are there, and leader epochs never decrease; the last one is not the first.
+fn check_dumped(files: &[DumpedFile], end: i64, records: usize) -> Result<()> {
+    let batches: Vec<_> = files.iter().flat_map(|file| &file.batches).collect();
+    let epochs: Result<Vec<i32>> = batches.iter().map(|batch| batch.field("partitionLeaderEpoch")).collect();
+    let epochs = epochs?;
+    ensure(epochs.is_sorted() && epochs.first() < epochs.last(), || format!("leader epochs {epochs:?}"))?;
+    let last: i64 = batches.last().ok_or("there is a batch")?.field("lastOffset")?;
+    ensure(last + 1 == end, || format!("the last offset is {last}, the end {end}"))?;
+    let markers =
+        batches.iter().filter(|batch| batch.field::<bool>("isControl").is_ok_and(|is_it| is_it)).count();
+    let counts: Result<Vec<usize>> = batches.iter().map(|batch| batch.field("count")).collect();
+    let count = counts?.iter().sum::<usize>() - markers;
+    ensure(count == records && markers == 2, || {
+        format!("{count} records instead of {records}, {markers} markers")
+    })
 }
