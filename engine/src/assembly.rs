@@ -1,4 +1,7 @@
-//! Makes the workers of a plan: opens every step on each, and lays the queues between them.
+//! Makes the workers of a plan: opens every step on each, and lays the queues between them. Sources are opened
+//! before: see [`open_sources`].
+
+mod sources;
 
 use std::sync::Arc;
 
@@ -14,10 +17,11 @@ use crate::graph::{Exchange, Graph, Node, NodeId, NodeKind, SourceSpec};
 use crate::operator::OpenContext;
 use crate::plan::{Plan, TargetSpec, TaskSpec};
 use crate::skew::SkewBoard;
-use crate::source::{SourceOpenContext, SourceSplit, SplitStart};
 use crate::state::StateAccess;
 use crate::task::{Body, Input, Step, Target, Task};
 use crate::worker::{Ending, Gate, Shared, SourceState, Worker, WorkerSource};
+
+pub use sources::{OpenSources, SourceSetup, open_sources};
 
 /// All that the workers of one attempt are made of.
 pub struct Assembly<'a> {
@@ -39,8 +43,6 @@ pub struct Assembly<'a> {
     pub wakers: &'a [Waker],
     /// The last committed epoch; 0 before any.
     pub last_committed: Epoch,
-    /// Where that epoch left the sources.
-    pub splits: &'a [SourceSplit],
     /// The settings.
     pub options: AssemblyOptions,
 }
@@ -54,56 +56,28 @@ pub struct AssemblyOptions {
     pub queue_messages_max: usize,
     /// How many milliseconds of event time a source may be ahead of the slowest one.
     pub source_skew_ms_max: i64,
-    /// Whether sources end at the end that their input has now.
-    pub bounded: bool,
     /// Whether sources that are not timeless wait for [`Command::StartSources`](crate::worker::Command).
     pub hold_sources: bool,
     /// How output is gathered.
     pub writer: EpochWriterOptions,
 }
 
-/// Makes the workers: as many as there are wakers.
+/// Makes the workers, as many as there are wakers, around the `sources` that were opened for them.
 ///
 /// # Errors
-/// Those of opening a source or a step; nothing is left behind then.
-pub fn assemble(assembly: &Assembly<'_>) -> Result<Vec<Worker>> {
+/// Those of opening a step; nothing is left behind then.
+pub fn assemble(assembly: &Assembly<'_>, mut sources: OpenSources) -> Result<Vec<Worker>> {
     let workers = assembly.wakers.len();
     assert_eq!(assembly.state.len(), workers, "each worker has its stores");
-    let splits = read_splits(assembly)?;
-    let source_numbers = number_sources(&splits);
     let board = Arc::new(SkewBoard::new(assembly.options.source_skew_ms_max, assembly.wakers));
     let state: Arc<[StateAccess]> = assembly.state.into();
     let mut queues = Queues::new(assembly);
     (0..workers)
         .map(|worker| {
-            let bench = Bench { assembly, worker, splits: &splits, source_numbers: &source_numbers };
+            let mut bench = Bench { assembly, worker, sources: &mut sources };
             bench.worker(&mut queues, Shared { board: Arc::clone(&board), state: Arc::clone(&state) })
         })
         .collect()
-}
-
-/// The splits of each source, by the source's place in the graph; empty for other steps.
-fn read_splits(assembly: &Assembly<'_>) -> Result<Vec<Vec<String>>> {
-    let splits = |node: &Node| match &node.kind {
-        NodeKind::Source(source) => {
-            let splits = source.factory.splits(&**assembly.log);
-            splits.map_err(|error| error.within(format_args!("source {}", node.name)))
-        }
-        NodeKind::Operator(_) => Ok(Vec::new()),
-    };
-    assembly.graph.nodes.iter().map(splits).collect()
-}
-
-/// The numbers that sources have in origins, by place in the graph: in order of their splits' names, which
-/// begin with the topic's, so that origins sort by topic however the program is written.
-fn number_sources(splits: &[Vec<String>]) -> Vec<u32> {
-    let mut order: Vec<usize> = (0..splits.len()).collect();
-    order.sort_by_key(|&node| splits[node].first());
-    let mut numbers = vec![0; splits.len()];
-    for (number, node) in order.into_iter().enumerate() {
-        numbers[node] = number as u32;
-    }
-    numbers
 }
 
 /// The queues of all links, until the tasks at their ends take them.
@@ -141,12 +115,11 @@ impl Queues {
 struct Bench<'a> {
     assembly: &'a Assembly<'a>,
     worker: usize,
-    splits: &'a [Vec<String>],
-    source_numbers: &'a [u32],
+    sources: &'a mut OpenSources,
 }
 
 impl Bench<'_> {
-    fn worker(&self, queues: &mut Queues, shared: Shared) -> Result<Worker> {
+    fn worker(&mut self, queues: &mut Queues, shared: Shared) -> Result<Worker> {
         let Assembly { plan, graph, log, clock, options, last_committed, .. } = *self.assembly;
         let tasks: Vec<Task> =
             plan.tasks.iter().map(|spec| self.task(spec, queues)).collect::<Result<_>>()?;
@@ -171,7 +144,7 @@ impl Bench<'_> {
         })
     }
 
-    fn task(&self, spec: &TaskSpec, queues: &mut Queues) -> Result<Task> {
+    fn task(&mut self, spec: &TaskSpec, queues: &mut Queues) -> Result<Task> {
         let mut senders = Vec::new();
         let mut steps = Vec::with_capacity(spec.steps.len());
         for step in &spec.steps {
@@ -209,50 +182,21 @@ impl Bench<'_> {
         }
     }
 
-    fn body(&self, id: NodeId, node: &Node) -> Result<Body> {
-        match &node.kind {
-            NodeKind::Source(source) => {
-                let body = self.source(id, node, source);
-                body.map_err(|error| error.within(format_args!("source {}", node.name)))
-            }
-            NodeKind::Operator(factory) => {
-                let mut context = OpenContext {
-                    step: &node.name,
-                    worker: self.worker,
-                    workers: self.assembly.wakers.len(),
-                    frame_rows_max: self.assembly.options.frame_rows_max,
-                    last_committed: self.assembly.last_committed,
-                    topics: self.assembly.topics,
-                    state: &self.assembly.state[self.worker],
-                };
-                let opened = factory.open(&mut context);
-                opened.map(Body::Operator).map_err(|error| error.within(format_args!("step {}", node.name)))
-            }
-        }
-    }
-
-    /// Opens this worker's share of a source.
-    fn source(&self, id: NodeId, node: &Node, source: &SourceSpec) -> Result<Body> {
-        let workers = self.assembly.wakers.len();
-        let mine = self.splits[id.0 as usize].iter().skip(self.worker).step_by(workers);
-        let starts: Vec<SplitStart> = mine.map(|split| self.start(&node.name, split)).collect();
-        if starts.is_empty() {
-            return Ok(Body::NoSplits);
-        }
-        let mut context = SourceOpenContext {
-            step: &node.name,
-            source: self.source_numbers[id.0 as usize],
-            log: self.assembly.log,
-            frame_rows_max: self.assembly.options.frame_rows_max,
-            bounded: self.assembly.options.bounded,
-            timeless: source.timeless,
+    fn body(&mut self, id: NodeId, node: &Node) -> Result<Body> {
+        let factory = match &node.kind {
+            NodeKind::Source(_) => return Ok(self.sources.take(id, self.worker)),
+            NodeKind::Operator(factory) => factory,
         };
-        source.factory.open(starts, &mut context).map(Body::Source)
-    }
-
-    fn start(&self, source: &str, split: &str) -> SplitStart {
-        let mut recorded = self.assembly.splits.iter();
-        let found = recorded.find(|recorded| recorded.source == source && recorded.state.split == split);
-        SplitStart { split: split.to_owned(), state: found.map(|recorded| recorded.state.clone()) }
+        let mut context = OpenContext {
+            step: &node.name,
+            worker: self.worker,
+            workers: self.assembly.wakers.len(),
+            frame_rows_max: self.assembly.options.frame_rows_max,
+            last_committed: self.assembly.last_committed,
+            topics: self.assembly.topics,
+            state: &self.assembly.state[self.worker],
+        };
+        let opened = factory.open(&mut context);
+        opened.map(Body::Operator).map_err(|error| error.within(format_args!("step {}", node.name)))
     }
 }

@@ -14,7 +14,7 @@ use crate::epoch::Epoch;
 use crate::epoch_coordinator::{
     Action, Awaiting, Ends, EpochCoordinator, OutOfOrder, TriggerFacts, trigger_due,
 };
-use crate::epoch_record::{self, EpochRecord, RecordedEnd};
+use crate::epoch_record::{self, EpochRecord, RecordedEnd, RecordedTopic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, PartitionKey, TopicHandle, Topics};
 use crate::seat::Mailbox;
@@ -34,7 +34,8 @@ pub(crate) struct ConductorSetup {
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     /// The stores of each worker.
     pub(crate) state: Vec<StateAccess>,
-    pub(crate) last_committed: Epoch,
+    /// The record of the last committed epoch, on which the workers were opened.
+    pub(crate) last: Option<EpochRecord>,
     pub(crate) epoch_interval: Duration,
     /// Whether there are timeless sources, for which the others wait.
     pub(crate) holds_sources: bool,
@@ -44,6 +45,8 @@ pub(crate) struct ConductorSetup {
 pub(crate) struct Conductor {
     setup: ConductorSetup,
     machine: EpochCoordinator,
+    /// The newest epoch whose transaction was opened.
+    begun: Epoch,
     /// By worker: where its splits stood, until its writer has given all to the log.
     aligned: Vec<Option<Vec<SourceSplit>>>,
     /// What the present epoch reached and consumed, once that is known.
@@ -74,16 +77,16 @@ pub(crate) enum Standing {
 }
 
 impl Conductor {
-    /// A conductor of workers that are opened on the last committed epoch. The transaction of the next one
-    /// is open.
+    /// A conductor of workers that are opened on the last committed epoch.
     pub(crate) fn new(setup: ConductorSetup) -> Self {
-        let machine = EpochCoordinator::new(setup.last_committed);
-        setup.mailboxes.iter().for_each(|mailbox| mailbox.command(Command::Begun(machine.epoch())));
+        let last_committed = setup.last.as_ref().map_or(Epoch(0), |last| last.epoch);
         Self {
+            machine: EpochCoordinator::new(last_committed),
+            begun: last_committed,
             aligned: vec![None; setup.mailboxes.len()],
             ends: Vec::new(),
             consumed: Vec::new(),
-            active: setup.last_committed,
+            active: last_committed,
             loaded: 0,
             has_started_sources: !setup.holds_sources,
             ended: 0,
@@ -91,7 +94,6 @@ impl Conductor {
             last: None,
             triggered_at: setup.clock.elapsed(),
             batch: BatchBuilder::new(Compression::None),
-            machine,
             setup,
         }
     }
@@ -138,6 +140,7 @@ impl Conductor {
         let mut progressed = self.setup.log.step()?;
         progressed |= self.take_reports()?;
         progressed |= self.start_sources();
+        progressed |= self.begin_epoch()?;
         progressed |= self.advance_epoch()?;
         Ok(progressed)
     }
@@ -197,6 +200,24 @@ impl Conductor {
         is_due
     }
 
+    /// Opens the transaction of the running epoch once there is something for it: a flow with nothing to do
+    /// writes nothing. Whether it did.
+    fn begin_epoch(&mut self) -> Result<bool> {
+        let epoch = self.machine.epoch();
+        if self.begun >= epoch || !self.is_dirty() || self.is_behind_the_last() {
+            return Ok(false);
+        }
+        let is_first = self.begun == self.setup.last.as_ref().map_or(Epoch(0), |last| last.epoch);
+        self.begun = epoch;
+        self.setup.log.begin(epoch)?;
+        if is_first && epoch_record::read_last(&*self.setup.log, &self.setup.epochs)? != self.setup.last {
+            let context = format!("flow {} committed another epoch since it was opened", self.setup.flow);
+            return Err(Error::new(ErrorKind::Restart, context));
+        }
+        self.tell(&Command::Begun(epoch));
+        Ok(true)
+    }
+
     fn advance_epoch(&mut self) -> Result<bool> {
         let action = match self.machine.awaiting() {
             Awaiting::Alignment | Awaiting::Nothing => None,
@@ -254,7 +275,10 @@ impl Conductor {
             }
             Action::Record { epoch, splits, ends } => self.record(epoch, splits, ends),
             Action::Commit(epoch) => self.setup.log.commit(epoch, &self.consumed),
-            Action::Release { committed, next } => self.release(committed, next),
+            Action::Release { committed } => {
+                self.release(committed);
+                Ok(())
+            }
         }
     }
 
@@ -270,6 +294,7 @@ impl Conductor {
             fingerprint: self.setup.fingerprint.clone(),
             splits,
             ends: self.recorded_ends(&ends)?,
+            topics: self.recorded_topics(),
         };
         self.ends = ends;
         let mut value = Vec::new();
@@ -297,6 +322,12 @@ impl Conductor {
             .collect()
     }
 
+    fn recorded_topics(&self) -> Vec<RecordedTopic> {
+        let mut topics: Vec<_> = self.setup.topics.iter().map(RecordedTopic::from).collect();
+        topics.sort_unstable();
+        topics
+    }
+
     /// The partition of the log that a split reads, if it is one, and up to where.
     fn consumed_partition(&self, split: &SourceSplit) -> Result<Option<(PartitionKey, Offset)>> {
         match &split.state.position {
@@ -309,18 +340,12 @@ impl Conductor {
         }
     }
 
-    /// `committed` is over: workers take it to their state, and what they staged for `next` may follow.
-    fn release(&mut self, committed: Epoch, next: Epoch) -> Result<()> {
+    /// `committed` is over: workers take it to their state.
+    fn release(&mut self, committed: Epoch) {
         let ends = mem::take(&mut self.ends);
         self.setup.state.iter().for_each(|state| state.publish_ends(committed, &ends));
         self.tell(&Command::Committed(committed));
         tracing::debug!(flow = self.setup.flow, epoch = %committed, "epoch committed");
-        if self.is_behind_the_last() {
-            return Ok(());
-        }
-        self.setup.log.begin(next)?;
-        self.tell(&Command::Begun(next));
-        Ok(())
     }
 
     fn tell(&self, command: &Command) {

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one step on all workers, since the processor started. Not part of any result.
+/// Counts of one step on all workers, since the processor started. Not part of any result. What a source
+/// rejects is counted since the flow began: the epoch record keeps it.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Events taken in.
@@ -27,6 +28,11 @@ impl Count {
     /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Goes on from `count`.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
     }
 
     /// The number so far.

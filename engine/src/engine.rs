@@ -2,19 +2,26 @@
 //! it. A [`Processor`](crate::processor::Processor) gives each worker a thread; a simulator steps them in an
 //! order of its own.
 //!
-//! Opening goes in this order, and nothing is changed before the last check has passed:
+//! Opening goes in this order, and nothing is written before the last check has passed:
 //!
 //! 1. the graph is laid out, and its sinks' guarantees are compared with the one that is wanted;
 //! 2. every topic that exists is compared with what the flow declares;
 //! 3. the last epoch record is read: the topology, the ids of its topics and their ends must agree with it;
-//! 4. missing topics are made, and the transactional id is taken (which aborts what a dead holder left);
-//! 5. state is brought to the last committed epoch; sources and steps are opened on it.
+//! 4. sources are opened where it left them, and refuse an input that is not the one they had read. (Where a
+//!    source reads a topic that the flow itself makes and that is missing, step 5 goes first.)
+//! 5. missing topics are made;
+//! 6. state is brought to the last committed epoch, and steps are opened on it.
+//!
+//! The transactional id is taken when the first epoch begins, and state is opened for writing when the first
+//! is committed. So a flow that finds nothing to do leaves everything as it was, byte for byte.
 
 use std::sync::Arc;
 
 use lotic_log::Clock;
 
-use crate::assembly::{Assembly, AssemblyOptions, assemble};
+use crate::assembly::{
+    Assembly, AssemblyOptions, OpenSources, SourceSetup, assemble, open_sources as open_sources_of,
+};
 use crate::bell::Bell;
 use crate::channel::Waker;
 use crate::conductor::{Conductor, ConductorSetup, Standing};
@@ -87,22 +94,14 @@ impl Engine {
         let names = FlowTopics::of(setup.graph, setup.options, &*setup.log)?;
         names.check(&*setup.log)?;
         let fingerprint = topology::fingerprint(setup.graph);
-        let last = check_last(&*setup.log, &names.epochs.name, flow, &fingerprint)?;
+        let last = check_last(&*setup.log, &names, flow, &fingerprint)?;
 
+        if reads_what_it_makes(setup.graph, &*setup.log)? {
+            names.resolve(&*setup.log)?;
+        }
+        let sources = open_sources(&setup, last.as_ref())?;
         let resolved = names.resolve(&*setup.log)?;
-        let last_committed = last.as_ref().map_or(Epoch(0), |record| record.epoch);
-        setup.log.begin(last_committed.next())?;
-        if epoch_record::read_last(&*setup.log, &resolved.epochs)? != last {
-            setup.log.abort()?;
-            let context = format!("flow {flow} committed another epoch while it was opened");
-            return Err(Error::new(ErrorKind::Restart, context));
-        }
-        let opened = open_workers(&setup, resolved, fingerprint, last.as_ref());
-        if opened.is_err() {
-            // The error that stopped the opening is the one to tell.
-            let _ = setup.log.abort();
-        }
-        opened
+        open_workers(&setup, resolved, sources, fingerprint, last)
     }
 
     /// How many workers there are.
@@ -285,31 +284,63 @@ impl FlowTopics {
 }
 
 /// The last epoch record, where there is one, compared with the flow and with the log.
-fn check_last(log: &dyn EventLog, topic: &str, flow: &str, fingerprint: &str) -> Result<Option<EpochRecord>> {
-    let Some(topic) = log.find(topic)? else { return Ok(None) };
+fn check_last(
+    log: &dyn EventLog,
+    names: &FlowTopics,
+    flow: &str,
+    fingerprint: &str,
+) -> Result<Option<EpochRecord>> {
+    let Some(topic) = log.find(&names.epochs.name)? else { return Ok(None) };
     let Some(record) = epoch_record::read_last(log, &topic)? else { return Ok(None) };
     topology::check(flow, &record.fingerprint, fingerprint)?;
-    let checked = epoch_record::check_against(&record, log);
+    let is_used = |name: &str| names.all().any(|spec| spec.name == name);
+    let checked = epoch_record::check_against(&record, log, is_used);
     checked.map_err(|error| error.within(format!("flow {flow}")))?;
     Ok(Some(record))
+}
+
+/// Whether a source reads a topic that is missing: as [`FlowTopics::check`] has passed it, the flow makes it.
+fn reads_what_it_makes(graph: &Graph, log: &dyn EventLog) -> Result<bool> {
+    for node in &graph.nodes {
+        if let NodeKind::Source(source) = &node.kind
+            && let Some(topic) = source.factory.topic()
+            && log.find(topic)?.is_none()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn open_sources(setup: &EngineSetup<'_>, last: Option<&EpochRecord>) -> Result<OpenSources> {
+    open_sources_of(&SourceSetup {
+        graph: setup.graph,
+        log: &setup.log,
+        counters: setup.counters,
+        splits: last.map_or(&[], |record| &record.splits),
+        workers: setup.options.workers,
+        frame_rows_max: setup.options.frame_rows_max,
+        bounded: setup.options.bounded,
+    })
 }
 
 fn open_workers(
     setup: &EngineSetup<'_>,
     topics: ResolvedTopics,
+    sources: OpenSources,
     fingerprint: String,
-    last: Option<&EpochRecord>,
+    last: Option<EpochRecord>,
 ) -> Result<Engine> {
     let EngineSetup { graph, log, home, clock, options, .. } = setup;
     let workers = options.workers;
-    let last_committed = last.map_or(Epoch(0), |record| record.epoch);
+    let last_committed = last.as_ref().map_or(Epoch(0), |record| record.epoch);
     let Restored { backend, report } = restore(&**home, &**log, &topics.stores, workers)?;
     let state = open_state(&backend, &topics.stores, options)?;
     let bells: Vec<Arc<Bell>> = (0..workers).map(|_| Arc::default()).collect();
     let conductor_bell = Arc::<Bell>::default();
     let wakers: Vec<Waker> = bells.iter().map(Bell::waker).collect();
     let holds_sources = has_timeless_source(graph);
-    let assembled = assemble(&Assembly {
+    let assembly = Assembly {
         graph,
         plan: &plan(graph)?,
         log,
@@ -319,9 +350,9 @@ fn open_workers(
         state: &state,
         wakers: &wakers,
         last_committed,
-        splits: last.map_or(&[], |record| &record.splits),
         options: assembly_options(options, holds_sources),
-    })?;
+    };
+    let assembled = assemble(&assembly, sources)?;
     wake_on_progress(&**log, &bells, &conductor_bell);
     let mailbox = |bell: Arc<Bell>| Mailbox::new(bell, Arc::clone(&conductor_bell));
     let mailboxes: Vec<Arc<Mailbox>> = bells.into_iter().map(mailbox).collect();
@@ -337,7 +368,7 @@ fn open_workers(
         fingerprint,
         mailboxes,
         state,
-        last_committed,
+        last,
         epoch_interval: options.epoch_interval,
         holds_sources,
     });
@@ -370,7 +401,6 @@ fn assembly_options(options: &EngineOptions, hold_sources: bool) -> AssemblyOpti
         frame_rows_max: options.frame_rows_max,
         queue_messages_max: options.queue_messages_max,
         source_skew_ms_max: options.source_skew_ms_max,
-        bounded: options.bounded,
         hold_sources,
         writer: EpochWriterOptions {
             batch_bytes: options.batch_bytes,

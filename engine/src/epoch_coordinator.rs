@@ -4,16 +4,16 @@
 //!              trigger            last worker aligned        appends acknowledged
 //!   Running ───────────▶ Aligning ───────────────────▶ Preparing ─────────────┐
 //!      ▲                                                                      │ epoch record appended
-//!      │ begin(e+1)                                                           ▼
+//!      │                                                                      ▼
 //!   (e is over) ◀─────────────── Deciding ◀─────────────────────────────── Recording
 //!                 committed           commit submitted      record acknowledged
 //!
 //!   any ── aborted, fenced, unknown, or a worker failed ──▶ Stopped
 //! ```
 //!
-//! `e` is the epoch whose transaction is open. Computation overlaps, transactions do not: from the barrier
-//! of `e` on the workers compute `e+1`, and what that writes is staged until `e` is over and the
-//! transaction of `e+1` has begun. A trigger that falls due in the meantime waits for the end of `e`, so
+//! Computation overlaps, transactions do not: from the barrier of `e` on the workers compute `e+1`, and what
+//! that writes is staged until `e` is over and the transaction of `e+1` has begun, which it does as soon as
+//! there is something for it. A trigger that falls due in the meantime waits for the end of `e`, so
 //! that beside the running epoch's changes at most one epoch's are frozen; what is staged is bounded,
 //! and full is backpressure on those workers that are past the barrier, never on those still before it.
 //!
@@ -44,7 +44,7 @@ pub struct EpochCoordinator {
 /// Where the present epoch stands.
 #[derive(Debug)]
 enum Phase {
-    /// Its transaction is open, and workers read and write.
+    /// Workers read and write. Its transaction is open, or will be with the first thing they do.
     Running,
     /// The barrier travels. What each worker's sources stood at when it passed, where it has arrived.
     Aligning(Vec<Option<Vec<SourceSplit>>>),
@@ -91,13 +91,11 @@ pub enum Action {
     },
     /// Submit the commit of this epoch.
     Commit(Epoch),
-    /// `committed` is decided and visible: tell the workers and sinks; then open the transaction of
-    /// `next` and let the workers append what they staged for it.
+    /// This epoch is decided and visible: tell the workers and sinks. The transaction of the one after may
+    /// open.
     Release {
         /// The epoch that is over.
         committed: Epoch,
-        /// The one after.
-        next: Epoch,
     },
 }
 
@@ -145,12 +143,12 @@ impl fmt::Display for OutOfOrder {
 impl std::error::Error for OutOfOrder {}
 
 impl EpochCoordinator {
-    /// A coordinator whose first epoch, the one after `last`, has its transaction open already.
+    /// A coordinator whose first epoch is the one after `last`.
     pub fn new(last: Epoch) -> Self {
         Self { epoch: last.next(), phase: Phase::Running }
     }
 
-    /// The epoch whose transaction is open.
+    /// The epoch that runs, or that is being committed.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -237,7 +235,7 @@ impl EpochCoordinator {
                 let committed = self.epoch;
                 self.epoch = committed.next();
                 self.phase = Phase::Running;
-                return Ok(Ok(Some(Action::Release { committed, next: self.epoch })));
+                return Ok(Ok(Some(Action::Release { committed })));
             }
             CommitPoll::Aborted => Failure::Aborted,
             CommitPoll::Fenced => Failure::Fenced,

@@ -10,11 +10,14 @@
 //!   "splits": [ { "source": "flights", "split": "flights-0",
 //!                 "position": { "topic": { "topic": "flights", "topic_id": "…", "partition": 0, "offset": 812 } },
 //!                 "event_time_max": 1357034400000, "timeless_end": null } ],
-//!   "ends": [ { "topic": "delays", "topic_id": "…", "partition": 0, "offset": 40 } ] }
+//!   "ends": [ { "topic": "delays", "topic_id": "…", "partition": 0, "offset": 40 } ],
+//!   "topics": [ { "topic": "delays", "topic_id": "…" }, … ] }
 //! ```
 //!
 //! `ends` says how far the transaction reached in every partition it wrote, this topic's own left out
-//! (the record is the last thing there). Recovery checks the log against it.
+//! (the record is the last thing there); `topics` names all that the flow reads or writes, so that one made
+//! again is noticed also where the last epoch had nothing to do with it. Recovery checks the log against
+//! both. A split that has rejected something says so (`"skipped"`, `"dead_lettered"`, each a number).
 
 use std::collections::HashMap;
 
@@ -50,6 +53,24 @@ pub struct EpochRecord {
     pub splits: Vec<SourceSplit>,
     /// Where every partition ended that the epoch wrote.
     pub ends: Vec<RecordedEnd>,
+    /// The topics of the flow.
+    #[serde(default)]
+    pub topics: Vec<RecordedTopic>,
+}
+
+/// A topic as it was when the epoch was committed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RecordedTopic {
+    /// Its name.
+    pub topic: String,
+    /// Its id in Kafka's form.
+    pub topic_id: String,
+}
+
+impl From<&TopicHandle> for RecordedTopic {
+    fn from(topic: &TopicHandle) -> Self {
+        Self { topic: topic.name.to_string(), topic_id: topic.id.to_string() }
+    }
 }
 
 /// How far an epoch reached in a partition.
@@ -183,15 +204,20 @@ fn unreadable(
 }
 
 /// Checks that the topics the record names are still those it was written for, and that the log reaches
-/// as far as it says.
-pub fn check_against(record: &EpochRecord, log: &dyn EventLog) -> Result<()> {
+/// as far as it says. A topic that the flow has no use for any more (`is_used`) may be as it likes.
+pub fn check_against(record: &EpochRecord, log: &dyn EventLog, is_used: impl Fn(&str) -> bool) -> Result<()> {
+    for topic in record.topics.iter().filter(|topic| is_used(&topic.topic)) {
+        find_same(log, &topic.topic, &topic.topic_id, record.epoch)?;
+    }
     for split in &record.splits {
-        if let Position::Topic { topic, topic_id, partition, offset } = &split.state.position {
+        if let Position::Topic { topic, topic_id, partition, offset } = &split.state.position
+            && is_used(topic)
+        {
             let found = find_same(log, topic, topic_id, record.epoch)?;
             check_reaches(log, &found, PartitionId(*partition), Offset(*offset), record.epoch, "read")?;
         }
     }
-    for end in &record.ends {
+    for end in record.ends.iter().filter(|end| is_used(&end.topic)) {
         let found = find_same(log, &end.topic, &end.topic_id, record.epoch)?;
         check_reaches(log, &found, PartitionId(end.partition), Offset(end.offset), record.epoch, "written")?;
     }

@@ -81,6 +81,11 @@ impl Topics {
 }
 
 impl Topics {
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &TopicHandle> {
+        self.0.values()
+    }
+
     /// The topic with this [`TopicHandle::index`].
     pub fn by_index(&self, index: u32) -> Option<&TopicHandle> {
         self.0.values().find(|topic| topic.index == index)

@@ -8,7 +8,7 @@ use lotic_log::{Clock, ManualClock};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::assembly::{Assembly, AssemblyOptions, assemble};
+use crate::assembly::{Assembly, AssemblyOptions, SourceSetup, assemble, open_sources};
 use crate::channel::Waker;
 use crate::codec::{Codec, CodecError, CodecId};
 use crate::counters::Counters;
@@ -67,7 +67,6 @@ pub(crate) fn tiny() -> AssemblyOptions {
         frame_rows_max: 3,
         queue_messages_max: 2,
         source_skew_ms_max: 50,
-        bounded: true,
         hold_sources: false,
         writer: EpochWriterOptions {
             batch_bytes: 200,
@@ -82,6 +81,7 @@ pub(crate) struct Start<'a> {
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) options: AssemblyOptions,
+    pub(crate) bounded: bool,
     pub(crate) last_committed: Epoch,
     pub(crate) splits: &'a [SourceSplit],
 }
@@ -89,7 +89,7 @@ pub(crate) struct Start<'a> {
 impl Start<'_> {
     /// From the beginning.
     pub(crate) fn fresh(workers: usize, seed: u64) -> Self {
-        Self { workers, seed, options: tiny(), last_committed: Epoch(0), splits: &[] }
+        Self { workers, seed, options: tiny(), bounded: true, last_committed: Epoch(0), splits: &[] }
     }
 }
 
@@ -124,7 +124,16 @@ impl Run {
         let wakers: Vec<Waker> = (0..start.workers).map(|_| Arc::new(|| ()) as Waker).collect();
         let topics: Topics = log.handles().into_iter().collect();
         let state: Vec<_> = (0..start.workers).map(|worker| no_stores(worker, start.workers)).collect();
-        let mut workers = assemble(&Assembly {
+        let sources = open_sources(&SourceSetup {
+            graph,
+            log: &port,
+            counters: &counters,
+            splits: start.splits,
+            workers: start.workers,
+            frame_rows_max: start.options.frame_rows_max,
+            bounded: start.bounded,
+        })?;
+        let assembly = Assembly {
             graph,
             plan: &plan(graph)?,
             log: &port,
@@ -134,9 +143,9 @@ impl Run {
             state: &state,
             wakers: &wakers,
             last_committed: start.last_committed,
-            splits: start.splits,
             options: start.options,
-        })?;
+        };
+        let mut workers = assemble(&assembly, sources)?;
         let open = start.last_committed.next();
         log.begin(open)?;
         workers.iter_mut().try_for_each(|worker| worker.handle(Command::Begun(open)))?;

@@ -116,6 +116,11 @@ impl MemoryLog {
         self.inner.lock().topics.iter().map(|topic| topic.handle.name.clone()).collect()
     }
 
+    /// How many transactions have begun.
+    pub(crate) fn transactions(&self) -> i16 {
+        self.inner.lock().transactions
+    }
+
     /// The end of a partition, uncommitted records included.
     pub(crate) fn end(&self, partition: PartitionKey) -> Offset {
         self.inner.lock().partition(partition).end

@@ -17,7 +17,8 @@ pub struct Metrics {
     pub steps: Vec<StepMetrics>,
 }
 
-/// What one step counted on all workers. What an epoch counted that was not committed stays in.
+/// What one step counted on all workers. What an epoch counted that was not committed stays in, but for what
+/// sources rejected: that is known since the flow began, over all runs, each record or row once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepMetrics {
     /// The step's name.
@@ -28,8 +29,8 @@ pub struct StepMetrics {
     pub emitted: u64,
     /// Events that came too late.
     pub late: u64,
-    /// Rows that could not be decoded and were skipped.
+    /// Rows that could not be decoded and were skipped, since the flow began.
     pub skipped: u64,
-    /// Rows that could not be decoded and went to the dead-letter topic.
+    /// Rows that could not be decoded and went to the dead-letter topic, since the flow began.
     pub dead_lettered: u64,
 }

@@ -14,7 +14,13 @@ pub trait SourceFactory: Send + Sync {
     /// worker `i % workers`. Called once for each attempt, before any reader is opened.
     fn splits(&self, log: &dyn EventLog) -> Result<Vec<String>>;
 
-    /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning.
+    /// The topic without which it cannot be opened, if there is one.
+    fn topic(&self) -> Option<&str> {
+        None
+    }
+
+    /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning. Called
+    /// before the flow has written anything: whatever is wrong with the input is to be refused here.
     fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>>;
 }
 
@@ -65,6 +71,35 @@ pub struct SplitState {
     pub event_time_max: Option<i64>,
     /// For a timeless source: the offset at which it ended at the first start.
     pub timeless_end: Option<i64>,
+    /// What of it could not be decoded.
+    #[serde(flatten)]
+    pub rejected: Rejected,
+}
+
+/// Records or rows that could not be decoded, of all that was read since the flow began. It is part of the
+/// epoch record, so each is counted once, whatever crashes, and a later run still knows of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Those that were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// Those that went to the dead-letter topic.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dead_lettered: u64,
+}
+
+impl std::iter::Sum for Rejected {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, next| Self {
+            skipped: sum.skipped + next.skipped,
+            dead_lettered: sum.dead_lettered + next.dead_lettered,
+        })
+    }
+}
+
+/// Most splits have rejected nothing, and their records need not say so.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A split's state, with the source it belongs to: splits are named within their source only.

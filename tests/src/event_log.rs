@@ -319,6 +319,7 @@ pub fn the_last_epoch_record_is_that_of_the_last_committed_epoch(harness: &dyn H
             fingerprint: "f".to_owned(),
             splits: Vec::new(),
             ends: Vec::new(),
+            topics: Vec::new(),
         };
         let mut value = Vec::new();
         record.encode(&mut value);

@@ -50,6 +50,12 @@ impl Files {
         Ok(())
     }
 
+    /// Those of the files whose path, from the folder on, `is_wanted`.
+    pub fn only(mut self, is_wanted: impl Fn(&Path) -> bool) -> Self {
+        self.entries.retain(|path, content| content.is_some() && is_wanted(path));
+        self
+    }
+
     /// A failure that names what differs, unless `self` is what was `before`.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lotic_log::{Log, LogOptions, TopicConfig};
+use lotic_log::{Log, LogOptions, Offset, TopicConfig};
 use lotic_tests::files::Files;
-use lotic_tests::flights::{Csvs, DELAYS_BY_AIRLINE, Input, Run};
+use lotic_tests::flights::{Csvs, DELAYS_BY_AIRLINE, Input, RESULTS, Run};
 use lotic_tests::process::{Ended, Process};
 use lotic_tests::programs::program;
 use lotic_tests::stored::{StoredTopic, ends};
@@ -63,6 +63,22 @@ impl Scene {
         check_says(&ended, words);
         Files::below(self.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
     }
+
+    /// As if the process had been killed: nobody has marked that all is well.
+    fn forget_clean_shutdown(&self) {
+        fs::remove_file(self.run.data.join("clean-shutdown")).expect("the run before ended well");
+    }
+
+    /// The segments of a topic's partitions, by their bytes.
+    fn files_of(&self, topic: &str) -> Files {
+        let is_own = |path: &Path| {
+            let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            let partition = folder.and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+            partition.is_some_and(|partition| partition.parse::<u32>().is_ok())
+                && path.extension().is_some_and(|name| name == "log")
+        };
+        Files::below(&self.run.data).unwrap().only(is_own)
+    }
 }
 
 #[track_caller]
@@ -95,6 +111,24 @@ fn a_malformed_row_after_a_good_run_is_refused_and_what_was_there_stays() {
     let scene = Scene::finished();
     let flights = scene.flights_with_line(2_001, with_bad_delay);
     scene.check_refused(&scene.with_flights(&flights), &["changed.csv", "line 2001", "dep_delay"]);
+}
+
+#[test]
+fn a_malformed_row_may_be_skipped_and_is_counted_once_however_often_the_program_runs() {
+    let scene = Scene::new();
+    let bad = scene.flights_with_line(700, with_bad_delay);
+    let run = Run { more: vec!["--bad-rows".into(), "skip".into()], ..scene.with_flights(&bad) };
+    for _ in 0..2 {
+        let ended = run.end().unwrap();
+        ended.check_success("flights").unwrap();
+        assert!(
+            ended.stdout.contains("skipped in flights-file: 1 row\n"),
+            "{}{}",
+            ended.stdout,
+            ended.stderr
+        );
+    }
+    check_answer_without_line(&scene, &run, 700);
 }
 
 #[test]
@@ -135,6 +169,14 @@ fn a_missing_file_is_refused_by_name() {
 }
 
 #[test]
+fn a_file_with_another_beginning_is_refused_naming_both() {
+    let scene = Scene::finished();
+    let text = fs::read_to_string(&scene.run.input.flights).unwrap();
+    fs::write(&scene.run.input.flights, text.replacen("2013,1,1", "2013,1,2", 1)).unwrap();
+    scene.check_refused(&scene.run, &["flights.csv", "Only a file that has grown is read on"]);
+}
+
+#[test]
 fn a_topic_with_another_partition_count_is_refused() {
     let scene = Scene::new();
     scene.lotic(&["topic", "create", "flights", "--partitions", "4"]).check_success("lotic").unwrap();
@@ -165,10 +207,110 @@ fn a_topic_with_other_keys_is_refused() {
 }
 
 #[test]
+fn a_topic_deleted_and_made_again_is_refused() {
+    for (topic, partitions) in [("flights", "6"), ("airlines", "1"), (DELAYS_BY_AIRLINE, "1")] {
+        let scene = Scene::finished();
+        scene.lotic(&["topic", "delete", topic]).check_success("lotic").unwrap();
+        scene.lotic(&["topic", "create", topic, "--partitions", partitions]).check_success("lotic").unwrap();
+        scene.check_refused(&scene.run, &[topic, "deleted and made again"]);
+    }
+}
+
+#[test]
 fn a_topic_deleted_is_refused() {
     let scene = Scene::finished();
     scene.lotic(&["topic", "delete", "flights"]).check_success("lotic").unwrap();
     scene.check_refused(&scene.run, &["flights", "deleted"]);
+}
+
+/// A batch in a file of a log: by Kafka's layout, base offset (8 bytes) and length behind it (4 bytes).
+struct BatchPlace {
+    position: usize,
+    offset: Offset,
+    bytes: usize,
+}
+
+fn batches(log: &[u8]) -> Vec<BatchPlace> {
+    let mut places = Vec::new();
+    let mut position = 0;
+    while let Some(prefix) = log.get(position..position + 12) {
+        let offset = i64::from_be_bytes(prefix[..8].try_into().expect("eight bytes"));
+        let length = i32::from_be_bytes(prefix[8..].try_into().expect("four bytes"));
+        let bytes = 12 + usize::try_from(length).expect("a length");
+        places.push(BatchPlace { position, offset: Offset(offset), bytes });
+        position += bytes;
+    }
+    places
+}
+
+/// Turns one bit of the largest batch of the partition's last segment, and back if called again. Returns the
+/// batch's offset.
+fn damage(data: &Path, partition: &str) -> Offset {
+    let files = fs::read_dir(data.join(partition)).unwrap().map(|entry| entry.unwrap().path());
+    let path =
+        files.filter(|path| path.extension().is_some_and(|name| name == "log")).max().expect("a segment");
+    let mut bytes = fs::read(&path).unwrap();
+    let batch = batches(&bytes).into_iter().max_by_key(|batch| batch.bytes).expect("it holds batches");
+    bytes[batch.position + batch.bytes - 3] ^= 0x10;
+    fs::write(&path, bytes).unwrap();
+    batch.offset
+}
+
+#[test]
+fn a_corrupted_batch_is_found_by_whoever_reads_it_and_by_verify() {
+    let scene = Scene::finished();
+    let offset = damage(&scene.run.data, "delays-by-airline-0").to_string();
+    scene.check_refused(&scene.run, &["delays-by-airline", "partition 0", &offset]);
+
+    let before = Files::below(scene.folder.path()).unwrap();
+    let verified = scene.lotic(&["verify"]);
+    assert_eq!(verified.status.code(), Some(1), "{}{}", verified.stdout, verified.stderr);
+    let told = verified.stdout + &verified.stderr;
+    assert!(told.contains("delays-by-airline") && told.contains(&offset), "{told}");
+    assert!(told.contains("1 damaged"), "{told}");
+    Files::below(scene.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
+}
+
+/// The flows have begun by the time that the batch is read, and what was read before it may have been
+/// committed. So what is promised is this: nothing is lost or taken for an end, nothing is concluded from
+/// what is missing, and once the batch is whole again the run goes on as if nothing had been.
+#[test]
+fn a_corrupted_batch_that_is_still_to_be_read_is_refused_after_a_crash_and_nothing_is_lost() {
+    // Not one epoch is committed by time.
+    let scene = Scene::new();
+    let run = Run { epoch: "1h".to_owned(), ..scene.run.clone() };
+    // The import has run and the results have not: a topic of theirs is in the way.
+    let in_the_way = ["topic", "create", DELAYS_BY_AIRLINE, "--partitions", "3"];
+    scene.lotic(&in_the_way).check_success("lotic").unwrap();
+    check_says(&run.end().unwrap(), &[DELAYS_BY_AIRLINE]);
+    scene.lotic(&["topic", "delete", DELAYS_BY_AIRLINE]).check_success("lotic").unwrap();
+
+    let offset = damage(&run.data, "flights-0");
+    let sources = || ["flights", "weather", "airlines"].map(|topic| scene.files_of(topic));
+    let before = sources();
+    for _ in 0..2 {
+        scene.forget_clean_shutdown();
+        let ended = run.end().unwrap();
+        check_says(&ended, &["flights-0", &format!("offset {offset}")]);
+        for (now, before) in sources().iter().zip(&before) {
+            now.check_unchanged_since(before).unwrap();
+        }
+        for result in RESULTS {
+            let results = StoredTopic::read(&run.data, result).unwrap();
+            assert_eq!(results.records().count(), 0, "{result}");
+        }
+    }
+    assert_eq!(damage(&run.data, "flights-0"), offset);
+    let expected = Csvs::of_oracle(&[&run.input], &run.disorder).unwrap();
+    run.finish().unwrap().check_equal(&expected, "DuckDB").unwrap();
+}
+
+#[test]
+fn a_run_with_nothing_to_do_leaves_everything_as_it_was() {
+    let scene = Scene::finished();
+    let before = Files::below(scene.folder.path()).unwrap();
+    scene.run.finish().unwrap();
+    Files::below(scene.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
 }
 
 #[test]

@@ -87,10 +87,12 @@ fn a_bounded_flow_ends_with_one_result_for_each_record_and_another_run_writes_no
         engine.close().unwrap();
         assert_eq!(found(&bench.log), expected(100), "{workers} workers");
 
+        let begun = bench.log.transactions();
         let mut engine = bench.open(&flow()).unwrap();
         let last = engine.last_committed();
         bench.finish(&mut engine);
         assert_eq!(engine.last_committed(), last, "nothing was left to commit");
+        assert_eq!(bench.log.transactions(), begun, "nor to begin");
         assert_eq!(found(&bench.log), expected(100));
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::memory_log::MemoryLog;
+use crate::source::Rejected;
 
 fn record(epoch: u64, ends: Vec<RecordedEnd>) -> EpochRecord {
     EpochRecord {
@@ -14,6 +15,7 @@ fn record(epoch: u64, ends: Vec<RecordedEnd>) -> EpochRecord {
         fingerprint: "f".to_owned(),
         splits: Vec::new(),
         ends,
+        topics: Vec::new(),
     }
 }
 
@@ -66,12 +68,14 @@ fn a_record_is_read_back_as_it_was_written() {
         position,
         event_time_max: Some(-5),
         timeless_end: Some(9),
+        rejected: Rejected::default(),
     };
     let external = SplitState {
         split: "file".to_owned(),
         position: Position::External(serde_json::json!({ "byte": 12 })),
         event_time_max: None,
         timeless_end: None,
+        rejected: Rejected::default(),
     };
     let mut written = record(7, vec![RecordedEnd::new(&id, PartitionId(0), Offset(40))]);
     for state in [state.clone(), external] {
@@ -104,7 +108,7 @@ fn a_topic_made_again_and_records_gone_missing_are_noticed() {
     let (log, topic) = opened();
     let end = |offset| RecordedEnd::new(&topic, PartitionId(0), Offset(offset));
     let check = |end: RecordedEnd, expected: Option<(ErrorKind, &str)>| match (
-        check_against(&record(1, vec![end]), &*log),
+        check_against(&record(1, vec![end]), &*log, |_| true),
         expected,
     ) {
         (Ok(()), None) => {}
@@ -119,16 +123,27 @@ fn a_topic_made_again_and_records_gone_missing_are_noticed() {
     check(end(3), Some((ErrorKind::Corrupt, "written flow-epochs-0 up to offset 3")));
     let read = |offset| {
         let position = Position::topic(&topic.name, topic.id, PartitionId(0), Offset(offset));
-        let state = SplitState { split: "s".to_owned(), position, event_time_max: None, timeless_end: None };
+        let state = SplitState {
+            split: "s".to_owned(),
+            position,
+            event_time_max: None,
+            timeless_end: None,
+            rejected: Rejected::default(),
+        };
         let splits = vec![SourceSplit { source: "s".to_owned(), state }];
-        check_against(&EpochRecord { splits, ..record(1, Vec::new()) }, &*log)
+        check_against(&EpochRecord { splits, ..record(1, Vec::new()) }, &*log, |_| true)
     };
     read(2).unwrap();
     let error = read(3).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("read flow-epochs-0 up to offset 3"), "{error}");
     let other_id = RecordedEnd { topic_id: topic_id(99).to_string(), ..end(2) };
-    check(other_id, Some((ErrorKind::Incompatible, "made again")));
+    check(other_id.clone(), Some((ErrorKind::Incompatible, "made again")));
+    let named = RecordedTopic { topic: topic.name.to_string(), topic_id: topic_id(99).to_string() };
+    let record = EpochRecord { topics: vec![named], ..record(1, vec![other_id]) };
+    let error = check_against(&record, &*log, |_| true).unwrap_err();
+    assert!(error.to_string().contains("made again"), "{error}");
+    check_against(&record, &*log, |_| false).expect("the flow has no use for the topic any more");
     let other_name = RecordedEnd { topic: "gone".to_owned(), ..end(2) };
     check(other_name, Some((ErrorKind::Incompatible, "gone has been deleted")));
 }

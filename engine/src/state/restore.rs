@@ -240,8 +240,13 @@ impl Target<'_> {
             if fetched.next <= from {
                 break;
             }
+            from = fetched.next;
             let mut latest = BTreeMap::new();
             records += self.collect(&fetched, tail, &mut latest, &mut scratch)?;
+            if latest.is_empty() {
+                // Markers, or what the store has: not worth a write.
+                continue;
+            }
             let mut writes = WriteSet::default();
             for (key, value) in &latest {
                 match value {
@@ -251,7 +256,6 @@ impl Target<'_> {
             }
             tail.advance(fetched.next, &mut writes);
             self.backend.apply(self.store, &writes)?;
-            from = fetched.next;
         }
         Ok(records)
     }
@@ -293,8 +297,12 @@ impl Target<'_> {
         Ok(records)
     }
 
-    /// Replaces the positions: the number of workers may have changed.
+    /// Replaces the positions where they have moved or the number of workers has changed.
     fn slice_anew(&self, held: &[Position], reached: &[Position]) -> Result<()> {
+        let is_same = held.len() == reached.len() && reached.iter().all(|position| held.contains(position));
+        if is_same {
+            return Ok(());
+        }
         let mut writes = WriteSet::default();
         let is_kept = |old: &Position| {
             reached.iter().any(|new| (new.partition, new.slice) == (old.partition, old.slice))

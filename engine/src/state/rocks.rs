@@ -3,6 +3,9 @@
 //! One column family for each store. There is no write-ahead log: the changelog is it. Column families
 //! flush on their own, so after a crash each holds a prefix of its batches; the positions are in them.
 //!
+//! A database is opened for reading only, which writes nothing, and opened again for writing by the first
+//! change: a flow that finds nothing to do leaves its files as they were.
+//!
 //! Memory is bounded by one block cache (index and filter blocks are in it) and one budget for the write
 //! buffers, both over all stores.
 
@@ -10,7 +13,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
@@ -52,47 +55,92 @@ type Db = DBWithThreadMode<MultiThreaded>;
 
 /// An open RocksDB.
 pub struct RocksBackend {
-    db: Db,
+    opened: RwLock<Opened>,
     directory: PathBuf,
     /// By store number.
     names: RwLock<Vec<Arc<str>>>,
-    store_options: Options,
+    settings: Settings,
+}
+
+/// The database, and whether it takes changes.
+struct Opened {
+    db: Db,
+    is_writable: bool,
+}
+
+/// What a database is opened with. Both openings share the memory.
+struct Settings {
+    database: Options,
+    store: Options,
     cache: Cache,
     write_buffers: WriteBufferManager,
 }
 
+impl Settings {
+    fn new(options: RocksOptions) -> Self {
+        let cache = Cache::new_lru_cache(options.block_cache_bytes);
+        let write_buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
+        let database = database_options(options, &write_buffers);
+        Self { database, store: store_options(options, &cache), cache, write_buffers }
+    }
+
+    fn open(&self, directory: &Path, stores: &[Arc<str>], is_writable: bool) -> Result<Opened> {
+        let family = |name: &Arc<str>| ColumnFamilyDescriptor::new(&**name, self.store.clone());
+        let families = stores.iter().map(family);
+        let db = match is_writable {
+            true => Db::open_cf_descriptors(&self.database, directory, families),
+            false => Db::open_cf_descriptors_read_only(&self.database, directory, families, false),
+        };
+        Ok(Opened { db: db.map_err(|error| unopened(error, directory))?, is_writable })
+    }
+}
+
 impl RocksBackend {
-    /// Opens the RocksDB in `directory`, and makes it where there is none.
+    /// Opens the RocksDB in `directory`, and makes it where there is none. One that is there is not written
+    /// to before the first change.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] if what is there cannot be read, [`ErrorKind::Locked`] if it is open.
     pub fn open(directory: &Path, options: RocksOptions) -> Result<Self> {
-        let failed = |error: rocksdb::Error| {
-            // Options that do not fit what is there: it is not what this program wrote.
-            let is_foreign = error.kind() == RocksErrorKind::InvalidArgument;
-            let error = convert(error, "opened", directory);
-            if is_foreign { Error::new(ErrorKind::Corrupt, error.to_string()) } else { error }
-        };
-        let cache = Cache::new_lru_cache(options.block_cache_bytes);
-        let write_buffers = WriteBufferManager::new_write_buffer_manager(options.write_buffer_bytes, false);
-        let database_options = database_options(options, &write_buffers);
-        let store_options = store_options(options, &cache);
+        let settings = Settings::new(options);
         let exists = directory.join("CURRENT").exists();
-        let mut stores =
-            if exists { Db::list_cf(&database_options, directory).map_err(failed)? } else { Vec::new() };
-        if !exists {
-            stores.push(DEFAULT_STORE.to_owned());
-        }
-        let families = stores.iter().map(|name| ColumnFamilyDescriptor::new(name, store_options.clone()));
-        let db = Db::open_cf_descriptors(&database_options, directory, families).map_err(failed)?;
-        let names = RwLock::new(stores.iter().map(|name| name.as_str().into()).collect());
-        Ok(Self { db, directory: directory.to_owned(), names, store_options, cache, write_buffers })
+        let stores: Vec<Arc<str>> = match exists {
+            true => {
+                let found = Db::list_cf(&settings.database, directory);
+                let found = found.map_err(|error| unopened(error, directory))?;
+                found.iter().map(|name| name.as_str().into()).collect()
+            }
+            false => vec![DEFAULT_STORE.into()],
+        };
+        let opened = RwLock::new(settings.open(directory, &stores, !exists)?);
+        Ok(Self { opened, directory: directory.to_owned(), names: RwLock::new(stores), settings })
     }
 
     /// Makes a checkpoint in `directory`, which does not exist: its files are links to this store's.
     pub fn checkpoint(&self, directory: &Path) -> Result<()> {
-        let checkpoint = Checkpoint::new(&self.db).map_err(|error| self.failed(error, "checkpointed"))?;
+        let db = self.writable()?;
+        let checkpoint = Checkpoint::new(&*db).map_err(|error| self.failed(error, "checkpointed"))?;
         checkpoint.create_checkpoint(directory).map_err(|error| self.failed(error, "checkpointed"))
+    }
+
+    /// The database, to read.
+    fn readable(&self) -> MappedRwLockReadGuard<'_, Db> {
+        RwLockReadGuard::map(self.opened.read(), |opened| &opened.db)
+    }
+
+    /// The database, opened for writing by the first who asks.
+    fn writable(&self) -> Result<MappedRwLockReadGuard<'_, Db>> {
+        let opened = self.opened.read();
+        if opened.is_writable {
+            return Ok(RwLockReadGuard::map(opened, |opened| &opened.db));
+        }
+        drop(opened);
+        let mut opened = self.opened.write();
+        if !opened.is_writable {
+            // Nothing was changed since it was opened for reading: both see the same.
+            *opened = self.settings.open(&self.directory, &self.names.read(), true)?;
+        }
+        Ok(RwLockReadGuard::map(RwLockWriteGuard::downgrade(opened), |opened| &opened.db))
     }
 
     /// The error as the engine's. Damage is remembered, so that the next start takes an older base.
@@ -111,30 +159,37 @@ impl RocksBackend {
     }
 }
 
-/// Runs `$body` with the column family of a store bound to a name: its handle borrows from the database.
+/// Runs `$body` with the column family of a store of `$db` bound to a name: its handle borrows from that.
 macro_rules! with_store {
-    ($self:ident, $store:expr, |$family:ident| $body:expr) => {{
+    ($self:ident, $db:ident, $store:expr, |$family:ident| $body:expr) => {{
         let name = $self.name($store);
-        let $family = $self.db.cf_handle(&name).expect("a store that was opened stays");
+        let $family = $db.cf_handle(&name).expect("a store that was opened stays");
         $body
     }};
 }
 
 impl StateBackend for RocksBackend {
     fn open_store(&self, name: &str) -> Result<StoreId> {
-        let mut names = self.names.write();
-        let known = names.iter().position(|known| &**known == name);
-        if known.is_none() {
-            self.db.create_cf(name, &self.store_options).map_err(|error| self.failed(error, "extended"))?;
-            names.push(name.into());
+        let number = |number| StoreId(u32::try_from(number).expect("a flow has fewer than 2^32 stores"));
+        let find = |names: &[Arc<str>]| names.iter().position(|known| &**known == name).map(number);
+        if let Some(known) = find(&self.names.read()) {
+            return Ok(known);
         }
-        let number = known.unwrap_or(names.len() - 1);
-        Ok(StoreId(u32::try_from(number).expect("a flow has fewer than 2^32 stores")))
+        // Before the names are locked: opening for writing reads them.
+        let db = self.writable()?;
+        let mut names = self.names.write();
+        if let Some(known) = find(&names) {
+            return Ok(known);
+        }
+        db.create_cf(name, &self.settings.store).map_err(|error| self.failed(error, "extended"))?;
+        names.push(name.into());
+        Ok(number(names.len() - 1))
     }
 
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
-        with_store!(self, store, |family| {
-            let values = self.db.batched_multi_get_cf(&family, keys.iter().copied(), false);
+        let db = self.readable();
+        with_store!(self, db, store, |family| {
+            let values = db.batched_multi_get_cf(&family, keys.iter().copied(), false);
             for (index, value) in values.into_iter().enumerate() {
                 if let Some(value) = value.map_err(|error| self.failed(error, "read"))? {
                     found(index, &value);
@@ -151,8 +206,9 @@ impl StateBackend for RocksBackend {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<()> {
-        with_store!(self, store, |family| {
-            let mut rows = self.db.raw_iterator_cf_opt(&family, bounded(from, to));
+        let db = self.readable();
+        with_store!(self, db, store, |family| {
+            let mut rows = db.raw_iterator_cf_opt(&family, bounded(from, to));
             rows.seek(from);
             while let Some((key, value)) = rows.item() {
                 if visit(key, value) == Visit::Stop {
@@ -174,8 +230,9 @@ impl StateBackend for RocksBackend {
         if from >= to {
             return Ok(());
         }
-        with_store!(self, store, |family| {
-            let mut rows = self.db.raw_iterator_cf_opt(&family, bounded(from, to));
+        let db = self.readable();
+        with_store!(self, db, store, |family| {
+            let mut rows = db.raw_iterator_cf_opt(&family, bounded(from, to));
             rows.seek_to_last();
             if let Some((key, value)) = rows.item() {
                 visit(key, value);
@@ -185,7 +242,8 @@ impl StateBackend for RocksBackend {
     }
 
     fn apply(&self, store: StoreId, writes: &WriteSet) -> Result<()> {
-        with_store!(self, store, |family| {
+        let db = self.writable()?;
+        with_store!(self, db, store, |family| {
             let mut batch = WriteBatch::default();
             for (key, value) in writes.iter() {
                 match value {
@@ -195,20 +253,24 @@ impl StateBackend for RocksBackend {
             }
             let mut options = WriteOptions::default();
             options.disable_wal(true);
-            self.db.write_opt(batch, &options).map_err(|error| self.failed(error, "written"))
+            db.write_opt(batch, &options).map_err(|error| self.failed(error, "written"))
         })
     }
 
     fn flush(&self) -> Result<()> {
+        let opened = self.opened.read();
+        if !opened.is_writable {
+            return Ok(());
+        }
         for name in self.names.read().iter() {
-            let family = self.db.cf_handle(name).expect("a store that was opened stays");
-            self.db.flush_cf(&family).map_err(|error| self.failed(error, "flushed"))?;
+            let family = opened.db.cf_handle(name).expect("a store that was opened stays");
+            opened.db.flush_cf(&family).map_err(|error| self.failed(error, "flushed"))?;
         }
         Ok(())
     }
 
     fn memory_bytes(&self) -> u64 {
-        (self.cache.get_usage() + self.write_buffers.get_usage()) as u64
+        (self.settings.cache.get_usage() + self.settings.write_buffers.get_usage()) as u64
     }
 }
 
@@ -248,6 +310,13 @@ fn store_options(options: RocksOptions, cache: &Cache) -> Options {
     store.set_compression_type(DBCompressionType::Lz4);
     store.set_bottommost_compression_type(DBCompressionType::Zstd);
     store
+}
+
+/// Why a database cannot be opened. Options that do not fit what is there: it is not what this program wrote.
+fn unopened(error: rocksdb::Error, directory: &Path) -> Error {
+    let is_foreign = error.kind() == RocksErrorKind::InvalidArgument;
+    let error = convert(error, "opened", directory);
+    if is_foreign { Error::new(ErrorKind::Corrupt, error.to_string()) } else { error }
 }
 
 /// RocksDB tells kinds of errors apart by the beginning of their text.

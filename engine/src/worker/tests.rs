@@ -292,8 +292,8 @@ fn a_barrier_comes_once_an_epoch_behind_all_rows_of_it_on_every_input() {
         });
         let owned = owned.map(|node| (node, FORWARD));
         graph.step("both", noting(&told), &owned);
-        let options = AssemblyOptions { bounded: false, ..tiny() };
-        let mut run = Run::new(&log, &graph, &Start { options, ..Start::fresh(2, seed) }).unwrap();
+        let (options, bounded) = (tiny(), false);
+        let mut run = Run::new(&log, &graph, &Start { options, bounded, ..Start::fresh(2, seed) }).unwrap();
         let mut expected = BTreeMap::new();
         for epoch in 1..=3 {
             let numbers = epoch * 40..epoch * 40 + 30;
@@ -431,8 +431,8 @@ fn timeless_sources_are_read_before_any_other_and_then_only_when_an_epoch_starts
     let airlines_source = graph.timeless("airlines", text("airlines"));
     let inputs = [(flights_source, FORWARD), (airlines_source, Exchange::Broadcast)];
     graph.step("join", noting(&told), &inputs);
-    let options = AssemblyOptions { bounded: false, hold_sources: true, ..tiny() };
-    let mut run = Run::new(&log, &graph, &Start { options, ..Start::fresh(2, 3) }).unwrap();
+    let (options, bounded) = (AssemblyOptions { hold_sources: true, ..tiny() }, false);
+    let mut run = Run::new(&log, &graph, &Start { options, bounded, ..Start::fresh(2, 3) }).unwrap();
     run.settle().unwrap();
     assert_eq!(run.loaded(), 2);
     let forever = format!("1 watermark all {}", i64::MAX);

@@ -23,7 +23,8 @@ use lotic_engine::frame::{Batch, Data, Frame, NO_WATERMARK, Origin};
 use lotic_engine::message::Watermark;
 use lotic_engine::operator::Context;
 use lotic_engine::source::{
-    Position, RowSource, Source, SourceFactory, SourceOpenContext, SourcePoll, SplitStart, SplitState,
+    Position, Rejected, RowSource, Source, SourceFactory, SourceOpenContext, SourcePoll, SplitStart,
+    SplitState,
 };
 use lotic_log::{Header, Offset, PartitionId, Record, Timestamp};
 
@@ -115,6 +116,7 @@ where
     ) -> EngineResult<Box<dyn Source>> {
         let Some(start) = splits.into_iter().next() else { return Ok(Box::new(NothingToRead)) };
         let event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
+        let rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
         let read = recorded(start.state, context.step)?;
         let rows = Rows::open(self, read, context.bounded).map_err(|error| named(context.step, error))?;
         Ok(Box::new(OpenFile {
@@ -127,6 +129,7 @@ where
             disorder_ms: self.disorder_ms,
             event_time_max,
             malformed: self.options.malformed,
+            rejected,
         }))
     }
 }
@@ -177,6 +180,8 @@ struct OpenFile<F: RowFormat, T> {
     disorder_ms: i64,
     event_time_max: Option<Timestamp>,
     malformed: Malformed,
+    /// Of all files, since the flow began.
+    rejected: Rejected,
 }
 
 impl<F, T> Source for OpenFile<F, T>
@@ -193,8 +198,14 @@ where
         let rejected = ready.after.position.rejected - before.rejected;
         match self.malformed {
             Malformed::Fail => {}
-            Malformed::Skip => context.counters.skipped.add(rejected),
-            Malformed::DeadLetter => context.counters.dead_lettered.add(rejected),
+            Malformed::Skip => {
+                self.rejected.skipped += rejected;
+                context.counters.skipped.add(rejected);
+            }
+            Malformed::DeadLetter => {
+                self.rejected.dead_lettered += rejected;
+                context.counters.dead_lettered.add(rejected);
+            }
         }
         let watermark = self.watermark();
         context.emit(1, self.rejected_frame(ready.rejected));
@@ -218,6 +229,7 @@ where
             position: Position::External(position),
             event_time_max: self.event_time_max.map(|time| time.0),
             timeless_end: None,
+            rejected: self.rejected,
         }]
     }
 }

@@ -131,6 +131,10 @@ where
         Ok((0..partitions).map(|partition| format!("{}-{partition}", self.topic)).collect())
     }
 
+    fn topic(&self) -> Option<&str> {
+        Some(&self.topic)
+    }
+
     fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>> {
         let handle = self.handle(&**context.log)?;
         let open = |start| open_partition(start, &handle, self.settings.fetch_bytes, context);
@@ -162,6 +166,7 @@ fn open_partition(
     };
     let stable = context.log.stable_offset(key)?;
     let mut reader = PartitionReader::new(start.split, key, position, fetch_bytes);
+    reader.rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
     reader.event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
     if context.timeless {
         let recorded = start.state.as_ref().and_then(|state| state.timeless_end).map(Offset);

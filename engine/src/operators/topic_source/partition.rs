@@ -6,6 +6,7 @@ use lotic_log::{AbortedTransaction, CommittedBatches, Offset, Timestamp};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, PartitionKey};
+use crate::source::Rejected;
 
 /// Reads one partition.
 pub(super) struct PartitionReader {
@@ -20,6 +21,8 @@ pub(super) struct PartitionReader {
     pub(super) end: Option<Offset>,
     /// Where a timeless source ended at the first start.
     pub(super) timeless_end: Option<Offset>,
+    /// What could not be decoded, before the position.
+    pub(super) rejected: Rejected,
     fetch_bytes: usize,
     /// What was fetched and not taken.
     fetched: Bytes,
@@ -43,6 +46,7 @@ impl PartitionReader {
             event_time_max: None,
             end: None,
             timeless_end: None,
+            rejected: Rejected::default(),
             fetch_bytes,
             fetched: Bytes::new(),
             aborted: Vec::new(),

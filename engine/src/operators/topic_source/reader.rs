@@ -94,8 +94,15 @@ where
             if self.decoded.is_empty() && !self.decode_next()? {
                 break;
             }
+            let rejected_before = bad.len();
             let taken = self.decoded.take(self.frame_rows_max - frame.rows.len(), frame, bad);
             let partition = &mut self.partitions[self.decoded.partition];
+            for letter in &bad[rejected_before..] {
+                match letter {
+                    None => partition.rejected.skipped += 1,
+                    Some(_) => partition.rejected.dead_lettered += 1,
+                }
+            }
             partition.position = taken.position;
             partition.event_time_max = partition.event_time_max.max(taken.event_time_max);
         }
@@ -255,6 +262,7 @@ where
             ),
             event_time_max: partition.event_time_max.map(|time| time.0),
             timeless_end: partition.timeless_end.map(|end| end.0),
+            rejected: partition.rejected,
         };
         self.partitions.iter().map(state).collect()
     }

@@ -10,7 +10,7 @@ use crate::epoch_writer::{EpochWriter, EpochWriterOptions};
 use crate::frame::{Batch, NO_WATERMARK};
 use crate::memory_log::MemoryLog;
 use crate::operator::{Context, Output, OutputItem};
-use crate::source::SourcePoll;
+use crate::source::{Rejected, SourcePoll};
 
 type TextSource =
     TopicSource<fn(&RecordView<'_>) -> Result<String, CodecError>, fn(&String, Timestamp) -> Timestamp>;
@@ -282,10 +282,18 @@ fn a_bad_record_stops_the_flow_is_skipped_or_goes_to_port_1_as_the_policy_says()
     bench.drain();
     assert_eq!(bench.rows, ["0@1 a 2 2", "0@3 b 4 4"]);
     assert_eq!((bench.counters.skipped.get(), bench.dead.len()), (3, 0));
+    let recorded = bench.source.positions();
+    assert_eq!(recorded[0].rejected, Rejected { skipped: 3, dead_lettered: 0 });
+    log.produce(&topic, 0, &rows(&[(6, "bad")]));
+    let source = text("in").bad_records(BadRecord::DeadLetter);
+    let mut bench = Bench::open(&log, &source, 0, ALONE, &recorded).unwrap();
+    bench.drain();
+    let rejected = Rejected { skipped: 3, dead_lettered: 1 };
+    assert_eq!(bench.source.positions()[0].rejected, rejected, "counted on by the next run");
 
     let mut bench = Bench::new(&log, &text("in").bad_records(BadRecord::DeadLetter));
     bench.drain();
-    assert_eq!((bench.rows.len(), bench.counters.dead_lettered.get()), (2, 3));
+    assert_eq!((bench.rows.len(), bench.counters.dead_lettered.get()), (2, 4));
     let headers: Vec<String> = bench.dead[1]
         .headers
         .iter()
@@ -311,6 +319,7 @@ fn a_topic_made_again_under_the_same_name_is_refused() {
         position: Position::topic("in", id, PartitionId(0), Offset(0)),
         event_time_max: None,
         timeless_end: None,
+        rejected: Rejected::default(),
     };
     let error = Bench::open(&log, &text("in"), 0, ALONE, &[state]).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Incompatible);

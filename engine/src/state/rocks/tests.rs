@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 
 use super::*;
@@ -63,9 +64,41 @@ fn many_keys_are_read_at_once_in_any_order() {
 }
 
 #[test]
-fn an_open_store_is_locked() {
+fn a_store_that_is_written_to_is_locked() {
     let directory = tempfile::tempdir().unwrap();
-    let _open = RocksBackend::open(directory.path(), small()).unwrap();
-    let error = RocksBackend::open(directory.path(), small()).err().unwrap();
+    let open = RocksBackend::open(directory.path(), small()).unwrap();
+    let store = open.open_store("one").unwrap();
+    let other = RocksBackend::open(directory.path(), small()).unwrap();
+    let error = other.apply(store, &WriteSet::default()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+}
+
+/// Every file of a directory with its bytes, but for the lock.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| !path.ends_with("LOCK")).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_store_that_is_only_read_is_left_as_it_was_and_the_first_change_opens_it_for_writing() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    put(&backend, store, 0..10);
+    backend.flush().unwrap();
+    drop(backend);
+
+    let before = files(directory.path());
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    assert_eq!(rows(&backend, store).len(), 10);
+    backend.flush().unwrap();
+    assert!(files(directory.path()) == before, "reading leaves no trace");
+
+    put(&backend, store, 5..15);
+    assert_eq!(rows(&backend, store).len(), 15, "what was read before and what is new");
+    backend.flush().unwrap();
+    drop(backend);
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    assert_eq!(rows(&backend, backend.open_store("one").unwrap()).len(), 15);
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use lotic::RowSource;
 use lotic::prelude::*;
+use lotic::{Metrics, RowSource};
 use lotic_connectors::files::{Csv, CsvReader, FileSource, Malformed, Progress, ReadOptions, RowOrder};
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,21 @@ pub(crate) fn flow(options: &Options) -> Flow {
         .to(topics::FLIGHTS)
         .partitions(topics::FLIGHTS_PARTITIONS);
     flow
+}
+
+/// What was not imported, in words: of all rows that were read so far, over all runs.
+pub(crate) fn rejected(metrics: &Metrics) -> Vec<String> {
+    let rows = |count| if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+    let mut told = Vec::new();
+    for step in &metrics.steps {
+        if step.skipped > 0 {
+            told.push(format!("skipped in {}: {}", step.step, rows(step.skipped)));
+        }
+        if step.dead_lettered > 0 {
+            told.push(format!("from {} to {REJECTED_ROWS}: {}", step.step, rows(step.dead_lettered)));
+        }
+    }
+    told
 }
 
 fn read<S: RowSource>(flow: &mut Flow, name: &str, source: S, options: &Options) -> Stream<S::Row> {

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lotic::prelude::*;
-use lotic::{CheckpointOptions, EngineOptions};
+use lotic::{CheckpointOptions, EngineOptions, Metrics};
 
 use crate::options::Options;
 use crate::progress::ProgressLine;
@@ -48,8 +48,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     match run(&Options::parse()) {
-        Ok(Some(late)) => {
+        Ok(Some(Told { late, rejected })) => {
             late.iter().for_each(|(step, count)| println!("late for {step}: {count}"));
+            rejected.iter().for_each(|rejected| println!("{rejected}"));
             ExitCode::SUCCESS
         }
         Ok(None) => ExitCode::SUCCESS,
@@ -60,19 +61,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is told at the end.
+struct Told {
+    late: Late,
+    /// The rows that were not imported, a line for each file that has some.
+    rejected: Vec<String>,
+}
+
 /// Imports, computes and writes; `None` if the process was told to end before.
-fn run(options: &Options) -> Result<Option<Late>, Failure> {
+fn run(options: &Options) -> Result<Option<Told>, Failure> {
     import::check(options)?;
     let processor = Processor::open_with(&options.data, processor_options(options))?;
-    let imported = run_to_end(&processor, import::flow(options), "imported", "flights-file")?;
-    if imported == Ending::Stopped {
+    let import = run_to_end(&processor, import::flow(options), "imported", "flights-file")?;
+    let Some(imported) = import else { return Ok(None) };
+    let flow = pipeline::flow(options.disorder);
+    if run_to_end(&processor, flow, "processed", "topic:flights")?.is_none() {
         return Ok(None);
     }
-    let computed = run_to_end(&processor, pipeline::flow(options.disorder), "processed", "topic:flights")?;
-    if computed == Ending::Stopped {
-        return Ok(None);
-    }
-    results::write(&processor.log(), &options.out).map(Some)
+    let late = results::write(&processor.log(), &options.out)?;
+    Ok(Some(Told { late, rejected: import::rejected(&imported) }))
 }
 
 fn processor_options(options: &Options) -> ProcessorOptions {
@@ -86,10 +93,14 @@ fn processor_options(options: &Options) -> ProcessorOptions {
     }
 }
 
-fn run_to_end(processor: &Processor, flow: Flow, verb: &str, step: &str) -> Result<Ending, Failure> {
+/// What a flow has counted at its end; `None` if the process was told to end before.
+fn run_to_end(processor: &Processor, flow: Flow, verb: &str, step: &str) -> Result<Option<Metrics>, Failure> {
     let progress = ProgressLine::new();
-    let ending =
-        processor.start(flow, Until::End)?.wait_or_signal_with(|metrics| progress.show(verb, step, metrics));
+    let mut last = Metrics::default();
+    let ending = processor.start(flow, Until::End)?.wait_or_signal_with(|metrics| {
+        progress.show(verb, step, metrics);
+        last = metrics.clone();
+    });
     progress.clear();
-    Ok(ending?)
+    Ok((ending? == Ending::InputUsedUp).then_some(last))
 }
