@@ -81,7 +81,9 @@ where
             backend_key.clear();
             crate::state::keys::write_key(&mut backend_key, keys.group(index), &[keys.key(index)]);
             match row {
-                Some(row) => self.table.put(&backend_key, row),
+                Some(row) => {
+                    self.table.put(&backend_key, row);
+                }
                 None => self.table.remove(&backend_key),
             }
         }

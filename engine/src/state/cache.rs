@@ -25,6 +25,8 @@ pub(super) struct Entry<V> {
     pub(super) frozen: Epoch,
     /// Its place among those changed in the running epoch, if it was.
     pub(super) dirty: Option<u32>,
+    /// How often it was changed in the running epoch.
+    pub(super) changes: u32,
     /// Whether the backend, or a frozen epoch, holds a value under this key: a removal must be written.
     pub(super) stored: bool,
     /// Used since the hand passed.
@@ -87,6 +89,7 @@ impl<V> Cache<V> {
             bytes: entry_bytes::<V>(key.len(), new.encoded_bytes),
             frozen: Epoch(0),
             dirty: None,
+            changes: 0,
             stored: new.stored,
             referenced: true,
         };

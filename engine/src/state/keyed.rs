@@ -12,6 +12,10 @@
 //! none. In a store opened as [`StoreOrder::Sorted`], what the backend lacks is indexed in order too, and a
 //! scan merges it with the backend's rows.
 //!
+//! What is dirty is charged to the budget by its encoded size, which only encoding tells. A value that is
+//! put is measured at once; one that is changed in place whenever the number of its changes has doubled, so
+//! that one that grows with each change is charged with half of what it takes, at least.
+//!
 //! Owned by one worker's thread. Dropped when an epoch is aborted or the process dies, and with it all
 //! that was not committed.
 
@@ -55,6 +59,10 @@ pub struct KeyedState<V> {
     frozen: VecDeque<Frozen>,
     /// Keys to be read from the backend; kept for its memory.
     missing: Vec<Slot>,
+    /// What was encoded to be measured; kept for its memory.
+    measured: Vec<u8>,
+    /// About what a value takes, encoded: new ones are charged with it until they are measured.
+    typical_bytes: usize,
 }
 
 /// What one epoch changed, until the backend has taken it.
@@ -91,6 +99,8 @@ impl<V: Data> KeyedState<V> {
             clean_bytes: 0,
             frozen: VecDeque::new(),
             missing: Vec::new(),
+            measured: Vec::new(),
+            typical_bytes: 0,
         }
     }
 
@@ -140,8 +150,14 @@ impl<V: Data> KeyedState<V> {
     /// The value of an entry, to be changed: put, updated or, by taking it out, removed.
     #[inline]
     pub fn value_mut(&mut self, slot: Slot) -> &mut Option<V> {
-        if self.cache.entry(slot).dirty.is_none() {
+        let entry = self.cache.entry_mut(slot);
+        if entry.dirty.is_none() {
             self.mark_dirty(slot);
+        } else {
+            entry.changes = entry.changes.saturating_add(1);
+            if entry.changes.is_power_of_two() {
+                self.measure(slot);
+            }
         }
         let entry = self.cache.entry_mut(slot);
         entry.referenced = true;
@@ -163,14 +179,16 @@ impl<V: Data> KeyedState<V> {
     }
 
     /// Puts a value, whatever was there; the backend is not asked.
-    pub fn put(&mut self, key: &[u8], value: V) {
-        *self.overwrite(key, true) = Some(value);
+    ///
+    /// Says how many bytes it takes encoded.
+    pub fn put(&mut self, key: &[u8], value: V) -> usize {
+        self.overwrite(key, true, Some(value))
     }
 
     /// Puts a value under a key that exists neither in memory nor in the backend. If it is removed before
     /// the epoch ends, no trace of it is written.
     pub fn put_new(&mut self, key: &[u8], value: V) {
-        *self.overwrite(key, false) = Some(value);
+        self.overwrite(key, false, Some(value));
     }
 
     /// Removes a key, whether it exists or not; the backend is not asked.
@@ -186,7 +204,7 @@ impl<V: Data> KeyedState<V> {
             self.unmark_dirty(place);
             self.forget(slot);
         } else {
-            *self.overwrite(key, true) = None;
+            self.overwrite(key, true, None);
         }
     }
 
@@ -195,6 +213,19 @@ impl<V: Data> KeyedState<V> {
     /// # Panics
     /// If the store was not opened as [`StoreOrder::Sorted`].
     pub fn scan(&self, from: &[u8], to: &[u8], mut visit: impl FnMut(&[u8], &V) -> Visit) -> Result<()> {
+        self.scan_measured(from, to, |key, value, _| visit(key, value))
+    }
+
+    /// As [`Self::scan`]; the visitor also hears about how many bytes each value takes encoded.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn scan_measured(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        mut visit: impl FnMut(&[u8], &V, usize) -> Visit,
+    ) -> Result<()> {
         if from >= to {
             return Ok(());
         }
@@ -212,7 +243,7 @@ impl<V: Data> KeyedState<V> {
                 }
             }
             match self.codec.decode(key, bytes) {
-                Ok(value) => stopped = visit(key, &value) == Visit::Stop,
+                Ok(value) => stopped = visit(key, &value, bytes.len()) == Visit::Stop,
                 Err(error) => failed = Some(error),
             }
             if stopped || failed.is_some() { Visit::Stop } else { Visit::More }
@@ -340,8 +371,8 @@ impl<V: Data> KeyedState<V> {
         Ok(())
     }
 
-    /// The entry of a key whose old value does not matter, marked as changed.
-    fn overwrite(&mut self, key: &[u8], stored: bool) -> &mut Option<V> {
+    /// Replaces the value of a key whose old one does not matter. How many bytes the new one takes encoded.
+    fn overwrite(&mut self, key: &[u8], stored: bool, value: Option<V>) -> usize {
         let hash = self.cache.hash(key);
         let slot = match self.cache.find(hash, key) {
             Some(slot) => slot,
@@ -351,7 +382,39 @@ impl<V: Data> KeyedState<V> {
                 slot
             }
         };
-        self.value_mut(slot)
+        if self.cache.entry(slot).dirty.is_none() {
+            self.mark_dirty(slot);
+        }
+        let entry = self.cache.entry_mut(slot);
+        entry.referenced = true;
+        entry.value = value;
+        self.measure(slot)
+    }
+
+    /// Charges a dirty entry with what its value takes now. How many bytes that is, encoded.
+    fn measure(&mut self, slot: Slot) -> usize {
+        let entry = self.cache.entry_mut(slot);
+        self.measured.clear();
+        if let Some(value) = &entry.value {
+            // A value that cannot be written is refused at the barrier; until then it is charged with what
+            // there is of it.
+            let _ = self.codec.encode(&entry.key, value, &mut self.measured);
+        }
+        let encoded_bytes = self.measured.len();
+        let before = std::mem::replace(&mut entry.bytes, entry_bytes::<V>(entry.key.len(), encoded_bytes));
+        let now = entry.bytes;
+        self.recharge(before, now);
+        encoded_bytes
+    }
+
+    /// A dirty entry takes `now` bytes, and no longer `before`.
+    fn recharge(&mut self, before: usize, now: usize) {
+        self.dirty_bytes = self.dirty_bytes - before + now;
+        if now > before {
+            self.budget.dirty_bytes.add(now - before);
+        } else {
+            self.budget.dirty_bytes.subtract(before - now);
+        }
     }
 
     #[cold]
@@ -359,6 +422,11 @@ impl<V: Data> KeyedState<V> {
         let entry = self.cache.entry_mut(slot);
         let was_clean = entry.is_clean();
         entry.dirty = Some(u32::try_from(self.dirty.len()).expect("a cache holds fewer than 2^32 entries"));
+        entry.changes = 1;
+        let clean_bytes = entry.bytes;
+        if entry.value.is_none() {
+            entry.bytes = entry_bytes::<V>(entry.key.len(), self.typical_bytes);
+        }
         let bytes = entry.bytes;
         if let Some(overlay) = &mut self.overlay
             && was_clean
@@ -369,7 +437,7 @@ impl<V: Data> KeyedState<V> {
         self.dirty_bytes += bytes;
         self.budget.dirty_bytes.add(bytes);
         if was_clean {
-            self.subtract_clean(bytes);
+            self.subtract_clean(clean_bytes);
         }
     }
 
@@ -393,6 +461,10 @@ impl<V: Data> KeyedState<V> {
                 let encoded_bytes =
                     frozen.writes.put_with(&entry.key, |out| codec.encode(&entry.key, value, out))?;
                 entry.bytes = entry_bytes::<V>(entry.key.len(), encoded_bytes);
+                self.typical_bytes = match self.typical_bytes {
+                    0 => encoded_bytes,
+                    typical => (7 * typical + encoded_bytes).div_ceil(8),
+                };
                 entry.stored = true;
             }
             None if entry.stored => {
@@ -469,9 +541,10 @@ impl<V: Data> KeyedState<V> {
         overlay.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
     }
 
-    fn visit_slot(&self, key: &[u8], slot: Slot, visit: &mut impl FnMut(&[u8], &V) -> Visit) -> Visit {
-        match &self.cache.entry(slot).value {
-            Some(value) => visit(key, value),
+    fn visit_slot(&self, key: &[u8], slot: Slot, visit: &mut impl FnMut(&[u8], &V, usize) -> Visit) -> Visit {
+        let entry = self.cache.entry(slot);
+        match &entry.value {
+            Some(value) => visit(key, value, entry.bytes - entry_bytes::<V>(key.len(), 0)),
             None => Visit::More,
         }
     }

@@ -19,11 +19,15 @@ use crate::key_group::KeyGroup;
 use crate::state::keys::{time_bytes, time_from, write_key};
 use crate::state::{KeyedState, Visit};
 
-/// Versions that a run holds at most when it is read.
+/// Versions that a run holds at most when it is read; twice as many when it has grown by updates.
 const RUN_VERSIONS_MAX: usize = 256;
 
-/// Versions in the runs of one generation; there are two.
-const GENERATION_VERSIONS_MAX: usize = 16 << 10;
+/// Bytes that a run takes at most when it is read, but for its last version; twice as many when it has grown.
+const RUN_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes that the runs of one generation take, but for the last run; there are two. About what 16,000 short
+/// rows take.
+const GENERATION_BYTES_MAX: usize = 4 << 20;
 
 /// Rows that a step of the sweep visits, besides two for each update since the last.
 const SWEEP_ROWS: usize = 64;
@@ -51,9 +55,14 @@ impl<T: Data> Versions<T> {
     /// The row of `key` from `time` on, until the next version.
     pub(super) fn put(&mut self, group: KeyGroup, key: &[u8], time: Timestamp, version: Version<T>) {
         self.set_prefix(group, key);
-        self.runs.put(&self.key, time, &version);
+        let cached = self.runs.holds(&self.key, time).then(|| version.clone());
+        let prefix_bytes = self.key.len();
         self.key.extend_from_slice(&time_bytes(time));
-        self.store.put(&self.key, version);
+        let encoded_bytes = self.store.put(&self.key, version);
+        self.key.truncate(prefix_bytes);
+        if let Some(version) = cached {
+            self.runs.put(&self.key, Timed { time, version, bytes: version_bytes::<T>(encoded_bytes) });
+        }
         self.sweep.updated();
     }
 
@@ -87,16 +96,18 @@ impl<T: Data> Versions<T> {
         let at = |time: Timestamp| [&self.key[..], &time_bytes(time)].concat();
         let mut behind = at(time);
         behind.push(0);
-        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new() };
+        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new(), bytes: 0 };
         self.store.last_before(&at(run.from), &behind, |key, _| run.from = time_in(key))?;
         let mut end = at(Timestamp(i64::MAX));
         end.push(0);
-        self.store.scan(&at(run.from), &end, |key, version| {
-            if run.versions.len() == RUN_VERSIONS_MAX {
+        self.store.scan_measured(&at(run.from), &end, |key, version, encoded_bytes| {
+            if run.versions.len() == RUN_VERSIONS_MAX || run.bytes >= RUN_BYTES_MAX {
                 run.until = Some(time_in(key));
                 return Visit::Stop;
             }
-            run.versions.push((time_in(key), version.clone()));
+            let bytes = version_bytes::<T>(encoded_bytes);
+            run.bytes += bytes;
+            run.versions.push(Timed { time: time_in(key), version: version.clone(), bytes });
             Visit::More
         })?;
         Ok(run)
@@ -108,12 +119,28 @@ fn time_in(backend_key: &[u8]) -> Timestamp {
     time_from(*time.expect("every version's key ends with its time"))
 }
 
+/// About what a version takes in a run: what its row holds elsewhere is taken for as long as its encoded form.
+fn version_bytes<T>(encoded_bytes: usize) -> usize {
+    size_of::<Timed<T>>() + encoded_bytes
+}
+
+/// A version in a run.
+struct Timed<T> {
+    /// From when on it holds.
+    time: Timestamp,
+    version: Version<T>,
+    /// What it takes.
+    bytes: usize,
+}
+
 /// All versions of a key that answer for times from `from` on and before `until`.
 struct Run<T> {
     from: Timestamp,
     /// `None`: for ever.
     until: Option<Timestamp>,
-    versions: Vec<(Timestamp, Version<T>)>,
+    versions: Vec<Timed<T>>,
+    /// What the versions take.
+    bytes: usize,
 }
 
 impl<T> Run<T> {
@@ -122,8 +149,24 @@ impl<T> Run<T> {
     }
 
     fn newest(&self, time: Timestamp) -> Option<&Version<T>> {
-        let behind = self.versions.partition_point(|(from, _)| *from <= time);
-        behind.checked_sub(1).map(|index| &self.versions[index].1)
+        let behind = self.versions.partition_point(|version| version.time <= time);
+        behind.checked_sub(1).map(|index| &self.versions[index].version)
+    }
+
+    /// Adds a version, or replaces the one of its time.
+    fn put(&mut self, new: Timed<T>) {
+        self.bytes += new.bytes;
+        match self.versions.binary_search_by_key(&new.time, |version| version.time) {
+            Ok(index) => {
+                self.bytes -= self.versions[index].bytes;
+                self.versions[index] = new;
+            }
+            Err(index) => self.versions.insert(index, new),
+        }
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.versions.len() >= 2 * RUN_VERSIONS_MAX || self.bytes >= 2 * RUN_BYTES_MAX
     }
 }
 
@@ -131,13 +174,13 @@ impl<T> Run<T> {
 struct RunCache<T> {
     young: HashMap<Vec<u8>, Run<T>>,
     old: HashMap<Vec<u8>, Run<T>>,
-    /// Versions, and runs, in the young generation.
-    young_count: usize,
+    /// What was put into the young generation takes; what was taken out of it since is not taken off.
+    young_bytes: usize,
 }
 
 impl<T: Data> RunCache<T> {
     fn new() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), young_count: 0 }
+        Self { young: HashMap::new(), old: HashMap::new(), young_bytes: 0 }
     }
 
     /// Whether the run of this key answers for `time`; if so, it is young.
@@ -159,26 +202,34 @@ impl<T: Data> RunCache<T> {
     }
 
     fn insert(&mut self, prefix: &[u8], run: Run<T>) {
-        if self.young_count >= GENERATION_VERSIONS_MAX {
-            self.old = std::mem::take(&mut self.young);
-            self.young_count = 0;
-        }
-        self.young_count += 1 + run.versions.len();
+        self.make_room();
+        self.young_bytes += size_of::<Run<T>>() + 2 * prefix.len() + run.bytes;
         self.young.insert(prefix.to_vec(), run);
     }
 
-    fn put(&mut self, prefix: &[u8], time: Timestamp, version: &Version<T>) {
+    /// Whether a version of this time belongs into a run that there is.
+    fn holds(&self, prefix: &[u8], time: Timestamp) -> bool {
+        let run = self.young.get(prefix).or_else(|| self.old.get(prefix));
+        run.is_some_and(|run| run.covers(time))
+    }
+
+    /// Adds a version to the run that [holds](Self::holds) its time.
+    fn put(&mut self, prefix: &[u8], new: Timed<T>) {
         let Some(run) = self.young.get_mut(prefix).or_else(|| self.old.get_mut(prefix)) else { return };
-        if !run.covers(time) {
-            return;
+        let before = run.bytes;
+        run.put(new);
+        self.young_bytes += run.bytes.saturating_sub(before);
+        if run.is_too_large() {
+            self.forget(prefix);
         }
-        match run.versions.binary_search_by_key(&time, |(from, _)| *from) {
-            Ok(index) => run.versions[index].1 = version.clone(),
-            Err(_) if run.versions.len() >= 2 * RUN_VERSIONS_MAX => self.forget(prefix),
-            Err(index) => {
-                run.versions.insert(index, (time, version.clone()));
-                self.young_count += 1;
-            }
+        self.make_room();
+    }
+
+    /// Once the young generation is full, it is the old one.
+    fn make_room(&mut self) {
+        if self.young_bytes >= GENERATION_BYTES_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
         }
     }
 
@@ -194,7 +245,8 @@ impl<T: Data> RunCache<T> {
             return self.forget(prefix);
         }
         run.from = time;
-        run.versions.retain(|(from, _)| *from >= time);
+        run.versions.retain(|version| version.time >= time);
+        run.bytes = run.versions.iter().map(|version| version.bytes).sum();
     }
 }
 
@@ -292,5 +344,65 @@ impl<T: Data> Codec<Version<T>> for VersionCodec<T> {
             Some((1, row)) => Ok(Version(Some(self.0.decode(row)?))),
             _ => Err(CodecError::new("a version is 0, or 1 and a row")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(time: i64, encoded_bytes: usize) -> Timed<String> {
+        let bytes = version_bytes::<String>(encoded_bytes);
+        Timed { time: Timestamp(time), version: Version(Some(String::new())), bytes }
+    }
+
+    fn run(encoded_bytes: usize) -> Run<String> {
+        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new(), bytes: 0 };
+        run.put(version(0, encoded_bytes));
+        run
+    }
+
+    /// What the runs of both generations take.
+    fn bytes_of(cache: &RunCache<String>) -> usize {
+        cache.young.values().chain(cache.old.values()).map(|run| run.bytes).sum()
+    }
+
+    #[test]
+    fn the_cache_is_bounded_by_what_rows_take_however_few_they_are() {
+        const ROW_BYTES: usize = 100 << 10;
+        let mut cache = RunCache::new();
+        for key in 0..1_000u32 {
+            cache.insert(&key.to_be_bytes(), run(ROW_BYTES));
+            assert!(bytes_of(&cache) <= 2 * (GENERATION_BYTES_MAX + version_bytes::<String>(ROW_BYTES)));
+        }
+        assert!(bytes_of(&cache) >= GENERATION_BYTES_MAX, "and it is used");
+        assert!(cache.covers(&999u32.to_be_bytes(), Timestamp(7)), "the newest are there");
+        assert!(!cache.covers(&0u32.to_be_bytes(), Timestamp(7)));
+    }
+
+    #[test]
+    fn a_run_that_has_grown_too_large_is_forgotten() {
+        const ROW_BYTES: usize = 100 << 10;
+        let mut cache = RunCache::new();
+        cache.insert(b"key", run(ROW_BYTES));
+        let mut time = 1;
+        while cache.holds(b"key", Timestamp(time)) {
+            cache.put(b"key", version(time, ROW_BYTES));
+            time += 1;
+            assert!(bytes_of(&cache) < 2 * RUN_BYTES_MAX + version_bytes::<String>(ROW_BYTES));
+        }
+        assert!(time as usize > RUN_BYTES_MAX / ROW_BYTES, "not before");
+    }
+
+    #[test]
+    fn a_version_that_is_replaced_or_gone_takes_nothing() {
+        let mut run = run(1_000);
+        run.put(version(0, 10));
+        run.put(version(5, 20));
+        assert_eq!(run.bytes, version_bytes::<String>(10) + version_bytes::<String>(20));
+        let mut cache = RunCache::new();
+        cache.insert(b"key", run);
+        cache.forget_before(b"key", Timestamp(5));
+        assert_eq!(bytes_of(&cache), version_bytes::<String>(20));
     }
 }

@@ -262,6 +262,38 @@ fn pressure_rises_with_changes_and_falls_when_the_backend_has_them() {
 }
 
 #[test]
+fn a_value_that_is_put_is_charged_at_once() {
+    let mut f = in_memory(LIMITS);
+    f.state.put(&key(1), "x".repeat(2 * LIMITS.dirty_bytes_max));
+    assert_eq!(f.access.pressure(), StorePressure::Hold);
+    f.state.put(&key(1), String::new());
+    assert_eq!(f.access.pressure(), StorePressure::Low);
+}
+
+#[test]
+fn a_value_that_grows_within_an_epoch_is_charged_with_half_of_it_at_least() {
+    let mut f = in_memory(StateLimits::default());
+    for bytes in (10..10_000).step_by(10) {
+        f.state.update(&key(1), |value| value.get_or_insert_default().push_str("0123456789")).unwrap();
+        let charged = f.state.dirty_bytes();
+        assert!(2 * charged >= bytes && charged <= bytes + 1_000, "{charged} bytes for {bytes}");
+    }
+    f.freeze();
+    f.commit(Epoch(1));
+    assert_eq!(f.state.dirty_bytes(), 0);
+    assert!(f.state.clean_bytes() >= 9_990);
+}
+
+#[test]
+fn a_new_value_is_charged_with_what_others_take_until_it_is_measured() {
+    let mut f = in_memory(StateLimits::default());
+    f.state.update(&key(1), |value| *value = Some("x".repeat(5_000))).unwrap();
+    f.freeze();
+    f.state.update(&key(2), |value| *value = Some("x".repeat(5_000))).unwrap();
+    assert!(f.state.dirty_bytes() >= 5_000);
+}
+
+#[test]
 fn a_value_of_another_version_is_refused() {
     let f = in_memory(LIMITS);
     let mut writes = WriteSet::default();
