@@ -110,10 +110,11 @@ impl EpochWriter {
         value: Option<&[u8]>,
         headers: &[Header],
     ) -> Result<()> {
+        let batch_bytes = self.options.batch_bytes;
         let target = self.builder(topic, partition);
         let pushed = target.builder.push(timestamp, key, value, headers);
         pushed.map_err(|error| target.unwritable(timestamp, error.into()))?;
-        self.seal_if_full(topic, partition)
+        if target.builder.encoded_len() < batch_bytes { Ok(()) } else { self.seal(topic, partition) }
     }
 
     /// Writes a record whose value `write_value` appends straight to the batch.
@@ -129,6 +130,7 @@ impl EpochWriter {
         headers: &[Header],
         write_value: impl FnOnce(&mut Vec<u8>) -> Result<ValueWritten, CodecError>,
     ) -> Result<()> {
+        let batch_bytes = self.options.batch_bytes;
         let target = self.builder(topic, partition);
         let pushed = target.builder.push_with(timestamp, key, headers, |out| match write_value(out) {
             Ok(ValueWritten::Bytes) => Ok(()),
@@ -136,7 +138,8 @@ impl EpochWriter {
             Err(error) => Err(Unwritten::Value(error)),
         });
         match pushed {
-            Ok(()) => self.seal_if_full(topic, partition),
+            Ok(()) if target.builder.encoded_len() < batch_bytes => Ok(()),
+            Ok(()) => self.seal(topic, partition),
             Err(Unwritten::Null) => self.write(topic, partition, timestamp, key, None, headers),
             Err(Unwritten::Value(error)) => Err(target.unwritable(timestamp, error.into())),
             Err(Unwritten::Batch(error)) => Err(target.unwritable(timestamp, error.into())),
@@ -220,14 +223,11 @@ impl EpochWriter {
         })
     }
 
-    fn seal_if_full(&mut self, topic: &TopicHandle, partition: PartitionId) -> Result<()> {
-        let batch_bytes = self.options.batch_bytes;
+    /// Seals a batch that is full.
+    fn seal(&mut self, topic: &TopicHandle, partition: PartitionId) -> Result<()> {
         let slot = &mut self.slots[slot_of(self.entered)];
         let target = slot.builders[topic.index as usize][partition.0 as usize].as_mut();
         let target = target.expect("the record was just written there");
-        if target.builder.encoded_len() < batch_bytes {
-            return Ok(());
-        }
         let log = (self.begun == Some(slot.epoch)).then_some(&*self.log);
         slot.staged.append_or_stage(log, target.key, target.builder.seal())
     }

@@ -95,8 +95,7 @@ struct ExternalSink<T> {
 }
 
 impl<T: Data> Operator for ExternalSink<T> {
-    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
-        context.counters.received.add(frame.len() as u64);
+    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<()> {
         self.written = true;
         let written = self.sink.write(frame.into_batch());
         written.map_err(|error| error.within(format!("sink {}", self.step)))

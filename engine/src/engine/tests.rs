@@ -1,3 +1,5 @@
+mod sinks;
+
 use std::time::Duration;
 
 use lotic_log::ManualClock;
