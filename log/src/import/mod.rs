@@ -19,7 +19,7 @@
 //! Of the broker's checkpoints, the recovery point is the border between a torn tail, which is left out
 //! and reported, and corruption; the high watermark is what consumers have been shown, so a log that ends
 //! before it has lost records and is refused. Records behind it are kept, as by a broker that is the only
-//! replica and comes back. Records before the log's start offset are deleted.
+//! replica and comes back. Segments that end before the log's start offset stay behind.
 //!
 //! Settings come from `__cluster_metadata`, if it is in the same directory. The broker's internal topics
 //! stay behind; the offsets that groups have committed are brought over if asked for.
@@ -119,10 +119,11 @@ impl Log {
         mut told: impl FnMut(&ImportedTopic),
     ) -> Result<Imported> {
         let broker = BrokerDirectory::read(self.storage().clone(), directory)?;
+        let topics = broker.chosen(&options.topics)?;
         self.begin_adoption()?;
         let mut decisions = Decisions::new(&broker);
         let mut imported = Imported::default();
-        for topic in broker.chosen(&options.topics)? {
+        for topic in topics {
             let topic = self.import_topic(&broker, topic, &mut decisions)?;
             told(&topic);
             imported.topics.push(topic);

@@ -192,3 +192,68 @@ impl Metadata {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(values: &[&str]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for value in values {
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("digits"), 16);
+            let bytes: Vec<_> =
+                value.as_bytes().chunks(2).map(|pair| byte(pair).expect("hexadecimal")).collect();
+            metadata.absorb_record(&bytes).expect("it is whole");
+        }
+        metadata
+    }
+
+    /// From `__cluster_metadata` of a broker of Kafka 4.3.1: two topics, their settings and partitions.
+    const PLAIN: &str = "01020006706c61696e614f9eedb0134c38ba3444417a36251800";
+    const PLAIN_SEGMENT_MS: &str = "0104000206706c61696e0b7365676d656e742e6d7306363030303000";
+    const PLAIN_PARTITION: &str = "01030200000000614f9eedb0134c38ba3444417a3625180200000001020000000101010000000\
+                                   10000000000000000029c1685e8b03b1fcc4369885ccf2fa64d00";
+    const SNAPPY: &str = "01020007736e61707079f469591cbc8e41009db0ea6550923e4000";
+    const SNAPPY_TYPE: &str = "0104000207736e6170707911636f6d7072657373696f6e2e7479706507736e6170707900";
+    const OF_A_BROKER: &str = "0104000401146d696e2e696e73796e632e7265706c69636173023100";
+
+    #[test]
+    fn topics_partitions_and_settings_are_those_that_kafka_wrote() {
+        let metadata =
+            metadata(&[OF_A_BROKER, PLAIN, PLAIN_SEGMENT_MS, PLAIN_PARTITION, SNAPPY, SNAPPY_TYPE]);
+        let names: Vec<_> = metadata.topics.keys().map(String::as_str).collect();
+        assert_eq!(names, ["plain", "snappy"]);
+        assert_eq!(metadata.topics["plain"].get("segment.ms"), Some("60000"));
+        assert_eq!(metadata.topics["plain"].partitions, 1);
+        assert_eq!(metadata.topics["snappy"].compression(), Some(Compression::Snappy));
+    }
+
+    /// Put together by hand from `RemoveTopicRecord.json`.
+    #[test]
+    fn a_topic_that_is_gone_leaves_no_settings_to_one_of_its_name() {
+        let removed = "010900f469591cbc8e41009db0ea6550923e4000";
+        let metadata = metadata(&[SNAPPY, SNAPPY_TYPE, removed]);
+        assert_eq!(metadata.topics, BTreeMap::new());
+    }
+
+    #[test]
+    fn settings_are_brought_into_their_ranges_and_unknown_ones_left() {
+        let check = |values: &[(&str, &str)], expected: TopicConfig| {
+            let values = values.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let mut config = TopicConfig::default();
+            TopicSettings { partitions: 1, values }.apply(&mut config);
+            assert_eq!(config, expected);
+        };
+        let default = TopicConfig::default;
+        check(&[("compression.type", "producer"), ("preallocate", "true")], default());
+        check(&[("segment.bytes", "14")], TopicConfig { segment_bytes: 128, ..default() });
+        let compression = Compression::Zstd { level: -3 };
+        let zstd = [("compression.type", "zstd"), ("compression.zstd.level", "-3")];
+        check(&zstd, TopicConfig { compression, ..default() });
+        let compression = Compression::Gzip { level: 0 };
+        let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "-1")];
+        check(&gzip, TopicConfig { compression, ..default() });
+        let policy = [("cleanup.policy", "delete,compact")];
+        check(&policy, TopicConfig { cleanup: CleanupPolicy::Compact, ..default() });
+    }
+}

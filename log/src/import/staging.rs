@@ -41,7 +41,6 @@ pub(super) struct StagedPartition {
     pub(super) directory: PathBuf,
     walk: Walk,
     torn: Option<Damage>,
-    start: Offset,
     ended: Vec<(ProducerId, MarkerKind)>,
 }
 
@@ -122,7 +121,7 @@ impl StagedPartition {
             WalkEnd::TornTail(damage) => Some(damage.clone()),
             _ => None,
         };
-        Ok(Self { partition, directory, walk, torn, start, ended: Vec::new() })
+        Ok(Self { partition, directory, walk, torn, ended: Vec::new() })
     }
 
     /// Ends the transactions that are open, as was decided of them.
@@ -138,7 +137,7 @@ impl StagedPartition {
     fn report(self, partition: PartitionId) -> ImportedPartition {
         ImportedPartition {
             partition,
-            start: self.start,
+            start: self.partition.offsets().start,
             end: self.partition.offsets().end,
             segments: self.walk.segments,
             records: self.walk.records,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Inner, Log};
+use super::{Inner, Log, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
@@ -170,6 +170,7 @@ impl Inner {
             partitions.push(partition);
         }
         self.sync_directory(SyncPurpose::Directory)?;
+        self.renew_recovery_points(&partitions)?;
 
         let mut catalogue = catalogued.catalogue.clone();
         catalogue.deleting.remove(name);
@@ -181,6 +182,16 @@ impl Inner {
         let topic = Topic::new(name.to_owned(), id, config, partitions);
         self.publish(topic.clone());
         Ok(topic)
+    }
+
+    /// Writes down anew up to where every partition was synced, those of `more` included.
+    fn renew_recovery_points(&self, more: &[Arc<Partition>]) -> Result<()> {
+        let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
+        let known = topics.iter().flat_map(Topic::partitions);
+        let partitions: Vec<_> = known.chain(more).cloned().collect();
+        let points = self.create_recovery_points(recovery_points(&partitions))?;
+        self.core.flusher.keep_recovery_points(points);
+        Ok(())
     }
 
     /// To be called before anything but a partition is written.
