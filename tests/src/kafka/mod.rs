@@ -43,8 +43,9 @@ impl Kafka {
     pub fn find(test: &str) -> Result<Option<Self>> {
         if let Some(missing) = NEEDED.iter().find(|program| !is_on_path(program)) {
             let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut stderr = std::io::stderr();
-            writeln!(stderr, "skipped without {missing}, as test {count} of those that need Kafka: {test}")?;
+            let line =
+                format!("skipped without {missing}, as test {count} of those that need Kafka: {test}\n");
+            std::io::stderr().write_all(line.as_bytes())?;
             return Ok(None);
         }
         static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
