@@ -4,8 +4,9 @@
 //! have ended, starts what can start, and never waits. Under [`Drive::Thread`] the log's thread steps
 //! and sleeps on a [`Signal`] in between; under [`Drive::Manual`] whoever waits steps.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Wake, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -66,16 +67,23 @@ pub(crate) struct Driver {
     drive: Drive,
     signal: Arc<Signal>,
     work: Weak<dyn Steps>,
+    /// The log's thread, once it runs.
+    thread: OnceLock<ThreadId>,
 }
 
 impl Driver {
     /// Drives `work`.
     pub(crate) fn new(drive: Drive, work: Weak<dyn Steps>) -> Arc<Self> {
-        Arc::new(Self { drive, signal: Arc::default(), work })
+        Arc::new(Self { drive, signal: Arc::default(), work, thread: OnceLock::new() })
     }
 
     pub(crate) fn drive(&self) -> Drive {
         self.drive
+    }
+
+    /// Whether the log's thread is the one that asks. It must not wait for what it does itself.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        self.thread.get() == Some(&std::thread::current().id())
     }
 
     /// Says that a step may find something to do.
@@ -110,6 +118,7 @@ impl Driver {
         step: impl Fn() -> bool,
         deadline: impl Fn() -> Option<Duration>,
     ) {
+        self.thread.get_or_init(|| std::thread::current().id());
         while !is_stopping() {
             let seen = self.signal.raised();
             if !step() && !is_stopping() {

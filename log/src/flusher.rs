@@ -17,6 +17,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -270,23 +271,24 @@ impl Rounds {
     /// them in the order of [`SyncPurpose`].
     fn take_startable(&mut self) -> Vec<Startable> {
         let mut startable = Vec::<Startable>::new();
-        let submitted = &self.submitted;
+        if self.waiting.is_empty() {
+            return startable;
+        }
+        let under_way: HashSet<_> =
+            self.submitted.iter().map(|submitted| identity(&submitted.target)).collect();
+        let mut places = HashMap::new();
         self.waiting.retain_mut(|request| {
             let target = &request.target.target;
-            if submitted.iter().any(|submitted| is_same(&submitted.target, target)) {
+            if under_way.contains(&identity(target)) {
                 return true;
             }
             let (purpose, waiters) = (request.target.purpose, request.waiters.take());
-            match startable.iter_mut().find(|startable| is_same(&startable.target, target)) {
-                Some(startable) => {
-                    startable.purpose = startable.purpose.min(purpose);
-                    startable.waiters.extend(waiters);
-                }
-                None => {
-                    let (target, waiters) = (target.clone(), waiters.into_iter().collect());
-                    startable.push(Startable { target, purpose, waiters });
-                }
-            }
+            let place = *places.entry(identity(target)).or_insert_with(|| {
+                startable.push(Startable { target: target.clone(), purpose, waiters: Vec::new() });
+                startable.len() - 1
+            });
+            startable[place].purpose = startable[place].purpose.min(purpose);
+            startable[place].waiters.extend(waiters);
             false
         });
         startable
@@ -299,8 +301,9 @@ struct Startable {
     waiters: Vec<Arc<Waiters>>,
 }
 
-fn is_same(one: &Arc<dyn Flush>, other: &Arc<dyn Flush>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+/// What tells a target from others for as long as it lives.
+fn identity(target: &Arc<dyn Flush>) -> *const () {
+    Arc::as_ptr(target).cast()
 }
 
 /// The outcome of all of them: none before all have ended, since a target is told once.

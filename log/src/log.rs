@@ -18,6 +18,7 @@
 
 mod background;
 mod holder;
+mod last_handle;
 mod open;
 mod options;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use crate::topic::Topic;
 use crate::transaction::{Coordinator, TransactionalProducer};
 
 use background::{Background, Core};
+use last_handle::LastHandle;
 use topics::{Catalogued, Topics};
 
 pub(crate) use topics::Adoption;
@@ -59,7 +61,7 @@ pub use options::LogOptions;
 /// An open log. Clones are the same log; it closes when the last one goes.
 #[derive(Clone)]
 pub struct Log {
-    inner: Arc<Inner>,
+    inner: Arc<LastHandle>,
 }
 
 struct Inner {

@@ -254,7 +254,7 @@ impl Segment {
     /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
     pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
         let mut written = vec![self.offsets.persist()?, self.times.persist()?];
-        written.extend(self.aborted.persist()?);
+        written.extend(self.aborted.persist()?.map(|persisted| persisted.file));
         Ok(written)
     }
 
@@ -322,14 +322,23 @@ pub(crate) struct ActiveSegment {
     noted: Option<Timestamp>,
     /// The reign in which the newest batch seen was written.
     pub(crate) leader_epoch: LeaderEpoch,
+    /// The last batch that was read to resume it, and where.
+    pub(crate) resumed_behind: Option<(u64, BatchHeader)>,
     index_interval_bytes: u64,
 }
 
 impl ActiveSegment {
     /// A segment that nothing was appended to.
     pub(crate) fn new(segment: Arc<Segment>, index_interval_bytes: u64) -> Self {
-        let leader_epoch = LeaderEpoch(0);
-        Self { segment, bytes_since_entry: 0, largest: None, noted: None, leader_epoch, index_interval_bytes }
+        Self {
+            segment,
+            bytes_since_entry: 0,
+            largest: None,
+            noted: None,
+            leader_epoch: LeaderEpoch(0),
+            resumed_behind: None,
+            index_interval_bytes,
+        }
     }
 
     /// A segment whose indexes are believed, up to the batch that begins with `offset`; what they do
@@ -350,7 +359,8 @@ impl ActiveSegment {
         };
         let mut scanner = Scanner::new(segment.file.clone(), start, end, segment.density);
         while scanner.is_before(offset)? {
-            let Some((_, batch)) = scanner.next()? else { break };
+            let Some((position, batch)) = scanner.next()? else { break };
+            active.resumed_behind = Some((position, batch.header().clone()));
             active.note_timestamp(batch.header());
             active.leader_epoch = batch.header().leader_epoch;
             active.bytes_since_entry += batch.header().length as u64;

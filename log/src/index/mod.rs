@@ -62,6 +62,13 @@ pub(crate) enum Leftover {
     Contradiction,
 }
 
+/// An index that was written out.
+pub(crate) struct Persisted {
+    pub(crate) file: Arc<dyn StorageFile>,
+    /// Whether the file was made, so that its name is to be synced too.
+    pub(crate) is_new: bool,
+}
+
 /// Where a search ended.
 struct Found<E> {
     /// How many entries it holds for.
@@ -206,18 +213,17 @@ impl<E: Entry> EntryFile<E> {
     }
 
     /// Writes what is in memory only behind what is believed on file, and cuts off whatever else the
-    /// file held. Returns the file, to be synced: it may be as it should be and not be durable.
-    fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
+    /// file held. The file is to be synced: it may be as it should be and not be durable.
+    fn persist(&self) -> io::Result<Persisted> {
         let (on_file, bytes) = {
             let entries = self.entries.read();
             let mut bytes = Vec::with_capacity(entries.in_memory.len() * E::BYTES);
             entries.in_memory.iter().for_each(|entry| entry.encode(&mut bytes));
             (entries.on_file, bytes)
         };
-        let file = match open_if_there(&*self.storage, &self.path, OpenMode::Write)? {
-            Some(file) => file,
-            None => self.storage.open(&self.path, OpenMode::Create)?,
-        };
+        let there = open_if_there(&*self.storage, &self.path, OpenMode::Write)?;
+        let is_new = there.is_none();
+        let file = there.map_or_else(|| self.storage.open(&self.path, OpenMode::Create), Ok)?;
         let believed = on_file * E::BYTES as u64;
         if file.len()? > believed {
             file.truncate(believed)?;
@@ -228,7 +234,7 @@ impl<E: Entry> EntryFile<E> {
         let mut entries = self.entries.write();
         entries.on_file += (bytes.len() / E::BYTES) as u64;
         entries.in_memory.clear();
-        Ok(file)
+        Ok(Persisted { file, is_new })
     }
 
     fn has_unwritten(&self) -> bool {

@@ -107,6 +107,6 @@ impl OffsetIndex {
     }
 
     pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
-        self.file.persist()
+        self.file.persist().map(|persisted| persisted.file)
     }
 }

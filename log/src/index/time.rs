@@ -112,6 +112,6 @@ impl TimeIndex {
     }
 
     pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
-        self.file.persist()
+        self.file.persist().map(|persisted| persisted.file)
     }
 }

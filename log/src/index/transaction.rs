@@ -4,10 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, EntryFile, Leftover, field};
+use super::{Entry, EntryFile, Leftover, Persisted, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
-use crate::storage::{Storage, StorageFile};
+use crate::storage::Storage;
 
 /// A transaction that was aborted: the batches of this producer in this range do not count.
 ///
@@ -136,7 +136,7 @@ impl TransactionIndex {
     }
 
     /// Writes the index out, unless it is empty and has no file: most segments have none.
-    pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+    pub(crate) fn persist(&self) -> io::Result<Option<Persisted>> {
         if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.file.persist().map(Some) }
     }
 }

@@ -9,13 +9,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Core};
 use super::topics::{Catalogued, Topics};
-use super::{Inner, Log, LogOptions, holder, recovery_points};
+use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
 use crate::record::{PartitionId, PartitionKey};
-use crate::recovery::{RecoveryBorder, RecoveryReport};
+use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
@@ -48,7 +48,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     topics.into_iter().for_each(|topic| inner.publish(topic));
     // Only from here on is there something to shut down.
     *inner.is_closed.get_mut() = false;
-    Ok(Log { inner: Arc::new(inner) })
+    Ok(Log { inner: LastHandle::new(inner) })
 }
 
 pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Log> {
@@ -56,7 +56,7 @@ pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Lo
     let mut inner = Inner::new(directory, options, Some(catalogue), None)?;
     *inner.is_closed.get_mut() = false;
     refresh(&inner)?;
-    Ok(Log { inner: Arc::new(inner) })
+    Ok(Log { inner: LastHandle::new(inner) })
 }
 
 /// Opens the topics that were made since, forgets those that were deleted, and reads on in the others.
@@ -140,7 +140,6 @@ impl Inner {
                 let recovery_point = points.get(&PartitionKey { topic: id, partition }).copied();
                 let border = RecoveryBorder { recovery_point, clean_shutdown };
                 let (partition, report) = Partition::open(self.site(&name, id, &config, partition), &border)?;
-                note(&report);
                 self.reports.push(report);
                 partitions.push(partition);
             }
@@ -181,13 +180,6 @@ impl Inner {
         };
         let partitions: Result<Vec<_>> = (0..entry.config.partitions).map(PartitionId).map(open).collect();
         Ok(Topic::new(name.to_owned(), entry.id, entry.config.clone(), partitions?))
-    }
-}
-
-fn note(report: &RecoveryReport) {
-    if let Some(cut) = &report.truncated {
-        let (partition, offset, file) = (&report.partition, cut.offset, cut.file.display());
-        tracing::warn!(%partition, %offset, %file, bytes = cut.bytes, reason = cut.reason, "a torn tail was cut off");
     }
 }
 

@@ -143,6 +143,38 @@ fn nobody_waits_for_the_logs_thread_once_it_has_panicked() {
 }
 
 #[test]
+fn the_last_handle_may_be_dropped_on_the_logs_own_thread() {
+    struct LastHandle(std::sync::Mutex<Option<Log>>);
+    impl std::task::Wake for LastHandle {
+        fn wake(self: Arc<Self>) {
+            let last = self.0.lock().unwrap().take();
+            drop(last);
+        }
+    }
+    let storage = MemoryStorage::new(1);
+    let (log, partition) = driven_by_its_thread(&storage);
+    let producer = log.transactional("a").unwrap();
+    producer.begin().unwrap();
+    producer.append(&partition, batch("a")).unwrap();
+    storage.set_sync_mode(SyncMode::Delayed);
+    let flush = log.flush(std::slice::from_ref(&partition), SyncPurpose::Records);
+    // Closing has the transaction to abort, which takes the log's thread.
+    drop(producer);
+    flush.wake(&Arc::new(LastHandle(std::sync::Mutex::new(Some(log)))).into());
+    storage.set_sync_mode(SyncMode::Immediate);
+    let log = within_a_minute(move || {
+        loop {
+            storage.complete_syncs();
+            if let Ok(log) = open(&storage) {
+                return log;
+            }
+        }
+    });
+    assert!(log.topic("orders").unwrap().partitions()[0].open_transactions().is_empty());
+    assert!(log.recovery_report().iter().all(|report| report.scanned_bytes == 0), "it was closed cleanly");
+}
+
+#[test]
 fn a_topic_that_could_not_be_made_can_be_made_later() {
     let storage = MemoryStorage::new(1);
     let log = open(&storage).unwrap();

@@ -44,7 +44,7 @@ pub use committed::CommittedBatches;
 pub(crate) use metadata::{FILE_NAME as METADATA_FILE_NAME, read_topic_id, write as write_metadata};
 pub use reader::Fetched;
 pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
-pub(crate) use tail::Tail;
+pub(crate) use tail::{LastBatch, Tail};
 pub use writer::Appended;
 
 /// An open partition. Share it in an `Arc`.

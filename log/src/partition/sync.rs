@@ -119,9 +119,9 @@ impl Partition {
             return Ok(());
         }
         match segment.aborted.persist() {
-            Ok(file) => {
-                writer.unsynced.extend(file.map(|file| (file, purpose)));
-                writer.has_new_names = true;
+            Ok(persisted) => {
+                writer.has_new_names |= persisted.as_ref().is_some_and(|persisted| persisted.is_new);
+                writer.unsynced.extend(persisted.map(|persisted| (persisted.file, purpose)));
                 Ok(())
             }
             Err(error) => {

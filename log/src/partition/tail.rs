@@ -1,5 +1,6 @@
 //! The growing end of a partition: its segments, what is known of its producers, where it ends.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::batch::{BatchHeader, ControlRecord, RecordBatch};
@@ -7,6 +8,7 @@ use crate::producer_state::ProducerStates;
 use crate::record::Offset;
 use crate::scanner::BatchPlace;
 use crate::segment::{ActiveSegment, Segment};
+use crate::storage::{OpenMode, Storage};
 
 /// What follows from the batches of a partition so far. The writer moves it on by each batch it
 /// appends, recovery and read-only handles by each batch they find: there is one way only.
@@ -21,6 +23,25 @@ pub(crate) struct Tail {
     pub(crate) bytes_since_snapshot: u64,
     /// The producer snapshots there are, ascending.
     pub(crate) snapshots: Vec<Offset>,
+    /// The last batch, for whoever only reads to see whether it is still there.
+    pub(crate) last: Option<LastBatch>,
+}
+
+/// What tells a batch from any other that another writer may put in its place.
+pub(crate) struct LastBatch {
+    pub(crate) segment: Arc<Segment>,
+    /// Where it begins in the segment.
+    pub(crate) position: u64,
+    pub(crate) header: BatchHeader,
+}
+
+impl LastBatch {
+    /// Whether the file of this name holds it, now.
+    fn is_there(&self, storage: &dyn Storage) -> io::Result<bool> {
+        let mut bytes = [0; BatchHeader::BYTES];
+        let read = storage.open(self.segment.path(), OpenMode::Read)?.read_at(self.position, &mut bytes)?;
+        Ok(BatchHeader::parse(&bytes[..read]).is_ok_and(|header| header == self.header))
+    }
 }
 
 impl Tail {
@@ -34,6 +55,24 @@ impl Tail {
             producers: ProducerStates::default(),
             bytes_since_snapshot: 0,
             snapshots: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Whether the log is the one that was read, with more behind it at most: nobody has cut it back, and
+    /// maybe written on, since.
+    pub(crate) fn is_unchanged(&self, storage: &dyn Storage) -> io::Result<bool> {
+        let segment = &self.active.segment;
+        let is_there = || {
+            let named = storage.open(segment.path(), OpenMode::Read)?.len()?;
+            let open = segment.file().len()?;
+            // Behind the name there is another file by now, if it holds more than this one ever did.
+            let is_it = named <= open && named >= segment.bytes();
+            Ok(is_it && self.last.as_ref().map_or(Ok(true), |last| last.is_there(storage))?)
+        };
+        match is_there() {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(false),
+            found => found,
         }
     }
 
@@ -62,6 +101,8 @@ impl Tail {
     /// markers say nothing here.
     pub(crate) fn absorb_read(&mut self, batch: &RecordBatch<'_>) {
         let control = if batch.header().is_control { batch.control().ok() } else { None };
+        let (segment, position) = (self.active.segment.clone(), self.active.position());
+        self.last = Some(LastBatch { segment, position, header: batch.header().clone() });
         self.absorb(batch.header(), control);
     }
 

@@ -2,26 +2,28 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use super::Shared;
 use super::outcome::{Outcome, RecordPlace};
+use super::writer::gone;
 use crate::error::Result;
 
 /// A record on its way: resolves to its place once it is as durable as its topic promises. It may be
 /// dropped; the record is written all the same.
 #[must_use = "a record that could not be written is only noticed here, or by Producer::flush"]
 pub struct SendFuture {
-    shared: Arc<Shared>,
+    /// Gone with the producer, which settles everything first: a future keeps no log open.
+    shared: Weak<Shared>,
     outcome: Arc<Outcome>,
     /// The record's place in its batch.
     index: i32,
 }
 
 impl SendFuture {
-    pub(super) fn new(shared: Arc<Shared>, outcome: Arc<Outcome>, index: i32) -> Self {
-        Self { shared, outcome, index }
+    pub(super) fn new(shared: &Arc<Shared>, outcome: Arc<Outcome>, index: i32) -> Self {
+        Self { shared: Arc::downgrade(shared), outcome, index }
     }
 
     /// Blocks until the record is durable; it is written after its linger, not before. Where nobody
@@ -30,7 +32,10 @@ impl SendFuture {
     /// # Errors
     /// Those of the append and of the sync; the topic and partition are named.
     pub fn wait(self) -> Result<RecordPlace> {
-        self.shared.wait(&self.outcome, self.index)
+        match self.shared.upgrade() {
+            Some(shared) => shared.wait(&self.outcome, self.index),
+            None => self.outcome.get(self.index).unwrap_or_else(|| Err(gone())),
+        }
     }
 }
 

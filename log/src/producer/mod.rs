@@ -115,11 +115,11 @@ impl Producer {
     /// not. The record is written whether or not the future is kept.
     pub fn send(&self, topic: &str, record: Record) -> SendFuture {
         match self.shared.push(topic, &record) {
-            Ok(pushed) => SendFuture::new(self.shared.clone(), pushed.outcome, pushed.index),
+            Ok(pushed) => SendFuture::new(&self.shared, pushed.outcome, pushed.index),
             Err(error) => {
                 let outcome = Arc::<Outcome>::default();
                 outcome.settle(Err(error));
-                SendFuture::new(self.shared.clone(), outcome, 0)
+                SendFuture::new(&self.shared, outcome, 0)
             }
         }
     }

@@ -353,3 +353,17 @@ fn nobody_waits_for_a_producer_whose_thread_has_panicked() {
     let third = answers.recv_timeout(long).expect("the third is answered");
     assert_eq!(third.expect_err("nobody writes it").kind(), ErrorKind::Closed);
 }
+
+#[test]
+fn a_future_keeps_neither_the_producer_nor_the_log_open() {
+    for drive in [Drive::Manual, Drive::Thread] {
+        let log = TestLog::new(drive);
+        log.create_topic("in", 4);
+        let producer = Producer::new(&log, ProducerOptions::default()).expect("a producer");
+        let future = producer.send("in", record(None, "a"));
+        let shared = Arc::downgrade(&producer.shared);
+        drop(producer);
+        assert!(shared.upgrade().is_none());
+        assert_eq!(future.wait().expect("it was written").offset, Offset(0));
+    }
+}

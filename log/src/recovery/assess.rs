@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing};
-use crate::partition::{PartitionSite, Tail, failed_sync};
+use crate::partition::{LastBatch, PartitionSite, Tail, failed_sync};
 use crate::producer_state::ProducerStates;
 use crate::record::{LeaderEpoch, Offset};
 use crate::recovery::RecoveryBorder;
@@ -70,7 +70,7 @@ struct Known {
 
 /// What came of opening the segments of which something is known.
 enum Resumed {
-    Tail(Tail),
+    Tail(Box<Tail>),
     /// An index of the segment with this base offset says what the segment does not.
     IndexDisagrees(Offset),
 }
@@ -88,7 +88,7 @@ pub(super) fn assess(
         let known = newest_known(site, &listing, &mut candidates);
         let is_last_resort = known.offset == listing.segments[0];
         match resume(site, &listing, &known, border.clean_shutdown, mode) {
-            Ok(Resumed::Tail(tail)) => break (known, tail),
+            Ok(Resumed::Tail(tail)) => break (known, *tail),
             Ok(Resumed::IndexDisagrees(base)) => {
                 tracing::warn!(partition = %site.name, segment = %base, "an index disagrees with its segment and is not believed");
                 candidates.retain(|offset| *offset <= base);
@@ -191,14 +191,16 @@ fn resume(
         return Ok(Resumed::IndexDisagrees(base));
     }
     active.leader_epoch = active.leader_epoch.max(leader_epoch);
-    Ok(Resumed::Tail(Tail {
+    let last = active.resumed_behind.take().map(|(position, header)| LastBatch { segment, position, header });
+    Ok(Resumed::Tail(Box::new(Tail {
         segments,
         active,
         producers: ProducerStates::default(),
         end: known.offset,
         bytes_since_snapshot: 0,
         snapshots: Vec::new(),
-    }))
+        last,
+    })))
 }
 
 fn agrees(site: &PartitionSite, segment: &Segment, next: Offset, is_whole: bool) -> Result<bool> {

@@ -93,9 +93,9 @@ pub(crate) fn read(site: &PartitionSite, border: &RecoveryBorder) -> Result<Tail
 /// Absorbs what was appended behind `tail` by another process.
 pub(crate) fn read_on(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Offset>) -> Result<()> {
     let segment = &tail.active.segment;
-    let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
-    if bytes < tail.active.position() {
-        let what = format!("{} is shorter than it was: open it again", segment.path().display());
+    let is_unchanged = tail.is_unchanged(&**site.storage());
+    if !is_unchanged.map_err(|error| site.io("read", segment.path(), error))? {
+        let what = format!("{} is not what it was, or shorter: open it again", segment.path().display());
         return Err(site.error(ErrorKind::Retry, what));
     }
     let base = segment.base();

@@ -196,3 +196,39 @@ fn a_torn_tail_is_the_end_for_a_read_only_handle() {
     storage.corrupt(&file, bytes - 1, 1).expect("it is there");
     assert_eq!(reader.refresh().expect("it is whole now").end, Offset(3));
 }
+
+#[test]
+fn a_log_that_was_cut_back_and_has_grown_again_is_not_read_on_in() {
+    for (kept, is_closed) in [(0, false), (3, false), (9, false), (3, true)] {
+        let storage = disk(1);
+        let writer = create(&storage, small());
+        for number in 0..10 {
+            writer.append(batch([number])).expect("the disk is fine");
+        }
+        if is_closed {
+            writer.close().expect("the disk is fine");
+        }
+        let border = RecoveryBorder { clean_shutdown: is_closed, ..RecoveryBorder::default() };
+        let reader = Partition::open_read_only(site(&storage, small()), &border).expect("there is one");
+        assert_eq!(reader.offsets().end, Offset(10));
+
+        let segments = writer.segments.load();
+        let cut = segments.iter().rposition(|segment| segment.base() <= Offset(kept)).expect("there is one");
+        for segment in &segments[cut + 1..] {
+            storage.remove_file(segment.path()).expect("it exists");
+        }
+        let mut scanner = segments[cut].scan(segments[cut].start());
+        while scanner.place().offset < Offset(kept) {
+            scanner.next().expect("it is sound");
+        }
+        segments[cut].file().truncate(scanner.place().position).expect("the disk is fine");
+        drop(writer);
+        let (writer, _) = Partition::open(site(&storage, small()), &unclean(0)).expect("it was cut back");
+        assert_eq!(writer.offsets().end, Offset(kept));
+        for number in 100..130 {
+            writer.append(batch([number])).expect("the disk is fine");
+        }
+        let error = reader.refresh().expect_err("it is another log by now");
+        assert_eq!(error.kind(), ErrorKind::Retry, "{kept}: {error}");
+    }
+}
