@@ -30,16 +30,15 @@ pub(super) fn repair(
     let mut truncated = None;
     if !is_as_closed {
         site.begin_writing()?;
+        forget_snapshots(site, &listing.snapshots, &tail).map_err(failed("remove snapshots from"))?;
         if let Some(cut) = &scan.cut {
             truncated =
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
         }
         persist_indexes(&mut tail, scanned_from).map_err(failed("write the indexes in"))?;
         sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
-        let disbelieved = listing.snapshots.iter().filter(|offset| !tail.snapshots.contains(offset));
-        let snapshots = disbelieved.map(|offset| FileKind::Snapshot.path(&site.directory, *offset));
         let doing = "remove what is not believed from";
-        remove(site, strays.into_iter().chain(snapshots)).map_err(failed(doing))?;
+        remove(site, strays.into_iter()).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
         // The snapshot says that the indexes below it are synced: their names are too, before it has one.
         sync_names(site).map_err(failed("sync the names in"))?;
@@ -50,6 +49,17 @@ pub(super) fn repair(
     let report = RecoveryReport { partition, end: tail.end, scanned_bytes: scan.bytes, truncated };
     tell(&report);
     Ok((tail, report))
+}
+
+/// Removes the snapshots that are not believed, for good, before an index is written that they vouch for:
+/// cut off in the middle of that, recovery must not find one.
+fn forget_snapshots(site: &PartitionSite, found: &[Offset], tail: &Tail) -> io::Result<()> {
+    let disbelieved: Vec<_> = found.iter().filter(|offset| !tail.snapshots.contains(offset)).collect();
+    if disbelieved.is_empty() {
+        return Ok(());
+    }
+    remove(site, disbelieved.into_iter().map(|offset| FileKind::Snapshot.path(&site.directory, *offset)))?;
+    sync_names(site)
 }
 
 /// Cuts the log off at the tail's end. What follows is kept aside first, if it holds a sound batch.
