@@ -6,16 +6,18 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `checked` | what a look through the file found before anything was imported |
 //! | `progress` | what the epoch record keeps |
 //! | `rows` | the rows behind it, in the order of the file or of time |
 
+mod checked;
 mod progress;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lotic_engine::error::{Error as EngineError, ErrorKind as EngineErrorKind, Result as EngineResult};
 use lotic_engine::event_log::EventLog;
@@ -28,10 +30,11 @@ use lotic_engine::source::{
 };
 use lotic_log::{Header, Offset, PartitionId, Record, Timestamp};
 
+use self::checked::Checked;
 use self::progress::FilesRead;
 use self::rows::Rows;
 use super::reader::{Malformed, ReadOptions, RejectedRow, RowFormat};
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// A source of files has one split, since a file is read from its beginning to its end.
 const SPLIT: &str = "files";
@@ -49,20 +52,23 @@ pub enum RowOrder {
 
 /// Reads a file into a flow: rows on port 0, and malformed ones, if they are not to stop or be skipped, as
 /// [`Record`]s on port 1.
-pub struct FileSource<F, T> {
+pub struct FileSource<F: RowFormat, T> {
     path: PathBuf,
     format: F,
     time: Arc<T>,
     order: RowOrder,
     disorder_ms: i64,
     options: ReadOptions,
+    /// For the first opening.
+    checked: Mutex<Option<Checked<F::Row>>>,
 }
 
 impl<F: RowFormat, T: Fn(&F::Row) -> Timestamp> FileSource<F, T> {
     /// Reads `path`; the event time of a row is what `time` says.
     pub fn new(path: impl Into<PathBuf>, format: F, time: T) -> Self {
         let (order, options) = (RowOrder::default(), ReadOptions::default());
-        Self { path: path.into(), format, time: Arc::new(time), order, disorder_ms: 0, options }
+        let (time, checked) = (Arc::new(time), Mutex::new(None));
+        Self { path: path.into(), format, time, order, disorder_ms: 0, options, checked }
     }
 
     /// The order in which rows become events.
@@ -81,6 +87,32 @@ impl<F: RowFormat, T: Fn(&F::Row) -> Timestamp> FileSource<F, T> {
     #[must_use]
     pub fn options(self, options: ReadOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// Looks through the whole file now, so that one that cannot be read is refused before anything else
+    /// happens. Up to 64 MiB of the rows are kept until the flow starts, which need not decode them again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] where the header lacks a column of the row type;
+    /// [`ErrorKind::Malformed`] for a malformed row, unless such rows are skipped or kept.
+    ///
+    /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+    /// [`ErrorKind::Invalid`]: crate::ErrorKind::Invalid
+    /// [`ErrorKind::Malformed`]: crate::ErrorKind::Malformed
+    pub fn check(self) -> Result<Self>
+    where
+        F: Clone,
+    {
+        let checked = Checked::read(&self.path, self.format.clone(), &self.options)?;
+        Ok(Self { checked: Mutex::new(Some(checked)), ..self })
+    }
+
+    /// What [`Self::check`] kept, if it can be used: whole frames, in the order and up to the end in which
+    /// they are wanted now.
+    fn take_checked(&self, frame_rows_max: usize, bounded: bool) -> Option<Checked<F::Row>> {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_usable = bounded && self.order == RowOrder::File && frame_rows_max >= checked::BATCH_ROWS;
+        checked.filter(|_| is_usable)
     }
 }
 
@@ -118,7 +150,9 @@ where
         let event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
         let rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
         let read = recorded(start.state, context.step)?;
-        let rows = Rows::open(self, read, context.bounded).map_err(|error| named(context.step, error))?;
+        let checked = self.take_checked(context.frame_rows_max, context.bounded);
+        let rows =
+            Rows::open(self, read, checked, context.bounded).map_err(|error| named(context.step, error))?;
         Ok(Box::new(OpenFile {
             rows,
             time: Arc::clone(&self.time),

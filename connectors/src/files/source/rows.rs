@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lotic_log::Timestamp;
 
+use super::checked::Checked;
 use super::progress::{FileRead, FilesRead, SortedRead};
 use super::{FileSource, RowOrder};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,8 @@ pub(super) struct Rows<F: RowFormat> {
     read: FilesRead,
     path: String,
     ready: Option<Ready<F::Row>>,
+    /// What comes before the reader's rows, decoded already.
+    checked: Option<Checked<F::Row>>,
     sorted: Option<Sorted<F::Row>>,
 }
 
@@ -41,20 +44,26 @@ impl<F: RowFormat + Clone> Rows<F> {
     pub(super) fn open<T: Fn(&F::Row) -> Timestamp>(
         source: &FileSource<F, T>,
         mut read: FilesRead,
+        mut checked: Option<Checked<F::Row>>,
         bounded: bool,
     ) -> Result<Self> {
         let ending = if bounded { Ending::Final } else { Ending::Growing };
         let options = ReadOptions { ending, ..source.options.clone() };
         let path = canonical(&source.path)?;
-        let known = read.files.get(&path).copied();
-        let resume = known.map(|file| file.position);
-        let mut reader = FileReader::open(&source.path, resume, source.format.clone(), options)?;
-        let file = *read.files.entry(path.clone()).or_insert(FileRead::up_to(reader.position()));
+        let known = read.files.get(&path).map(|file| file.position);
+        let checked_end = checked.as_mut().and_then(|checked| checked.skip_to(known));
+        let mut reader =
+            FileReader::open(&source.path, checked_end.or(known), source.format.clone(), options)?;
+        let start = match (&checked, checked_end) {
+            (Some(checked), Some(_)) => checked.start(),
+            _ => reader.position(),
+        };
+        let file = *read.files.entry(path.clone()).or_insert(FileRead::up_to(start));
         let sorted = match source.order {
             RowOrder::File => None,
             RowOrder::EventTime => Some(sort_rest(&mut reader, file.sorted, &*source.time)?),
         };
-        Ok(Self { reader, read, path, ready: None, sorted })
+        Ok(Self { reader, read, path, ready: None, checked, sorted })
     }
 
     /// What was taken of all files.
@@ -70,14 +79,7 @@ impl<F: RowFormat + Clone> Rows<F> {
     /// The next rows, if there are any now. They stay until they are taken.
     pub(super) fn peek(&mut self, rows_max: usize) -> Result<Option<&Ready<F::Row>>> {
         if self.ready.is_none() {
-            let next = match self
-                .sorted
-                .as_mut()
-                .and_then(|sorted| sorted.next(rows_max, self.read.files[&self.path]))
-            {
-                Some(ready) => ready,
-                None => self.read_on(rows_max)?,
-            };
+            let next = self.next(rows_max)?;
             self.ready = (next.after != *self.file()).then_some(next);
         }
         Ok(self.ready.as_ref())
@@ -88,6 +90,17 @@ impl<F: RowFormat + Clone> Rows<F> {
         let ready = self.ready.take()?;
         self.read.files.insert(self.path.clone(), ready.after);
         Some(ready)
+    }
+
+    fn next(&mut self, rows_max: usize) -> Result<Ready<F::Row>> {
+        if let Some((rows, end)) = self.checked.as_mut().and_then(Checked::next) {
+            return Ok(Ready { rows, rejected: Vec::new(), after: FileRead::up_to(end) });
+        }
+        let file = *self.file();
+        match self.sorted.as_mut().and_then(|sorted| sorted.next(rows_max, file)) {
+            Some(ready) => Ok(ready),
+            None => self.read_on(rows_max),
+        }
     }
 
     fn read_on(&mut self, rows_max: usize) -> Result<Ready<F::Row>> {

@@ -25,6 +25,8 @@ struct Fixture {
     folder: TempDir,
     order: RowOrder,
     malformed: Malformed,
+    /// Whether the file is looked through before it is opened.
+    check: bool,
     recorded: serde_json::Value,
 }
 
@@ -32,7 +34,7 @@ impl Fixture {
     fn new(order: RowOrder) -> Self {
         let recorded = serde_json::to_value(FilesRead::default()).expect("JSON");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { folder, order, malformed: Malformed::Fail, recorded }
+        Self { folder, order, malformed: Malformed::Fail, check: false, recorded }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -52,10 +54,14 @@ impl Fixture {
     fn take(&mut self, file: &str, rows_max: usize, batches: usize) -> Result<(Vec<u32>, Vec<u64>)> {
         let time: RowTime = |row| Timestamp(row.at);
         let options = ReadOptions { malformed: self.malformed, ..ReadOptions::default() };
-        let source: CsvSource =
+        let mut source: CsvSource =
             FileSource::new(self.path(file), Csv::default(), time).order(self.order).options(options);
+        if self.check {
+            source = source.check()?;
+        }
         let read = serde_json::from_value(self.recorded.clone()).expect("what was recorded");
-        let mut rows = Rows::open(&source, read, true)?;
+        let checked = source.take_checked(rows_max, true);
+        let mut rows = Rows::open(&source, read, checked, true)?;
         let (mut ids, mut rejected) = (Vec::new(), Vec::new());
         for _ in 0..batches {
             rows.peek(rows_max)?;
@@ -108,6 +114,47 @@ fn rows_added_to_a_file_come_after_those_it_had() -> Result<()> {
         assert_eq!(ids, expected, "{order:?}");
     }
     Ok(())
+}
+
+#[test]
+fn a_file_looked_through_before_is_read_once_and_whole_wherever_a_restart_goes_on() -> Result<()> {
+    let rows: Vec<String> = (1..=3_000).map(|id| format!("{id},{id}\n")).collect();
+    for order in [RowOrder::File, RowOrder::EventTime] {
+        for (first, then) in [(1_024, 1_024), (1_024, 2_000), (700, 1_024), (1_024, 700)] {
+            let mut fixture = Fixture { check: true, ..Fixture::new(order) };
+            fixture.write("a.csv", &rows.concat());
+            let mut ids = fixture.take("a.csv", first, 1)?.0;
+            ids.extend(fixture.take_all("a.csv", then)?.0);
+            fixture.append("a.csv", "3001,3001\n");
+            ids.extend(fixture.take("a.csv", then, 9)?.0);
+            assert!(ids.iter().copied().eq(1..=3_001), "{order:?}, {first} rows, then {then} at a time");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_changes_after_the_look_through_it_is_refused() -> Result<()> {
+    let time: RowTime = |row| Timestamp(row.at);
+    let fixture = Fixture::new(RowOrder::File);
+    fixture.write("a.csv", "1,20\n2,10\n");
+    let source: CsvSource = FileSource::new(fixture.path("a.csv"), Csv::default(), time).check()?;
+    fixture.write("a.csv", "1,20\n2,11\n");
+    let checked = source.take_checked(1_024, true);
+    let opened = Rows::open(&source, FilesRead::default(), checked, true);
+    assert_eq!(opened.err().map(|error| error.kind()), Some(ErrorKind::Changed));
+    Ok(())
+}
+
+#[test]
+fn a_malformed_row_is_found_by_a_look_through_the_file() {
+    let time: RowTime = |row| Timestamp(row.at);
+    let fixture = Fixture::new(RowOrder::EventTime);
+    fixture.write("a.csv", "1,20\n2,soon\n");
+    let source: CsvSource = FileSource::new(fixture.path("a.csv"), Csv::default(), time);
+    let error = source.check().err().expect("the second row has no time");
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("line 3"), "{error}");
 }
 
 #[test]

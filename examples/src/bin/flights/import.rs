@@ -1,11 +1,8 @@
 //! The files, into topics.
 
-use std::path::Path;
-
 use lotic::prelude::*;
 use lotic::{Metrics, RowSource};
-use lotic_connectors::files::{Csv, CsvReader, FileSource, Malformed, Progress, ReadOptions, RowOrder};
-use serde::de::DeserializeOwned;
+use lotic_connectors::files::{Csv, FileSource, Malformed, ReadOptions, RowOrder};
 
 use crate::options::{BadRows, Options};
 use crate::rows::{Airline, Flight, FlightLine, Weather, topics};
@@ -14,28 +11,31 @@ use crate::rows::{Airline, Flight, FlightLine, Weather, topics};
 const REJECTED_ROWS: &str = "rejected-rows";
 
 /// Copies the files into their topics: each row once, however often this is run.
-pub(crate) fn flow(options: &Options) -> Flow {
+///
+/// Looks through them at once, so that one that cannot be read is refused before the data directory is
+/// touched: for a missing column, and for a malformed row unless those are skipped or kept.
+pub(crate) fn flow(options: &Options) -> lotic_connectors::Result<Flow> {
     let mut flow = Flow::new("import");
     let airlines = FileSource::new(&options.airlines, csv(), |_: &Airline| Airline::TIME);
-    read(&mut flow, "airlines-file", airlines.options(read_options(options)), options)
+    read(&mut flow, "airlines-file", airlines.options(read_options(options)).check()?, options)
         .key_by(|airline| airline.carrier.clone())
         .to(topics::AIRLINES)
         .partitions(1)
         .compacted();
     let weather = FileSource::new(&options.weather, csv(), |weather: &Weather| weather.time_hour.timestamp());
     // The file lists one airport after the other; by time, each partition is in order.
-    let weather = weather.order(RowOrder::EventTime).options(read_options(options));
+    let weather = weather.order(RowOrder::EventTime).options(read_options(options)).check()?;
     read(&mut flow, "weather-file", weather, options)
         .key_by(|weather| weather.origin.clone())
         .to(topics::WEATHER)
         .partitions(topics::WEATHER_PARTITIONS);
     let flights = FileSource::new(&options.flights, csv(), |line: &FlightLine| line.scheduled().timestamp());
-    read(&mut flow, "flights-file", flights.options(read_options(options)), options)
+    read(&mut flow, "flights-file", flights.options(read_options(options)).check()?, options)
         .key_by(FlightLine::key)
         .map(|_, line| Flight::from(line))
         .to(topics::FLIGHTS)
         .partitions(topics::FLIGHTS_PARTITIONS);
-    flow
+    Ok(flow)
 }
 
 /// What was not imported, in words: of all rows that were read so far, over all runs.
@@ -71,24 +71,4 @@ fn read_options(options: &Options) -> ReadOptions {
         BadRows::DeadLetter => Malformed::DeadLetter,
     };
     ReadOptions { malformed, ..ReadOptions::default() }
-}
-
-/// Reads the files once without importing anything, so that one that cannot be read is refused before the
-/// data directory is touched: a missing column, and a malformed row unless those are skipped or kept.
-pub(crate) fn check(options: &Options) -> lotic_connectors::Result<()> {
-    check_file::<Airline>(&options.airlines, options)?;
-    check_file::<Weather>(&options.weather, options)?;
-    check_file::<FlightLine>(&options.flights, options)
-}
-
-fn check_file<T: DeserializeOwned>(path: &Path, options: &Options) -> lotic_connectors::Result<()> {
-    let mut reader = CsvReader::<T>::open(path, None, csv(), read_options(options))?;
-    if options.bad_rows != BadRows::Fail {
-        return Ok(());
-    }
-    let (mut rows, mut rejected) = (Vec::new(), Vec::new());
-    while reader.read(1024, &mut rows, &mut rejected)? == Progress::More {
-        rows.clear();
-    }
-    Ok(())
 }

@@ -70,10 +70,10 @@ struct Told {
 
 /// Imports, computes and writes; `None` if the process was told to end before.
 fn run(options: &Options) -> Result<Option<Told>, Failure> {
-    import::check(options)?;
+    let import = import::flow(options)?;
     let processor = Processor::open_with(&options.data, processor_options(options))?;
-    let import = run_to_end(&processor, import::flow(options), "imported", "flights-file")?;
-    let Some(imported) = import else { return Ok(None) };
+    let imported = run_to_end(&processor, import, "imported", "flights-file")?;
+    let Some(imported) = imported else { return Ok(None) };
     let flow = pipeline::flow(options.disorder);
     if run_to_end(&processor, flow, "processed", "topic:flights")?.is_none() {
         return Ok(None);
