@@ -1,11 +1,12 @@
 //! What the command line may say.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lotic_log::batch::Compression;
 
-use crate::time::parse_time;
+use crate::time::{parse_duration, parse_time};
 
 /// Topics of an embedded, Kafka-compatible log, from the terminal.
 ///
@@ -28,9 +29,16 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, alter and delete topics.
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Compact a topic now: keep the last record of each key. Needs the directory for itself.
+    ///
+    /// Programs that use the log compact in the background; this is for a topic that waits for none, and
+    /// does not ask whether it is worth it. What is younger than the topic's least lag stays as it is.
+    Compact(CompactOptions),
+    /// Delete the records of a partition before an offset, for good. Needs the directory for itself.
+    DeleteRecords(DeleteRecordsOptions),
     /// Write the lines of stdin to a topic, one record each; ends once all are durable.
     Produce(ProduceOptions),
     /// Print the records of a topic.
@@ -43,6 +51,46 @@ pub(crate) enum Command {
     /// Bring in what another program has left.
     #[command(subcommand)]
     Import(ImportCommand),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompactOptions {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// One object a compaction: partition, keys, clean_end, bytes_before, bytes_after.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeleteRecordsOptions {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// Which partition.
+    #[arg(long, short, value_name = "N")]
+    pub(crate) partition: i32,
+    /// The offset of the first record that stays; `end` deletes all that can be deleted.
+    #[arg(long, value_name = "OFFSET", value_parser = parse_offset)]
+    pub(crate) before: BeforeOffset,
+    /// One object: topic, partition, start.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where deletion ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BeforeOffset {
+    At(lotic_log::Offset),
+    End,
+}
+
+fn parse_offset(text: &str) -> Result<BeforeOffset, String> {
+    if text == "end" {
+        return Ok(BeforeOffset::End);
+    }
+    let offset = text.parse().ok().filter(|offset| *offset >= 0);
+    let offset = offset.map(|offset| BeforeOffset::At(lotic_log::Offset(offset)));
+    offset.ok_or_else(|| "an offset is a number from 0 on, or `end`".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,6 +159,11 @@ pub(crate) enum TopicCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Change a topic's settings, or add partitions. What is not named stays as it is. Needs the directory
+    /// for itself.
+    ///
+    /// Times are written 500ms, 30s, 10min, 12h or 7d; `none` takes a limit away.
+    Alter(AlterOptions),
     /// Delete a topic with all its records.
     Delete {
         /// Its name.
@@ -124,6 +177,72 @@ pub(crate) enum Cleanup {
     Delete,
     /// The last record of each key is kept.
     Compact,
+    /// The last record of each key is kept, and old segments are deleted.
+    #[value(name = "compact,delete")]
+    CompactAndDelete,
+}
+
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+pub(crate) struct AlterOptions {
+    /// Its name.
+    pub(crate) topic: String,
+    /// How many partitions it has; there can only be more. Records with keys go to other partitions then.
+    #[arg(long, short, value_name = "N", group = "change")]
+    pub(crate) partitions: Option<i32>,
+    /// What becomes of old records.
+    #[arg(long, value_enum, group = "change")]
+    pub(crate) cleanup: Option<Cleanup>,
+    /// How long after its newest record a segment is deleted.
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, group = "change")]
+    pub(crate) retention_time: Option<Limit>,
+    /// How many bytes a partition keeps before its oldest segments are deleted, or `none`.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, group = "change")]
+    pub(crate) retention_bytes: Option<ByteLimit>,
+    /// Bytes after which a segment is sealed.
+    #[arg(long, value_name = "BYTES", group = "change")]
+    pub(crate) segment_bytes: Option<u64>,
+    /// How long after its first record a segment is sealed, if the topic is cleaned up at all.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
+    pub(crate) segment_age: Option<Duration>,
+    /// How producers that are not told otherwise compress.
+    #[arg(long, value_name = "CODEC", group = "change")]
+    pub(crate) compression: Option<Compression>,
+    /// Compact once more than so many of a hundred bytes are behind the last compaction.
+    #[arg(long, value_name = "PERCENT", group = "change")]
+    pub(crate) dirty_percent: Option<u8>,
+    /// Leave records alone that are younger than that.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
+    pub(crate) compaction_lag: Option<Duration>,
+    /// Compact records that are older than that, worth it or not.
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, group = "change")]
+    pub(crate) compaction_lag_max: Option<Limit>,
+    /// How long tombstones are kept after compaction has met them.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
+    pub(crate) delete_retention: Option<Duration>,
+    /// One object: name, id, partitions and settings as they are now.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A time, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) Option<Duration>);
+
+/// A number of bytes, or that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteLimit(pub(crate) Option<u64>);
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(Limit(None)) } else { parse_duration(text).map(|time| Limit(Some(time))) }
+}
+
+fn parse_bytes(text: &str) -> Result<ByteLimit, String> {
+    if text == "none" {
+        return Ok(ByteLimit(None));
+    }
+    let bytes = text.parse().map_err(|_| "a number of bytes, or `none`".to_owned());
+    bytes.map(|bytes| ByteLimit(Some(bytes)))
 }
 
 #[derive(Args, Debug)]

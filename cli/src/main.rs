@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         .init();
     let outcome = match arguments.command {
         Command::Topic(command) => commands::topic::run(&arguments.data, &command),
+        Command::Compact(options) => commands::compact::run(&arguments.data, &options),
+        Command::DeleteRecords(options) => commands::delete_records::run(&arguments.data, &options),
         Command::Produce(options) => commands::produce::run(&arguments.data, &options),
         Command::Consume(options) => commands::consume::run(&arguments.data, &options),
         Command::Verify(options) => commands::verify::run(&arguments.data, &options),

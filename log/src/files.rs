@@ -42,12 +42,46 @@ impl FileKind {
         directory.join(format!("{:020}.{}", offset.0, self.extension()))
     }
 
+    /// The same file on its way to that name.
+    pub(crate) fn path_at(self, directory: &Path, offset: Offset, stage: Stage) -> PathBuf {
+        let mut name = self.path(directory, offset).into_os_string();
+        name.push(".");
+        name.push(stage.extension());
+        name.into()
+    }
+
     /// What a file's name says; `None` for a file that is none of these.
-    fn parse(name: &str) -> Option<(Offset, Self)> {
+    pub(crate) fn parse(name: &str) -> Option<(Offset, Self)> {
         let (digits, extension) = name.split_once('.')?;
         let kind = Self::ALL.into_iter().find(|kind| kind.extension() == extension)?;
         let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
         Some((Offset(is_offset.then(|| digits.parse().ok())??), kind))
+    }
+}
+
+/// How far the file of a segment that replaces others has come; see `partition/replace.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is being written, or nobody has decided yet that it takes the place of the others.
+    Cleaned,
+    /// It takes the place of the others.
+    Swap,
+}
+
+impl Stage {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Cleaned => "cleaned",
+            Self::Swap => "swap",
+        }
+    }
+
+    /// The file that a name speaks of and how far it has come; `None` for any other name.
+    pub(crate) fn parse(name: &str) -> Option<(Offset, FileKind, Self)> {
+        let (whole, extension) = name.rsplit_once('.')?;
+        let stage = [Self::Cleaned, Self::Swap].into_iter().find(|stage| stage.extension() == extension)?;
+        let (offset, kind) = FileKind::parse(whole)?;
+        Some((offset, kind, stage))
     }
 }
 
@@ -68,6 +102,10 @@ pub(crate) struct Listing {
     indexes: BTreeMap<Offset, Vec<FileKind>>,
     /// Files that never became whole.
     unfinished: Vec<String>,
+    /// Segments that lie before the start of the partition.
+    outdated: Vec<Offset>,
+    /// The logs that are to replace segments, and how far they have come.
+    pub(crate) replacing: Vec<(Offset, Stage)>,
 }
 
 impl Listing {
@@ -80,12 +118,22 @@ impl Listing {
                 Some((offset, FileKind::Snapshot)) => listing.snapshots.push(offset),
                 Some((base, kind)) => listing.indexes.entry(base).or_default().push(kind),
                 None if is_unfinished(&entry.name) => listing.unfinished.push(entry.name),
-                None => {}
+                None => {
+                    let staged = Stage::parse(&entry.name).filter(|(_, kind, _)| *kind == FileKind::Log);
+                    listing.replacing.extend(staged.map(|(base, _, stage)| (base, stage)));
+                }
             }
         }
         listing.segments.sort_unstable();
         listing.snapshots.sort_unstable();
         Ok(listing)
+    }
+
+    /// Passes over the segments of which no record is at or behind `start`. They were to be removed.
+    pub(crate) fn begin_at(mut self, start: Offset) -> Self {
+        let kept = self.segments.partition_point(|base| *base <= start).saturating_sub(1);
+        self.outdated.extend(self.segments.drain(..kept));
+        self
     }
 
     /// Whether the segment has the indexes that every sealed segment has.
@@ -95,12 +143,14 @@ impl Listing {
         })
     }
 
-    /// Index files whose segment is not among `segments`, and files that never became whole.
+    /// Index files whose segment is not among `segments`, segments before the start, and files that never
+    /// became whole.
     pub(crate) fn strays(&self, directory: &Path, segments: &[Offset]) -> Vec<PathBuf> {
         let orphans = self.indexes.iter().filter(|(base, _)| segments.binary_search(base).is_err());
         let orphans = orphans.flat_map(|(base, kinds)| kinds.iter().map(|kind| kind.path(directory, *base)));
         let unfinished = self.unfinished.iter().map(|name| directory.join(name));
-        orphans.chain(unfinished).collect()
+        let outdated = self.outdated.iter().map(|base| FileKind::Log.path(directory, *base));
+        orphans.chain(unfinished).chain(outdated).collect()
     }
 }
 
@@ -138,6 +188,21 @@ mod tests {
             "99999999999999999999.log",
         ] {
             assert_eq!(FileKind::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_how_far_a_replacement_has_come() {
+        for kind in FileKind::ALL {
+            for stage in [Stage::Cleaned, Stage::Swap] {
+                let path = kind.path_at(Path::new("topic-0"), Offset(1234), stage);
+                let name = path.file_name().and_then(|name| name.to_str()).expect("the name is text");
+                assert_eq!(Stage::parse(name), Some((Offset(1234), kind, stage)));
+                assert_eq!(FileKind::parse(name), None);
+            }
+        }
+        for name in ["00000000000000001234.log", "notes.swap", "1234.log.cleaned"] {
+            assert_eq!(Stage::parse(name), None, "{name}");
         }
     }
 

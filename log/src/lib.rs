@@ -20,6 +20,7 @@
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
 //! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
+//! | [`Cleanup`], `retention`, `compaction`, `upkeep` | what becomes of old records: settings, decisions, who sees to it |
 //! | [`Partition`] | ordered segments with one writer: append, roll, fetch, sync |
 //! | `recovery`, `clean_shutdown` | opening a partition after a crash; whether there was one |
 //! | [`ImportOptions`], `import` | bringing in what a Kafka broker has left |
@@ -34,7 +35,9 @@
 pub mod batch;
 mod catalogue;
 mod clean_shutdown;
+mod cleanup;
 pub mod clock;
+mod compaction;
 mod consumer;
 mod driver;
 pub mod error;
@@ -54,6 +57,7 @@ mod read_buffers;
 pub mod record;
 mod recovery;
 mod recovery_point;
+mod retention;
 mod scanner;
 mod segment;
 pub mod spawn;
@@ -63,18 +67,21 @@ mod test_log;
 pub mod ticket;
 mod topic;
 mod transaction;
+mod upkeep;
 mod verify;
 mod whole_file;
 
+pub use cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use compaction::CompactionReport;
 pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};
 pub use error::{Error, ErrorKind, Result};
 pub use import::{ImportOptions, Imported, ImportedPartition, ImportedTopic};
 pub use index::AbortedTransaction;
 pub use log::{Log, LogOptions};
 pub use partition::{
-    Appended, CommittedBatches, Durability, Fetched, Isolation, Partition, PartitionConfig, PartitionContext,
-    PartitionOffsets, PartitionSite,
+    Appended, CommittedBatches, Durability, Fetched, FoundOffset, Isolation, OffsetSpec, Partition,
+    PartitionConfig, PartitionContext, PartitionOffsets, PartitionSite, Pin,
 };
 pub use partitioner::{Partitioner, murmur2, partition_for_key};
 pub use producer::{Producer, ProducerOptions, RecordPlace, SendFuture};
@@ -88,6 +95,7 @@ pub use record::{
 pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
-pub use topic::{CleanupPolicy, Topic, TopicConfig};
+pub use topic::{Topic, TopicConfig};
 pub use transaction::TransactionalProducer;
+pub use upkeep::UpkeepOptions;
 pub use verify::{Damage, Walk, WalkEnd, WalkRules, walk, walk_log};

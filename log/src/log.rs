@@ -16,6 +16,7 @@
 //!
 //! Lock order: catalogue, then topics; neither is held while a ticket is awaited.
 
+mod alter;
 mod background;
 mod holder;
 mod last_handle;
@@ -28,6 +29,8 @@ mod topics;
 mod unsynced_tests;
 #[cfg(test)]
 mod untouched_tests;
+#[cfg(test)]
+mod upkeep_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -38,6 +38,8 @@ pub(crate) enum Density {
     Dense,
     /// Batches between two others may be missing: compaction has removed them.
     Sparse,
+    /// Batches before this offset may be missing, and the first one there is.
+    SparseUpTo(Offset),
 }
 
 impl Density {
@@ -46,6 +48,7 @@ impl Density {
         match self {
             Self::Dense => base == expected,
             Self::Sparse => base >= expected,
+            Self::SparseUpTo(end) => base == expected || (expected < base && base <= end),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::batch::{BatchError, BatchHeader, RecordBatch};
-use crate::files::FileKind;
+use crate::files::{FileKind, Stage};
 use crate::index::{IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, TimeIndex, TransactionIndex};
 use crate::partition::PartitionSite;
 use crate::read_buffers::ReadBuffers;
@@ -22,8 +22,16 @@ use crate::storage::{OpenMode, StorageFile};
 /// The largest timestamp of a segment without records.
 const NO_TIMESTAMP: i64 = i64::MIN;
 
+/// The identity of the segment that is opened next.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
 /// A file of batches and its indexes.
+///
+/// A segment that others have replaced is read to the end by those who hold it, through the files it has
+/// open: their names are gone or belong to what took its place.
 pub(crate) struct Segment {
+    /// Of all segments this process has opened: a base may be that of several, one after the other.
+    id: u64,
     base: Offset,
     path: PathBuf,
     file: Arc<dyn StorageFile>,
@@ -66,16 +74,42 @@ impl Segment {
         let (storage, directory) = (site.storage(), &site.directory);
         let path = FileKind::Log.path(directory, base);
         Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             base,
             file: storage.open(&path, mode)?,
             path,
-            density: site.config.density(),
+            density: site.density(),
             bytes: AtomicU64::new(0),
             max_timestamp: AtomicI64::new(NO_TIMESTAMP),
             offsets: OffsetIndex::empty(storage, directory, base),
             times: TimeIndex::empty(storage, directory, base),
             aborted: TransactionIndex::empty(storage, directory, base),
         })
+    }
+
+    /// Makes the files of a segment that is to replace others, under names of their own. Its batches may
+    /// leave gaps.
+    pub(crate) fn create_cleaned(site: &PartitionSite, base: Offset) -> io::Result<Self> {
+        let (storage, directory) = (site.storage(), &site.directory);
+        let at = |kind: FileKind| kind.path_at(directory, base, Stage::Cleaned);
+        let path = at(FileKind::Log);
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            base,
+            file: storage.open(&path, OpenMode::Create)?,
+            path,
+            density: Density::Sparse,
+            bytes: AtomicU64::new(0),
+            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            offsets: OffsetIndex::at(storage, at(FileKind::OffsetIndex), base),
+            times: TimeIndex::at(storage, at(FileKind::TimeIndex), base),
+            aborted: TransactionIndex::at(storage, at(FileKind::TransactionIndex)),
+        })
+    }
+
+    /// Opens a segment that has taken the place of others.
+    pub(crate) fn open_replaced(site: &PartitionSite, base: Offset) -> io::Result<Self> {
+        Self::open_sealed(site, base, OpenMode::Write)
     }
 
     /// Opens a segment whose file and indexes are complete.
@@ -107,6 +141,11 @@ impl Segment {
         Ok(segment)
     }
 
+    /// Which segment it is, of all that this process has opened.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The offset of the first record, or that it would have.
     pub(crate) fn base(&self) -> Offset {
         self.base
@@ -131,6 +170,14 @@ impl Segment {
             NO_TIMESTAMP => None,
             timestamp => Some(Timestamp(timestamp)),
         }
+    }
+
+    /// The largest timestamp in the first batch, if there is one.
+    pub(crate) fn first_timestamp(&self) -> io::Result<Option<Timestamp>> {
+        let mut bytes = [0; BatchHeader::BYTES];
+        let wanted = bytes.len().min(self.bytes() as usize);
+        let read = self.file.read_at(0, &mut bytes[..wanted])?;
+        Ok(BatchHeader::parse(&bytes[..read]).ok().map(|header| header.max_timestamp))
     }
 
     /// The batches from `start` to the end.
@@ -409,7 +456,7 @@ impl ActiveSegment {
 
     fn note_timestamp(&mut self, header: &BatchHeader) {
         let is_larger = self.largest.is_none_or(|largest| header.max_timestamp > largest.timestamp);
-        if is_larger && !header.is_control {
+        if is_larger && !header.is_control && header.record_count > 0 {
             let (timestamp, offset) = (header.max_timestamp, header.last_offset());
             self.largest = Some(LargestTimestamp { timestamp, offset });
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{BATCH_BYTES_MAX, Compression};
+use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{Durability, Partition, PartitionConfig};
 use crate::record::{PartitionId, TopicId, TopicPartition};
@@ -20,16 +21,8 @@ const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// How large segments may be: room for a few records at least; a position is an `i32`.
 pub(crate) const SEGMENT_BYTES_RANGE: RangeInclusive<u64> = 128..=i32::MAX as u64;
-
-/// What becomes of old records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum CleanupPolicy {
-    /// Old segments are deleted.
-    #[default]
-    Delete,
-    /// The last record of each key is kept.
-    Compact,
-}
+/// The longest time that a setting may say: a timestamp is an `i64` of milliseconds.
+pub(crate) const TIME_MAX: Duration = Duration::from_millis(i64::MAX as u64 / 4);
 
 /// How a topic is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +43,15 @@ pub struct TopicConfig {
     pub index_interval_bytes: u64,
     /// Bytes after which what is known of producers is written down again.
     pub snapshot_interval_bytes: u64,
-    /// Whether offsets may be missing though the topic is not compacted: it was once, here or where it was
-    /// imported from. A gap is damage otherwise.
+    /// Whether offsets may be missing anywhere: the topic comes from where it was compacted. What was
+    /// compacted here is known, and a gap anywhere else is damage.
     pub has_gaps: bool,
+    /// How long records are kept, where old segments are deleted.
+    pub retention: Retention,
+    /// When and how the topic is compacted, where the last record of each key is kept.
+    pub compaction: CompactionConfig,
+    /// How long after its first record a segment is sealed, so that it may be deleted or compacted.
+    pub segment_age_max: Duration,
     /// How those who write the topic encode keys, for instance `json/1`. The log only keeps it, for them
     /// to compare: visible ASCII without spaces.
     pub key_format: Option<String>,
@@ -71,6 +70,9 @@ impl Default for TopicConfig {
             index_interval_bytes: partition.index_interval_bytes,
             snapshot_interval_bytes: partition.snapshot_interval_bytes,
             has_gaps: false,
+            retention: Retention::default(),
+            compaction: CompactionConfig::default(),
+            segment_age_max: Cleanup::SEGMENT_AGE_MAX,
             key_format: None,
         }
     }
@@ -92,6 +94,15 @@ impl TopicConfig {
             && every < SYNC_INTERVAL_MIN
         {
             format!("syncs every {every:?}; {SYNC_INTERVAL_MIN:?} is the least")
+        } else if self.compaction.dirty_percent_min > 99 {
+            format!(
+                "compaction at more than {} % dirty bytes; 0 to 99 are possible",
+                self.compaction.dirty_percent_min
+            )
+        } else if self.times().any(|time| time > TIME_MAX) {
+            format!("a time of more than {TIME_MAX:?}")
+        } else if self.compaction.lag_max.is_some_and(|lag| lag < self.compaction.lag_min) {
+            "a longest compaction lag that is shorter than the least one".to_owned()
         } else if self.key_format.as_deref().is_some_and(|format| !is_word(format)) {
             format!("a key format of {:?}; it may hold visible ASCII, and no space", self.key_format)
         } else {
@@ -100,9 +111,19 @@ impl TopicConfig {
         Err(Error::new(ErrorKind::Invalid, format!("topic {name}: {what}")))
     }
 
-    /// Whether offsets may be missing in its partitions.
-    pub(crate) fn has_gaps(&self) -> bool {
-        self.has_gaps || self.cleanup == CleanupPolicy::Compact
+    fn times(&self) -> impl Iterator<Item = Duration> {
+        let CompactionConfig { lag_min, lag_max, delete_retention, .. } = self.compaction;
+        let always = [self.segment_age_max, lag_min, delete_retention];
+        always.into_iter().chain(self.retention.time).chain(lag_max)
+    }
+
+    fn cleanup(&self) -> Cleanup {
+        Cleanup {
+            policy: self.cleanup,
+            retention: self.retention,
+            compaction: self.compaction,
+            segment_age_max: self.segment_age_max,
+        }
     }
 
     pub(crate) fn partition_config(&self, durability: Durability) -> PartitionConfig {
@@ -112,7 +133,8 @@ impl TopicConfig {
             index_interval_bytes: self.index_interval_bytes,
             snapshot_interval_bytes: self.snapshot_interval_bytes,
             batch_bytes_max: self.batch_bytes_max,
-            has_gaps: self.has_gaps(),
+            has_gaps: self.has_gaps,
+            cleanup: self.cleanup(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
+use crate::partition::marks::Marks;
 use crate::record::{Offset, PartitionId, PartitionKey, ProducerId, TopicPartition};
 use crate::recovery_point;
 use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
@@ -58,6 +59,8 @@ pub struct WalkRules {
     pub recovery_point: Option<Offset>,
     /// Whether offsets may be missing, compaction having removed their records.
     pub has_gaps: bool,
+    /// Up to where they may be missing in any case: what compaction has rewritten.
+    pub rewritten_end: Offset,
 }
 
 /// What a walk has seen.
@@ -93,13 +96,13 @@ pub fn walk(
     directory: &Path,
     rules: WalkRules,
 ) -> Result<Walk> {
-    let WalkRules { recovery_point, has_gaps } = rules;
+    let WalkRules { recovery_point, has_gaps, rewritten_end } = rules;
     let io = |error| Error::io(format!("{partition}: cannot read {}", directory.display()), error);
     let segments = Listing::read(storage, directory).map_err(io)?.segments;
     let start = segments.first().copied().unwrap_or(Offset(0));
     let mut walker = Walker {
         directory,
-        density: if has_gaps { Density::Sparse } else { Density::Dense },
+        density: if has_gaps { Density::Sparse } else { Density::SparseUpTo(rewritten_end) },
         scratch: DecompressionBuffer::new(),
         walk: Walk {
             segments: 0,
@@ -158,8 +161,10 @@ pub fn walk_log(
             let synced = recovery_points.get(&PartitionKey { topic: entry.id, partition }).copied();
             let within = directory.join(directory_name(name, partition));
             let partition = TopicPartition::new(name, partition);
-            let has_gaps = entry.config.has_gaps();
-            let rules = WalkRules { recovery_point: synced, has_gaps };
+            let marks = Marks::read_in(storage, &within)?;
+            let recovery_point = synced.max(Some(marks.synced()).filter(|synced| *synced > Offset(0)));
+            let (has_gaps, rewritten_end) = (entry.config.has_gaps, marks.rewritten_end);
+            let rules = WalkRules { recovery_point, has_gaps, rewritten_end };
             let walk = walk(storage, &partition, &within, rules)?;
             walks.push((partition, walk));
         }

@@ -1,6 +1,8 @@
 //! What each command does.
 
+pub(crate) mod compact;
 pub(crate) mod consume;
+pub(crate) mod delete_records;
 pub(crate) mod import;
 pub(crate) mod produce;
 pub(crate) mod topic;

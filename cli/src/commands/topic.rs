@@ -1,15 +1,16 @@
-//! `lotic topic`: create, list, describe, delete.
+//! `lotic topic`: create, list, describe, alter, delete.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lotic_log::{CleanupPolicy, Partition, Topic, TopicConfig};
 use serde_json::json;
 
 use super::{open, open_read_only};
 use crate::Failure;
-use crate::args::{Cleanup, TopicCommand};
+use crate::args::{AlterOptions, Cleanup, TopicCommand};
 
 pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failure> {
     match command {
@@ -20,6 +21,7 @@ pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failu
         }
         TopicCommand::List { json } => list(data, *json)?,
         TopicCommand::Describe { topic, json } => describe(data, topic, *json)?,
+        TopicCommand::Alter(options) => alter(data, options)?,
         TopicCommand::Delete { topic } => delete(data, topic)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -29,12 +31,52 @@ fn config(partitions: i32, cleanup: Cleanup, segment_bytes: Option<u64>) -> Topi
     let default = TopicConfig::default();
     TopicConfig {
         partitions,
-        cleanup: match cleanup {
-            Cleanup::Delete => CleanupPolicy::Delete,
-            Cleanup::Compact => CleanupPolicy::Compact,
-        },
+        cleanup: cleanup.into(),
         segment_bytes: segment_bytes.unwrap_or(default.segment_bytes),
         ..default
+    }
+}
+
+impl From<Cleanup> for CleanupPolicy {
+    fn from(cleanup: Cleanup) -> Self {
+        match cleanup {
+            Cleanup::Delete => Self::Delete,
+            Cleanup::Compact => Self::Compact,
+            Cleanup::CompactAndDelete => Self::CompactAndDelete,
+        }
+    }
+}
+
+fn alter(data: &Path, options: &AlterOptions) -> Result<(), Failure> {
+    let log = open(data)?;
+    let topic = log.alter_topic(&options.topic, |config| options.apply(config))?;
+    log.close()?;
+    let mut out = io::stdout().lock();
+    if options.json {
+        return Ok(writeln!(out, "{}", settings(&topic))?);
+    }
+    Ok(writeln!(out, "altered {}", topic.name())?)
+}
+
+impl AlterOptions {
+    fn apply(&self, config: &mut TopicConfig) {
+        set(&mut config.partitions, self.partitions);
+        set(&mut config.cleanup, self.cleanup.map(CleanupPolicy::from));
+        set(&mut config.retention.time, self.retention_time.map(|limit| limit.0));
+        set(&mut config.retention.bytes, self.retention_bytes.map(|limit| limit.0));
+        set(&mut config.segment_bytes, self.segment_bytes);
+        set(&mut config.segment_age_max, self.segment_age);
+        set(&mut config.compression, self.compression);
+        set(&mut config.compaction.dirty_percent_min, self.dirty_percent);
+        set(&mut config.compaction.lag_min, self.compaction_lag);
+        set(&mut config.compaction.lag_max, self.compaction_lag_max.map(|limit| limit.0));
+        set(&mut config.compaction.delete_retention, self.delete_retention);
+    }
+}
+
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
     }
 }
 
@@ -65,9 +107,7 @@ fn describe(data: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
     let topic = log.topic(name)?;
     let mut out = io::stdout().lock();
     if as_json {
-        let mut object = summary(&topic);
-        object["segment_bytes"] = json!(topic.config().segment_bytes);
-        object["compression"] = json!(topic.config().compression.to_string());
+        let mut object = settings(&topic);
         object["partitions"] = topic.partitions().iter().map(|partition| offsets(partition)).collect();
         return Ok(writeln!(out, "{object}")?);
     }
@@ -76,6 +116,11 @@ fn describe(data: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
     writeln!(out, "id             {}", topic.id())?;
     writeln!(out, "cleanup        {}", cleanup_name(config.cleanup))?;
     writeln!(out, "segment bytes  {}", config.segment_bytes)?;
+    if config.cleanup.deletes() {
+        let time = config.retention.time.map_or("for ever".to_owned(), |time| format!("{time:?}"));
+        let bytes = config.retention.bytes.map_or("any number of".to_owned(), |bytes| bytes.to_string());
+        writeln!(out, "kept           {time}, {bytes} bytes")?;
+    }
     writeln!(out, "compression    {}", config.compression)?;
     writeln!(out)?;
     writeln!(out, "{:>9} {:>14} {:>14} {:>14}", "partition", "start", "stable", "end")?;
@@ -92,6 +137,23 @@ fn delete(data: &Path, name: &str) -> Result<(), Failure> {
     log.delete_topic(name)?;
     log.close()?;
     Ok(writeln!(io::stdout(), "deleted {name}")?)
+}
+
+/// The summary of a topic and its settings; times in milliseconds, null where there is no limit.
+fn settings(topic: &Topic) -> serde_json::Value {
+    let config = topic.config();
+    let milliseconds = |time: Duration| time.as_millis() as u64;
+    let mut object = summary(topic);
+    object["segment_bytes"] = json!(config.segment_bytes);
+    object["segment_age_ms"] = json!(milliseconds(config.segment_age_max));
+    object["compression"] = json!(config.compression.to_string());
+    object["retention_ms"] = json!(config.retention.time.map(milliseconds));
+    object["retention_bytes"] = json!(config.retention.bytes);
+    object["dirty_percent"] = json!(config.compaction.dirty_percent_min);
+    object["compaction_lag_ms"] = json!(milliseconds(config.compaction.lag_min));
+    object["compaction_lag_max_ms"] = json!(config.compaction.lag_max.map(milliseconds));
+    object["delete_retention_ms"] = json!(milliseconds(config.compaction.delete_retention));
+    object
 }
 
 fn summary(topic: &Topic) -> serde_json::Value {
@@ -117,5 +179,6 @@ fn cleanup_name(cleanup: CleanupPolicy) -> &'static str {
     match cleanup {
         CleanupPolicy::Delete => "delete",
         CleanupPolicy::Compact => "compact",
+        CleanupPolicy::CompactAndDelete => "compact,delete",
     }
 }

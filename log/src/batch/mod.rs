@@ -37,6 +37,7 @@ mod error;
 mod header;
 mod reader;
 mod records;
+mod rewrite;
 mod sealed;
 mod snappy;
 mod varint;
@@ -49,6 +50,7 @@ pub use error::BatchError;
 pub use header::{BatchHeader, TimestampType};
 pub use reader::{Batches, RecordBatch};
 pub use records::{HeaderView, Headers, HeadersView, RecordView, Records};
+pub(crate) use rewrite::{BatchRewriter, Rewrite, Rewritten};
 pub use sealed::{ProducerStamp, SealedBatch};
 
 /// The most bytes that the records of one batch may take uncompressed: the builder writes no more,

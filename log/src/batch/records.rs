@@ -129,6 +129,16 @@ pub struct Records<'s> {
     record_count: i32,
 }
 
+/// A record as it stands in its batch.
+#[derive(Clone, Copy)]
+pub(super) struct EncodedRecord<'s> {
+    pub(super) attributes: u8,
+    /// From the batch's base timestamp.
+    pub(super) timestamp_delta: i64,
+    /// Everything behind it: offset, key, value, headers.
+    pub(super) rest: &'s [u8],
+}
+
 impl<'s> Records<'s> {
     /// The records of the batch with this header, in its decompressed bytes `plain`.
     pub(super) fn new(header: &BatchHeader, plain: &'s [u8]) -> Self {
@@ -147,40 +157,9 @@ impl<'s> Records<'s> {
         }
     }
 
+    /// The next record, and the bytes that it is made of.
     #[inline]
-    fn take(&mut self) -> Result<RecordView<'s>, &'static str> {
-        let body = take_bytes(&mut self.rest)?.ok_or("it has a negative length")?;
-        let (_attributes, mut body) = body.split_first().ok_or("it is empty")?;
-        let timestamp_delta = varint::take_long(&mut body).ok_or("its timestamp is cut off or too long")?;
-        let offset_delta = varint::take_int(&mut body).ok_or("its offset is cut off or too long")?;
-        if offset_delta <= self.previous_delta || offset_delta > self.last_offset_delta {
-            return Err("its offset lies outside the batch or does not follow the one before");
-        }
-        let timestamp = match self.log_append_time {
-            Some(time) => time,
-            None => Timestamp(
-                self.base_timestamp.0.checked_add(timestamp_delta).ok_or("its timestamp is out of range")?,
-            ),
-        };
-        let key = take_bytes(&mut body)?;
-        let value = take_bytes(&mut body)?;
-        let headers = take_headers(body)?;
-        self.previous_delta = offset_delta;
-        Ok(RecordView {
-            offset: self.base_offset.plus(i64::from(offset_delta)),
-            timestamp,
-            key,
-            value,
-            headers,
-        })
-    }
-}
-
-impl<'s> Iterator for Records<'s> {
-    type Item = Result<RecordView<'s>, BatchError>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    pub(super) fn next_encoded(&mut self) -> Option<Result<(RecordView<'s>, EncodedRecord<'s>), BatchError>> {
         if self.index == self.record_count {
             if self.rest.is_empty() {
                 return None;
@@ -203,6 +182,39 @@ impl<'s> Iterator for Records<'s> {
                 Some(Err(BatchError::BadRecord { index, reason }))
             }
         }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Result<(RecordView<'s>, EncodedRecord<'s>), &'static str> {
+        let body = take_bytes(&mut self.rest)?.ok_or("it has a negative length")?;
+        let (&attributes, mut body) = body.split_first().ok_or("it is empty")?;
+        let timestamp_delta = varint::take_long(&mut body).ok_or("its timestamp is cut off or too long")?;
+        let encoded = EncodedRecord { attributes, timestamp_delta, rest: body };
+        let offset_delta = varint::take_int(&mut body).ok_or("its offset is cut off or too long")?;
+        if offset_delta <= self.previous_delta || offset_delta > self.last_offset_delta {
+            return Err("its offset lies outside the batch or does not follow the one before");
+        }
+        let timestamp = match self.log_append_time {
+            Some(time) => time,
+            None => Timestamp(
+                self.base_timestamp.0.checked_add(timestamp_delta).ok_or("its timestamp is out of range")?,
+            ),
+        };
+        let key = take_bytes(&mut body)?;
+        let value = take_bytes(&mut body)?;
+        let headers = take_headers(body)?;
+        self.previous_delta = offset_delta;
+        let offset = self.base_offset.plus(i64::from(offset_delta));
+        Ok((RecordView { offset, timestamp, key, value, headers }, encoded))
+    }
+}
+
+impl<'s> Iterator for Records<'s> {
+    type Item = Result<RecordView<'s>, BatchError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_encoded()?.map(|(record, _)| record))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use super::{Catalogue, CatalogueEntry, DeletedTopic, FILE_NAME, text};
 use crate::ErrorKind;
 use crate::batch::Compression;
+use crate::cleanup::CleanupPolicy;
 use crate::partition::Durability;
 use crate::record::TopicId;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
-use crate::topic::{CleanupPolicy, TopicConfig};
+use crate::topic::TopicConfig;
 
 fn catalogues() -> impl Strategy<Value = Catalogue> {
     let durability = prop_oneof![

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Catalogue, CatalogueEntry, DeletedTopic};
+use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::Durability;
-use crate::topic::{CleanupPolicy, TopicConfig, check_name};
+use crate::topic::{TopicConfig, check_name};
 
 const FIRST_LINE: &str = "lotic-catalogue 1";
 const TITLE: &str = "lotic-catalogue ";
@@ -24,7 +25,8 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
     for (name, CatalogueEntry { id, config }) in &catalogue.topics {
         line(format_args!(
             "topic {name} id={id} partitions={} cleanup={} durability={} compression={} segment_bytes={} \
-             batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={}{}{}",
+             batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={} retention={} retention_bytes={} dirty_percent={} lag_min={} \
+             lag_max={} delete_retention={} segment_age={}{}{}",
             config.partitions,
             encode_cleanup(config.cleanup),
             encode_durability(config.durability),
@@ -33,6 +35,13 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
             config.batch_bytes_max,
             config.index_interval_bytes,
             config.snapshot_interval_bytes,
+            encode_time(config.retention.time),
+            config.retention.bytes.map_or_else(|| NEVER.to_owned(), |bytes| bytes.to_string()),
+            config.compaction.dirty_percent_min,
+            encode_time(Some(config.compaction.lag_min)),
+            encode_time(config.compaction.lag_max),
+            encode_time(Some(config.compaction.delete_retention)),
+            encode_time(Some(config.segment_age_max)),
             if config.has_gaps { " gaps=yes" } else { "" },
             config.key_format.as_ref().map_or_else(String::new, |format| format!(" key_format={format}")),
         ));
@@ -109,7 +118,18 @@ fn parsed<T: FromStr>(fields: &Fields<'_>, name: &str) -> Option<T> {
     fields.get(name)?.parse().ok()
 }
 
+/// What `decode` makes of a field; the default where an earlier version wrote the line.
+fn decode_or<T>(
+    fields: &Fields<'_>,
+    name: &str,
+    default: T,
+    decode: impl FnOnce(&str) -> Option<T>,
+) -> Option<T> {
+    fields.get(name).map_or(Some(default), |text| decode(text))
+}
+
 fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
+    let compaction = CompactionConfig::default();
     let config = TopicConfig {
         partitions: parsed(fields, "partitions")?,
         cleanup: decode_cleanup(fields.get("cleanup")?)?,
@@ -120,6 +140,25 @@ fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
         index_interval_bytes: parsed(fields, "index_interval_bytes")?,
         snapshot_interval_bytes: parsed(fields, "snapshot_interval_bytes")?,
         has_gaps: fields.get("gaps").is_some_and(|&gaps| gaps == "yes"),
+        retention: Retention {
+            time: decode_or(fields, "retention", None, decode_time)?,
+            bytes: decode_or(fields, "retention_bytes", None, |text| {
+                if text == NEVER { Some(None) } else { text.parse().ok().map(Some) }
+            })?,
+        },
+        compaction: CompactionConfig {
+            dirty_percent_min: decode_or(fields, "dirty_percent", compaction.dirty_percent_min, |text| {
+                text.parse().ok()
+            })?,
+            lag_min: decode_or(fields, "lag_min", compaction.lag_min, |text| decode_time(text)?)?,
+            lag_max: decode_or(fields, "lag_max", compaction.lag_max, decode_time)?,
+            delete_retention: decode_or(fields, "delete_retention", compaction.delete_retention, |text| {
+                decode_time(text)?
+            })?,
+        },
+        segment_age_max: decode_or(fields, "segment_age", Cleanup::SEGMENT_AGE_MAX, |text| {
+            decode_time(text)?
+        })?,
         key_format: fields.get("key_format").map(|&format| format.to_owned()),
     };
     Some(CatalogueEntry { id: parsed(fields, "id")?, config })
@@ -129,6 +168,7 @@ fn encode_cleanup(cleanup: CleanupPolicy) -> &'static str {
     match cleanup {
         CleanupPolicy::Delete => "delete",
         CleanupPolicy::Compact => "compact",
+        CleanupPolicy::CompactAndDelete => "compact,delete",
     }
 }
 
@@ -136,8 +176,24 @@ fn decode_cleanup(text: &str) -> Option<CleanupPolicy> {
     match text {
         "delete" => Some(CleanupPolicy::Delete),
         "compact" => Some(CleanupPolicy::Compact),
+        "compact,delete" => Some(CleanupPolicy::CompactAndDelete),
         _ => None,
     }
+}
+
+/// A time that never comes.
+const NEVER: &str = "never";
+
+fn encode_time(time: Option<Duration>) -> String {
+    time.map_or_else(|| NEVER.to_owned(), |time| format!("{}ms", time.as_millis()))
+}
+
+fn decode_time(text: &str) -> Option<Option<Duration>> {
+    if text == NEVER {
+        return Some(None);
+    }
+    let milliseconds = text.strip_suffix("ms")?.parse().ok()?;
+    Some(Some(Duration::from_millis(milliseconds)))
 }
 
 fn encode_durability(durability: Option<Durability>) -> String {

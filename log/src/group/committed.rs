@@ -6,11 +6,12 @@ use hashbrown::HashMap;
 
 use super::format::{Key, Value};
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, RecordView, SealedBatch};
+use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::{Isolation, Partition};
 use crate::record::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicPartition};
-use crate::topic::{CleanupPolicy, Topic, TopicConfig};
+use crate::topic::{Topic, TopicConfig};
 
 /// The internal topic that holds committed offsets: compacted, one partition.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint};
 use super::settings::{self, TopicSettings};
+use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{METADATA_FILE_NAME, read_topic_id};
 use crate::record::{Offset, PartitionId, TopicId, TopicPartition};
 use crate::storage::Storage;
-use crate::topic::{CleanupPolicy, TopicConfig, check_name, no_such_topic};
+use crate::topic::{TopicConfig, check_name, no_such_topic};
 
 pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 pub(super) const TRANSACTIONS_TOPIC: &str = "__transaction_state";

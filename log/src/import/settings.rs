@@ -17,17 +17,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
 use crate::batch::{Compression, DecompressionBuffer, RecordBatch};
+use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, Result};
 use crate::files::{FileKind, Listing};
 use crate::message_reader::MessageReader;
 use crate::record::Offset;
 use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
 use crate::storage::{OpenMode, Storage};
-use crate::topic::{CleanupPolicy, SEGMENT_BYTES_RANGE, TopicConfig};
+use crate::topic::{SEGMENT_BYTES_RANGE, TIME_MAX, TopicConfig};
 
 const FRAME_VERSION: u32 = 1;
 const TOPIC_RECORD: u32 = 2;
@@ -49,11 +51,19 @@ pub(super) struct TopicSettings {
 impl TopicSettings {
     /// Sets what there is a setting for here, too.
     pub(super) fn apply(&self, config: &mut TopicConfig) {
-        if self
-            .get("cleanup.policy")
-            .is_some_and(|policy| policy.split(',').any(|one| one.trim() == "compact"))
-        {
-            config.cleanup = CleanupPolicy::Compact;
+        if let Some(policy) = self.get("cleanup.policy") {
+            let has = |wanted| policy.split(',').any(|one| one.trim() == wanted);
+            config.cleanup = match (has("compact"), has("delete")) {
+                (true, true) => CleanupPolicy::CompactAndDelete,
+                (true, false) => CleanupPolicy::Compact,
+                _ => CleanupPolicy::Delete,
+            };
+        }
+        let retention = self.number("retention.ms").map(Duration::from_millis);
+        config.retention.time = retention.filter(|time| *time <= TIME_MAX);
+        config.retention.bytes = self.number("retention.bytes");
+        if let Some(time) = self.number("delete.retention.ms") {
+            config.compaction.delete_retention = Duration::from_millis(time).min(TIME_MAX);
         }
         if let Some(bytes) = self.get("segment.bytes").and_then(|bytes| bytes.parse::<u64>().ok()) {
             config.segment_bytes = bytes.clamp(*SEGMENT_BYTES_RANGE.start(), *SEGMENT_BYTES_RANGE.end());
@@ -74,6 +84,11 @@ impl TopicSettings {
             "zstd" => Compression::Zstd { level: level("compression.zstd.level") },
             _ => return None,
         })
+    }
+
+    /// A number; `None` where nothing is set, or -1, which stands for no limit.
+    fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -196,6 +211,7 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cleanup::Retention;
 
     fn metadata(values: &[&str]) -> Metadata {
         let mut metadata = Metadata::default();
@@ -254,6 +270,10 @@ mod tests {
         let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "-1")];
         check(&gzip, TopicConfig { compression, ..default() });
         let policy = [("cleanup.policy", "delete,compact")];
-        check(&policy, TopicConfig { cleanup: CleanupPolicy::Compact, ..default() });
+        check(&policy, TopicConfig { cleanup: CleanupPolicy::CompactAndDelete, ..default() });
+        let retention = Retention { time: Some(Duration::from_secs(60)), bytes: None };
+        let values = [("retention.ms", "60000"), ("retention.bytes", "-1")];
+        check(&values, TopicConfig { retention, ..default() });
+        check(&[("retention.ms", "9223372036854775807")], default());
     }
 }

@@ -100,13 +100,8 @@ impl StagedPartition {
             log.directory().join(format!("{}.{}{STAGING_SUFFIX}", topic.id, source.name.partition));
         let mut config = config.partition_config(log.durability());
         config.has_gaps = true;
-        let site = PartitionSite {
-            name: source.name.clone(),
-            topic_id: topic.id,
-            directory: directory.clone(),
-            config,
-            context: PartitionContext::new(storage.clone(), log.clock().clone()),
-        };
+        let context = PartitionContext::new(storage.clone(), log.clock().clone());
+        let site = PartitionSite::new(source.name.clone(), topic.id, directory.clone(), config, context);
         let start = source.start.unwrap_or(walk.start).max(walk.start);
         let failed = |error| Error::io(format!("cannot copy {}", source.directory.display()), error);
         copy_partition(&**storage, source, &directory, &walk, start).map_err(failed)?;
@@ -152,7 +147,7 @@ impl StagedPartition {
 /// Reads all of a broker's partition, and compares it with what the broker says.
 fn check(storage: &dyn Storage, source: &BrokerPartition) -> Result<Walk> {
     source.check_settled(storage)?;
-    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true };
+    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true, ..WalkRules::default() };
     let walk = walk(storage, &source.name, &source.directory, rules)?;
     let directory = source.directory.display();
     if walk.segments == 0 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
+use crate::cleanup::CleanupPolicy;
 use crate::clock::ManualClock;
 use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
 use crate::log::LogOptions;
@@ -15,7 +16,7 @@ use crate::partition::{Isolation, Partition};
 use crate::record::{ProducerEpoch, Sequence, Timestamp, TopicPartition};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
-use crate::topic::{CleanupPolicy, TopicConfig};
+use crate::topic::TopicConfig;
 use crate::transaction::{TransactionRecord, TransactionStatus, encode_key};
 
 const BROKER: &str = "/broker";

@@ -18,7 +18,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
@@ -48,6 +48,9 @@ trait Entry: Copy {
 struct EntryFile<E> {
     storage: Arc<dyn Storage>,
     path: PathBuf,
+    /// The file, where it is kept open: its name may be another file's by now, compaction having
+    /// replaced the segment, and who reads the old segment must not be told of the new one.
+    held: OnceLock<Arc<dyn StorageFile>>,
     entries: RwLock<Entries<E>>,
     leftover: Leftover,
 }
@@ -87,7 +90,7 @@ impl<E: Entry> EntryFile<E> {
     /// An index that holds nothing yet. What a file of that name holds is not believed.
     fn empty(storage: Arc<dyn Storage>, path: PathBuf) -> Self {
         let entries = RwLock::new(Entries { on_file: 0, in_memory: Vec::new() });
-        Self { storage, path, entries, leftover: Leftover::Nothing }
+        Self { storage, path, held: OnceLock::new(), entries, leftover: Leftover::Nothing }
     }
 
     /// The index of a sealed segment: every entry of the file is believed.
@@ -163,7 +166,7 @@ impl<E: Entry> EntryFile<E> {
         if on_file == 0 {
             return Ok(found);
         }
-        let file = self.storage.open(&self.path, OpenMode::Read)?;
+        let Some(file) = self.open_to_read()? else { return Ok(found) };
         let mut high = on_file;
         while found.count < high {
             let middle = found.count + (high - found.count) / 2;
@@ -187,8 +190,9 @@ impl<E: Entry> EntryFile<E> {
             let entries = self.entries.read();
             (entries.on_file, entries.in_memory.clone())
         };
-        if first < on_file {
-            let file = self.storage.open(&self.path, OpenMode::Read)?;
+        if first < on_file
+            && let Some(file) = self.open_to_read()?
+        {
             let mut bytes = Vec::new();
             let mut next = first;
             while next < on_file {
@@ -235,6 +239,28 @@ impl<E: Entry> EntryFile<E> {
         entries.on_file += (bytes.len() / E::BYTES) as u64;
         entries.in_memory.clear();
         Ok(Persisted { file, is_new })
+    }
+
+    /// The file, unless it is gone with its segment: then the index knows nothing.
+    fn open_to_read(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        match self.held.get() {
+            Some(file) => Ok(Some(file.clone())),
+            None => open_if_there(&*self.storage, &self.path, OpenMode::Read),
+        }
+    }
+
+    /// Keeps the file open if anything in it is believed.
+    fn hold(&self) -> io::Result<()> {
+        if self.entries.read().on_file > 0
+            && let Some(file) = self.open_to_read()?
+        {
+            self.hold_file(&file);
+        }
+        Ok(())
+    }
+
+    fn hold_file(&self, file: &Arc<dyn StorageFile>) {
+        self.held.get_or_init(|| file.clone());
     }
 
     fn has_unwritten(&self) -> bool {

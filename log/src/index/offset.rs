@@ -1,7 +1,7 @@
 //! Where batches begin: an entry every few kilobytes of a segment.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Entry, EntryFile, Leftover, field};
@@ -56,7 +56,11 @@ pub(crate) struct OffsetIndex {
 
 impl OffsetIndex {
     pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        let path = FileKind::OffsetIndex.path(directory, base);
+        Self::at(storage, FileKind::OffsetIndex.path(directory, base), base)
+    }
+
+    /// An index that holds nothing yet and goes into the file `path`.
+    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf, base: Offset) -> Self {
         Self { base, file: EntryFile::empty(storage.clone(), path) }
     }
 

@@ -1,7 +1,7 @@
 //! From which offset on timestamps may be as large as one asked for.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Entry, EntryFile, Leftover, field};
@@ -55,7 +55,11 @@ pub(crate) struct TimeIndex {
 
 impl TimeIndex {
     pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        let path = FileKind::TimeIndex.path(directory, base);
+        Self::at(storage, FileKind::TimeIndex.path(directory, base), base)
+    }
+
+    /// An index that holds nothing yet and goes into the file `path`.
+    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf, base: Offset) -> Self {
         Self { base, file: EntryFile::empty(storage.clone(), path) }
     }
 

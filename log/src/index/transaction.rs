@@ -1,7 +1,7 @@
 //! The transactions that were aborted, in the segment that holds their marker.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Entry, EntryFile, Leftover, Persisted, field};
@@ -62,13 +62,19 @@ pub(crate) struct TransactionIndex {
 
 impl TransactionIndex {
     pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        let path = FileKind::TransactionIndex.path(directory, base);
+        Self::at(storage, FileKind::TransactionIndex.path(directory, base))
+    }
+
+    /// An index that holds nothing yet and goes into the file `path`.
+    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf) -> Self {
         Self { file: EntryFile::empty(storage.clone(), path) }
     }
 
     pub(crate) fn sealed(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
         let path = FileKind::TransactionIndex.path(directory, base);
-        Ok(Self { file: EntryFile::sealed(storage.clone(), path)? })
+        let file = EntryFile::sealed(storage.clone(), path)?;
+        file.hold()?;
+        Ok(Self { file })
     }
 
     /// The index as far as it speaks of markers below `below`.
@@ -82,7 +88,9 @@ impl TransactionIndex {
         let is_believed = |entry: &AbortedTransaction| {
             (base.0..below.0).contains(&entry.last_offset.0) && entry.first_offset <= entry.last_offset
         };
-        Ok(Self { file: EntryFile::believed(storage.clone(), path, is_believed)? })
+        let file = EntryFile::believed(storage.clone(), path, is_believed)?;
+        file.hold()?;
+        Ok(Self { file })
     }
 
     /// Whether each entry may follow the one before and speaks of a marker from `base` to `next`.
@@ -137,6 +145,13 @@ impl TransactionIndex {
 
     /// Writes the index out, unless it is empty and has no file: most segments have none.
     pub(crate) fn persist(&self) -> io::Result<Option<Persisted>> {
-        if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.file.persist().map(Some) }
+        if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.write_out().map(Some) }
+    }
+
+    /// Writes the index out, be it empty.
+    pub(crate) fn write_out(&self) -> io::Result<Persisted> {
+        let persisted = self.file.persist()?;
+        self.file.hold_file(&persisted.file);
+        Ok(persisted)
     }
 }

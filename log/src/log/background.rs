@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::driver::{Driver, Steps};
 use crate::flusher::Flusher;
 use crate::spawn::{Drive, spawn};
 use crate::transaction::Coordinator;
+use crate::upkeep::Upkeep;
 
 use super::LogOptions;
 
@@ -18,6 +20,7 @@ pub(super) struct Core {
     pub(super) driver: Arc<Driver>,
     pub(super) flusher: Arc<Flusher>,
     pub(super) coordinator: Coordinator,
+    pub(super) upkeep: Upkeep,
     is_stopping: AtomicBool,
 }
 
@@ -29,14 +32,16 @@ impl Core {
             let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone()));
             let coordinator =
                 Coordinator::new(flusher.clone(), driver.clone(), clock.clone(), storage.clone(), directory);
-            Self { driver, flusher, coordinator, is_stopping: AtomicBool::new(false) }
+            let upkeep =
+                Upkeep::new(options.upkeep, options.seed, clock.clone(), driver.clone(), flusher.clone());
+            Self { driver, flusher, coordinator, upkeep, is_stopping: AtomicBool::new(false) }
         })
     }
 }
 
 impl Steps for Core {
     fn step(&self) -> bool {
-        self.flusher.step() | self.coordinator.step()
+        self.flusher.step() | self.coordinator.step() | self.upkeep.step()
     }
 }
 
@@ -81,7 +86,13 @@ impl Core {
     fn run(&self) {
         let _answers = AnswerAtTheEnd(self);
         let is_stopping = || self.is_stopping.load(Ordering::Acquire);
-        self.driver.run(is_stopping, || self.step(), || self.flusher.idle_time());
+        self.driver.run(is_stopping, || self.step(), || self.idle_time());
+    }
+}
+
+impl Core {
+    fn idle_time(&self) -> Option<Duration> {
+        [self.flusher.idle_time(), self.upkeep.idle_time()].into_iter().flatten().min()
     }
 }
 
@@ -92,5 +103,6 @@ impl Drop for AnswerAtTheEnd<'_> {
     fn drop(&mut self) {
         self.0.flusher.give_up();
         self.0.coordinator.give_up();
+        self.0.upkeep.give_up();
     }
 }

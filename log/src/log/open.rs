@@ -72,8 +72,12 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
         let known = inner.topics.read().get(name).filter(|topic| topic.id() == entry.id).cloned();
         let topic = match known {
             Some(topic) => {
-                topic.partitions().iter().try_for_each(|partition| partition.refresh().map(drop))?;
-                topic
+                if *topic.config() == entry.config {
+                    topic.partitions().iter().try_for_each(|partition| partition.refresh().map(drop))?;
+                    topic
+                } else {
+                    inner.reopen_altered(&topic, entry, &points, clean_shutdown)?
+                }
             }
             None => inner.open_topic_read_only(name, entry, &points, clean_shutdown)?,
         };
@@ -166,6 +170,27 @@ impl Inner {
         Ok(())
     }
 
+    /// A topic whose settings have changed, with the partitions that were added.
+    fn reopen_altered(
+        &self,
+        topic: &Topic,
+        entry: &CatalogueEntry,
+        points: &RecoveryPoints,
+        clean_shutdown: bool,
+    ) -> Result<Topic> {
+        let mut partitions = topic.partitions().to_vec();
+        for known in &partitions {
+            known.set_config(entry.config.partition_config(self.durability));
+            known.refresh()?;
+        }
+        let added = partitions.len() as i32..entry.config.partitions;
+        let open =
+            |partition| self.open_partition_read_only(topic.name(), entry, points, clean_shutdown, partition);
+        let added: Result<Vec<_>> = added.map(PartitionId).map(open).collect();
+        partitions.extend(added?);
+        Ok(Topic::new(topic.name().to_owned(), entry.id, entry.config.clone(), partitions))
+    }
+
     fn open_topic_read_only(
         &self,
         name: &str,
@@ -173,13 +198,22 @@ impl Inner {
         points: &RecoveryPoints,
         clean_shutdown: bool,
     ) -> Result<Topic> {
-        let open = |partition| {
-            let recovery_point = points.get(&PartitionKey { topic: entry.id, partition }).copied();
-            let border = RecoveryBorder { recovery_point, clean_shutdown };
-            Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), &border)
-        };
+        let open = |partition| self.open_partition_read_only(name, entry, points, clean_shutdown, partition);
         let partitions: Result<Vec<_>> = (0..entry.config.partitions).map(PartitionId).map(open).collect();
         Ok(Topic::new(name.to_owned(), entry.id, entry.config.clone(), partitions?))
+    }
+
+    fn open_partition_read_only(
+        &self,
+        name: &str,
+        entry: &CatalogueEntry,
+        points: &RecoveryPoints,
+        clean_shutdown: bool,
+        partition: PartitionId,
+    ) -> Result<Arc<Partition>> {
+        let recovery_point = points.get(&PartitionKey { topic: entry.id, partition }).copied();
+        let border = RecoveryBorder { recovery_point, clean_shutdown };
+        Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), &border)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::partition::Durability;
 use crate::spawn::Drive;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
+use crate::upkeep::UpkeepOptions;
 
 /// The threads that sync files for a log on disk: a processor's partitions are synced side by side.
 const SYNC_THREADS: usize = 16;
@@ -30,6 +31,8 @@ pub struct LogOptions {
     pub holder: String,
     /// Seeds the ids of topics.
     pub seed: u64,
+    /// How partitions are kept up: retention, compaction.
+    pub upkeep: UpkeepOptions,
 }
 
 impl LogOptions {
@@ -50,13 +53,15 @@ impl LogOptions {
             durability: Durability::Sync,
             holder: program_name(),
             seed,
+            upkeep: UpkeepOptions::default(),
         })
     }
 
     /// For a log in memory or under a simulator: stepped by the caller.
     pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
         let durability = Durability::Sync;
-        Self { storage, clock, drive: Drive::Manual, durability, holder: program_name(), seed }
+        let upkeep = UpkeepOptions::default();
+        Self { storage, clock, drive: Drive::Manual, durability, holder: program_name(), seed, upkeep }
     }
 }
 

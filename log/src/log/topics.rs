@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -101,8 +102,9 @@ impl Log {
         self.inner.topics.read().values().cloned().collect()
     }
 
-    /// Deletes a topic and its records. It is gone for good when this returns; handles that are open may
-    /// read on.
+    /// Deletes a topic and its records. It is gone for good when this returns: who holds one of its
+    /// partitions is answered [`ErrorKind::NotFound`] from here on. Files that a fetch is reading go when
+    /// it is done.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
@@ -133,7 +135,7 @@ impl Inner {
         let mut catalogue = catalogued.catalogue.clone();
         let id = topic_id(self.seed, catalogue.topics_made);
         let site = |partition| self.site(name, id, &config, partition);
-        self.move_aside(name, id, config.partitions)?;
+        self.move_aside(name, id, 0..config.partitions)?;
         let partitions: Result<Vec<_>> =
             (0..config.partitions).map(|partition| Partition::create(site(PartitionId(partition)))).collect();
         let partitions = partitions?;
@@ -159,7 +161,7 @@ impl Inner {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("topic {name} exists already")));
         }
         self.begin_writing(&mut catalogued)?;
-        self.move_aside(name, id, config.partitions)?;
+        self.move_aside(name, id, 0..config.partitions)?;
         let mut partitions = Vec::with_capacity(directories.len());
         for (index, (from, end)) in directories.iter().zip(ends).enumerate() {
             let site = self.site(name, id, &config, PartitionId(index as i32));
@@ -195,7 +197,7 @@ impl Inner {
     }
 
     /// To be called before anything but a partition is written.
-    fn begin_writing(&self, catalogued: &mut Catalogued) -> Result<()> {
+    pub(super) fn begin_writing(&self, catalogued: &mut Catalogued) -> Result<()> {
         self.context.clean_shutdown.take_away()?;
         if !catalogued.is_begun {
             catalogued.catalogue.write(&*self.storage, &self.directory)?;
@@ -209,13 +211,19 @@ impl Inner {
 
     /// Makes an open topic known, and has it flushed from time to time if it wants that.
     pub(super) fn publish(&self, topic: Topic) {
-        for partition in topic.partitions() {
+        self.keep_up(topic.partitions());
+        self.topics.write().insert(topic.name().to_owned(), topic);
+    }
+
+    /// Looks after partitions from now on.
+    pub(super) fn keep_up(&self, partitions: &[Arc<Partition>]) {
+        for partition in partitions {
+            self.core.upkeep.keep(partition);
             if let Durability::Interval(every) = partition.config().durability {
                 let target: Arc<dyn Flush> = partition.clone();
                 self.core.flusher.flush_every(every, &target);
             }
         }
-        self.topics.write().insert(topic.name().to_owned(), topic);
     }
 
     pub(super) fn site(
@@ -225,19 +233,19 @@ impl Inner {
         config: &TopicConfig,
         partition: PartitionId,
     ) -> PartitionSite {
-        PartitionSite {
-            name: TopicPartition::new(name, partition),
+        PartitionSite::new(
+            TopicPartition::new(name, partition),
             topic_id,
-            directory: self.directory.join(directory_name(name, partition)),
-            config: config.partition_config(self.durability),
-            context: self.context.clone(),
-        }
+            self.directory.join(directory_name(name, partition)),
+            config.partition_config(self.durability),
+            self.context.clone(),
+        )
     }
 
     /// A directory in the way of a new topic belongs to none: a creation that a crash cut off, or
     /// somebody's own. It is neither believed nor deleted.
-    fn move_aside(&self, name: &str, id: TopicId, partitions: i32) -> Result<()> {
-        for partition in (0..partitions).map(PartitionId) {
+    pub(super) fn move_aside(&self, name: &str, id: TopicId, partitions: Range<i32>) -> Result<()> {
+        for partition in partitions.map(PartitionId) {
             let path = self.directory.join(directory_name(name, partition));
             let stray = self.directory.join(format!("{id}.{partition}{STRAY_SUFFIX}"));
             let io = |error| Error::io(format!("cannot move {} aside", path.display()), error);
@@ -265,10 +273,12 @@ impl Inner {
         catalogued.catalogue = catalogue;
         self.topics.write().remove(name);
         for partition in topic.partitions() {
+            partition.mark_deleted();
             // What cannot be made durable any more is being deleted.
             if let Err(error) = partition.close() {
                 tracing::debug!(%error, "a partition that is deleted did not close");
             }
+            partition.release_segments();
         }
         self.core.flusher.forget(topic.id());
         self.remove_directories(name, deleted)?;

@@ -41,6 +41,10 @@ pub(super) struct Bounds {
     durable: AtomicI64,
     end: AtomicI64,
     first_unstable: AtomicI64,
+    /// What is before was decided, and its markers are synced.
+    settled: AtomicI64,
+    /// What that will be when the sync that was begun last has ended.
+    settling: AtomicI64,
     /// Whether readers are shown what is not synced yet.
     shows_unsynced: bool,
 }
@@ -57,8 +61,20 @@ impl Bounds {
             durable: AtomicI64::new(end.0),
             end: AtomicI64::new(end.0),
             first_unstable: AtomicI64::new(first_unstable.map_or(NONE_OPEN, |offset| offset.0)),
+            settled: AtomicI64::new(first_unstable.unwrap_or(end).0),
+            settling: AtomicI64::new(first_unstable.unwrap_or(end).0),
             shows_unsynced,
         }
+    }
+
+    /// A sync has begun of everything before `end`.
+    pub(super) fn begin_sync(&self, end: Offset, first_unstable: Option<Offset>) {
+        self.settling.store(first_unstable.unwrap_or(end).0, Ordering::Release);
+    }
+
+    /// Before it, every transaction is decided for good: a power cut takes none of the markers.
+    pub(super) fn settled(&self) -> Offset {
+        Offset(self.settled.load(Ordering::Acquire))
     }
 
     /// Publishes a new end. A transaction that begins is published before the records it holds, one that
@@ -70,8 +86,14 @@ impl Bounds {
         self.first_unstable.store(first_unstable, Ordering::Release);
     }
 
+    /// Publishes that the records before `start` are gone.
+    pub(super) fn raise_start(&self, start: Offset) {
+        self.start.fetch_max(start.0, Ordering::Release);
+    }
+
     /// Publishes that a sync reached `durable`.
     pub(super) fn publish_durable(&self, durable: Offset) {
+        self.settled.store(self.settling.load(Ordering::Acquire), Ordering::Release);
         self.durable.fetch_max(durable.0, Ordering::Release);
     }
 

@@ -7,20 +7,30 @@
 //! What is appended is durable once a group commit that began later is done ([`crate::flusher::Flush`]).
 //! After a write or a sync that failed the partition is poisoned: it refuses appends and syncs until it
 //! is opened again, and is read on.
+//!
+//! Segments are replaced by compacted ones and removed by one hand at a time, which holds the marks while
+//! it takes a step.
+//!
+//! Lock order: marks, then the writer.
 
 mod bounds;
 mod committed;
 pub(crate) mod failed_sync;
+mod lookup;
+pub(crate) mod marks;
 mod metadata;
 mod reader;
+pub(crate) mod replace;
 mod site;
 mod sync;
 mod tail;
+mod trim;
 mod writer;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -36,15 +46,19 @@ use crate::segment::Segment;
 use crate::storage::SyncPurpose;
 
 use bounds::Bounds;
+use marks::Marks;
 use reader::ReadHints;
+use trim::Pins;
 use writer::{Mode, Writer};
 
 pub use bounds::{Isolation, PartitionOffsets};
 pub use committed::CommittedBatches;
+pub use lookup::{FoundOffset, OffsetSpec};
 pub(crate) use metadata::{FILE_NAME as METADATA_FILE_NAME, read_topic_id, write as write_metadata};
 pub use reader::Fetched;
 pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
 pub(crate) use tail::{LastBatch, Tail};
+pub use trim::Pin;
 pub use writer::Appended;
 
 /// An open partition. Share it in an `Arc`.
@@ -55,6 +69,11 @@ pub struct Partition {
     bounds: Bounds,
     segments: ArcSwap<Vec<Arc<Segment>>>,
     hints: Mutex<ReadHints>,
+    /// How the partition keeps its records now; the site says how it was opened.
+    config: ArcSwap<PartitionConfig>,
+    marks: Mutex<Marks>,
+    pins: Pins,
+    is_deleted: AtomicBool,
     /// What failed, once something has.
     poisoned: OnceLock<String>,
     /// What the flusher submitted last, for whoever closes the partition.
@@ -81,19 +100,21 @@ impl Partition {
         let segment = Segment::create(&site, Offset(0)).map_err(io)?;
         storage.sync_dir(&directory, SyncPurpose::Directory).map_err(io)?;
         let tail = Tail::new(segment, site.config.index_interval_bytes);
-        Ok(Self::with_tail(site, tail, Mode::Writing))
+        Ok(Self::with_tail(site, tail, Mode::Writing, Marks::default()))
     }
 
     /// Opens a partition to write to it, and recovers it first. Nothing is changed if this fails with
-    /// [`ErrorKind::Corrupt`].
+    /// [`ErrorKind::Corrupt`], but that a replacement of segments which was decided is finished.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] if what was synced is not there any more; [`ErrorKind::Invalid`] if the
     /// directory belongs to another topic; those of the operating system.
     pub fn open(site: PartitionSite, border: &RecoveryBorder) -> Result<(Arc<Self>, RecoveryReport)> {
         metadata::check(&site)?;
-        let (tail, report) = recovery::recover(&site, border)?;
-        Ok((Self::with_tail(site, tail, Mode::Writing), report))
+        let marks = Marks::read(&site)?;
+        replace::recover(&site, &marks)?;
+        let (tail, report) = recovery::recover(&site, border, &marks)?;
+        Ok((Self::with_tail(site, tail, Mode::Writing, marks), report))
     }
 
     /// Opens a partition to read it, while another process may be writing to it: nothing is written. A
@@ -103,19 +124,23 @@ impl Partition {
     /// Those of [`Self::open`].
     pub fn open_read_only(site: PartitionSite, border: &RecoveryBorder) -> Result<Arc<Self>> {
         metadata::check(&site)?;
-        let tail = recovery::read(&site, border)?;
-        Ok(Self::with_tail(site, tail, Mode::ReadOnly { recovery_point: border.recovery_point }))
+        let (tail, marks) = recovery::read(&site, border)?;
+        Ok(Self::with_tail(site, tail, Mode::ReadOnly { recovery_point: border.recovery_point }, marks))
     }
 
-    fn with_tail(site: PartitionSite, tail: Tail, mode: Mode) -> Arc<Self> {
+    fn with_tail(site: PartitionSite, tail: Tail, mode: Mode, marks: Marks) -> Arc<Self> {
         let is_read_only = matches!(mode, Mode::ReadOnly { .. });
         let shows_unsynced = is_read_only || site.config.durability != Durability::Sync;
-        let start = tail.segments[0].base();
+        let start = tail.segments[0].base().max(marks.start);
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             bounds: Bounds::new(start, tail.end, tail.producers.first_unstable(), shows_unsynced),
             segments: ArcSwap::from_pointee(tail.segments.clone()),
             hints: Mutex::default(),
+            config: ArcSwap::from_pointee(site.config.clone()),
+            marks: Mutex::new(marks),
+            pins: Pins::default(),
+            is_deleted: AtomicBool::new(false),
             poisoned: OnceLock::new(),
             submitted: Mutex::default(),
             writer: Mutex::new(Writer::new(tail, mode)),
@@ -129,13 +154,13 @@ impl Partition {
     /// [`ErrorKind::Corrupt`]; [`ErrorKind::Retry`] if the partition was cut back since, and is to be
     /// opened again; those of the operating system.
     pub fn refresh(&self) -> Result<PartitionOffsets> {
+        let mut marks = self.marks.lock();
         let mut writer = self.writer.lock();
         let Mode::ReadOnly { recovery_point } = writer.mode else { return Ok(self.offsets()) };
         let tail = &mut writer.tail;
-        recovery::read_on(&self.site, tail, recovery_point)?;
-        if self.segments.load().len() < tail.segments.len() {
-            self.segments.store(Arc::new(tail.segments.clone()));
-        }
+        recovery::read_on(&self.site, tail, &mut marks, recovery_point)?;
+        self.bounds.raise_start(tail.segments[0].base().max(marks.start));
+        self.segments.store(Arc::new(tail.segments.clone()));
         self.bounds.publish(tail.end, tail.producers.first_unstable());
         self.bounds.publish_durable(tail.end);
         self.site.context.progress.raise();
@@ -153,8 +178,14 @@ impl Partition {
     }
 
     /// How the partition keeps its records.
-    pub fn config(&self) -> &PartitionConfig {
-        &self.site.config
+    pub fn config(&self) -> Arc<PartitionConfig> {
+        self.config.load_full()
+    }
+
+    /// Changes how the partition keeps its records from now on. Durability and the intervals of indexes
+    /// and snapshots stay what they were when it was opened.
+    pub(crate) fn set_config(&self, config: PartitionConfig) {
+        self.config.store(Arc::new(config));
     }
 
     /// Where the partition begins and ends.

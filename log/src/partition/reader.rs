@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::{CommittedBatches, Isolation, Partition, PartitionOffsets};
-use crate::batch::{Batches, DecompressionBuffer};
+use crate::batch::Batches;
 use crate::error::{ErrorKind, Result};
 use crate::index::AbortedTransaction;
-use crate::record::{Offset, Timestamp};
-use crate::scanner::{BatchPlace, ReadError};
+use crate::record::Offset;
+use crate::scanner::BatchPlace;
 use crate::segment::{ReadRange, Segment};
 
 /// How many readers that read on where they stopped are spared the index.
@@ -45,9 +45,11 @@ impl Partition {
     /// stable offset). There may be less than `max_bytes` though more follows.
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] before the start and behind the end; [`ErrorKind::Corrupt`]
+    /// [`ErrorKind::OffsetOutOfRange`] before the start and behind the end; [`ErrorKind::NotFound`] once
+    /// the topic is deleted; [`ErrorKind::Corrupt`]
     /// names the first bad byte's batch; those of the operating system.
     pub fn fetch(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
+        self.check_not_deleted()?;
         let offsets = self.offsets();
         if from < offsets.start || from > offsets.end {
             return Err(self.out_of_range(from, offsets));
@@ -72,41 +74,28 @@ impl Partition {
                 return Ok(Fetched { bytes, aborted, offsets, next });
             }
         }
+        // There is nothing, or there was nothing left.
+        self.check_not_deleted()?;
         Ok(nothing)
     }
 
-    /// The first record whose timestamp is `timestamp` or later, with its own timestamp; `None` if there
-    /// is none below the high watermark.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] and [`ErrorKind::Unsupported`]; those of the operating system.
-    pub fn offset_for_timestamp(&self, timestamp: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
-        let bound = self.offsets().high_watermark;
-        for segment in self.segments.load().iter() {
-            if segment.max_timestamp().is_some_and(|largest| largest >= timestamp)
-                && let Some(found) = self.search_segment(segment, timestamp, bound)?
-            {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
     fn read_segment(&self, segment: &Segment, range: ReadRange) -> Result<Option<(Bytes, Offset)>> {
-        let hint = self.hints.lock().find(segment.base(), range.from);
+        let hint = self.hints.lock().find(segment.id(), range.from);
         let place = match hint {
             Some(place) => place,
-            None => segment.place_before(range.from).map_err(|error| self.failed(segment, error.into()))?,
+            None => {
+                segment.place_before(range.from).map_err(|error| self.read_failed(segment, error.into()))?
+            }
         };
         let read = segment.read(range, place, &self.site.context.buffers);
-        let Some(read) = read.map_err(|error| self.failed(segment, error))? else { return Ok(None) };
-        self.hints.lock().note(segment.base(), range.from, read.end);
+        let Some(read) = read.map_err(|error| self.read_failed(segment, error))? else { return Ok(None) };
+        self.hints.lock().note(segment.id(), range.from, read.end);
         Ok(Some((read.bytes, read.end.offset)))
     }
 
     /// The aborted transactions with records from `from` to `to`, which are in the first of `segments`;
     /// their markers may be in later ones.
-    fn aborted(
+    pub(super) fn aborted(
         &self,
         segments: &[std::sync::Arc<Segment>],
         from: Offset,
@@ -115,49 +104,14 @@ impl Partition {
         let mut aborted = Vec::new();
         for segment in segments {
             let is_all = segment.aborted.collect(from, to, &mut aborted);
-            if is_all.map_err(|error| self.failed(segment, error.into()))? {
+            if is_all.map_err(|error| self.read_failed(segment, error.into()))? {
                 break;
             }
         }
         Ok(aborted)
     }
 
-    fn search_segment(
-        &self,
-        segment: &Segment,
-        timestamp: Timestamp,
-        bound: Offset,
-    ) -> Result<Option<(Offset, Timestamp)>> {
-        let failed = |error| self.failed(segment, error);
-        let older = segment.times.last_before(timestamp).map_err(|error| failed(error.into()))?;
-        let start = match older {
-            Some(offset) => segment.place_before(offset).map_err(|error| failed(error.into()))?,
-            None => segment.start(),
-        };
-        let mut scanner = segment.scan(start);
-        let mut scratch = DecompressionBuffer::new();
-        while scanner.place().offset < bound {
-            let place = scanner.place();
-            let Some((_, batch)) = scanner.next().map_err(failed)? else { break };
-            if batch.header().is_control || batch.header().max_timestamp < timestamp {
-                continue;
-            }
-            let bad = |error| failed(ReadError::Bad { place, error });
-            for record in batch.records(&mut scratch).map_err(bad)? {
-                let record = record.map_err(bad)?;
-                if record.timestamp >= timestamp {
-                    return Ok(Some((record.offset, record.timestamp)));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn failed(&self, segment: &Segment, error: ReadError) -> crate::Error {
-        self.site.read_error(segment.path(), error)
-    }
-
-    fn out_of_range(&self, from: Offset, offsets: PartitionOffsets) -> crate::Error {
+    pub(super) fn out_of_range(&self, from: Offset, offsets: PartitionOffsets) -> crate::Error {
         let what = format!("offset {from} is not between {} and {}", offsets.start, offsets.end);
         self.site.error(ErrorKind::OffsetOutOfRange, what)
     }
@@ -178,17 +132,17 @@ pub(super) struct ReadHints {
 
 #[derive(Clone, Copy)]
 struct Hint {
-    segment: Offset,
+    segment: u64,
     place: BatchPlace,
 }
 
 impl ReadHints {
-    pub(super) fn find(&self, segment: Offset, offset: Offset) -> Option<BatchPlace> {
+    pub(super) fn find(&self, segment: u64, offset: Offset) -> Option<BatchPlace> {
         self.position(segment, offset).and_then(|index| self.hints[index]).map(|hint| hint.place)
     }
 
     /// Notes that a reader has read from the offset `from` to `end`.
-    fn note(&mut self, segment: Offset, from: Offset, end: BatchPlace) {
+    fn note(&mut self, segment: u64, from: Offset, end: BatchPlace) {
         let index = self.position(segment, from).unwrap_or_else(|| {
             self.oldest = (self.oldest + 1) % HINTS_MAX;
             self.oldest
@@ -196,7 +150,7 @@ impl ReadHints {
         self.hints[index] = Some(Hint { segment, place: end });
     }
 
-    fn position(&self, segment: Offset, offset: Offset) -> Option<usize> {
+    fn position(&self, segment: u64, offset: Offset) -> Option<usize> {
         let is_it = |hint: &Hint| hint.segment == segment && hint.place.offset == offset;
         self.hints.iter().position(|hint| hint.as_ref().is_some_and(is_it))
     }

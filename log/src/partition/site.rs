@@ -2,16 +2,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clean_shutdown::CleanShutdown;
+use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flusher;
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
-use crate::record::{PartitionKey, TopicId, TopicPartition};
+use crate::record::{Offset, PartitionKey, TopicId, TopicPartition};
 use crate::recovery_point::SyncedPoints;
 use crate::scanner::{BatchPlace, Density, ReadError};
 use crate::storage::Storage;
@@ -43,9 +45,11 @@ pub struct PartitionConfig {
     pub snapshot_interval_bytes: u64,
     /// The largest batch that is appended.
     pub batch_bytes_max: usize,
-    /// Whether offsets may be missing, compaction having removed their records. Where they may not, a gap
-    /// is damage.
+    /// Whether offsets may be missing anywhere: the partition comes from where it was compacted. What was
+    /// compacted here is known, and a gap anywhere else is damage.
     pub has_gaps: bool,
+    /// What becomes of old records.
+    pub cleanup: Cleanup,
 }
 
 impl Default for PartitionConfig {
@@ -57,13 +61,8 @@ impl Default for PartitionConfig {
             snapshot_interval_bytes: 64 << 20,
             batch_bytes_max: 64 << 20,
             has_gaps: false,
+            cleanup: Cleanup::default(),
         }
-    }
-}
-
-impl PartitionConfig {
-    pub(crate) fn density(&self) -> Density {
-        if self.has_gaps { Density::Sparse } else { Density::Dense }
     }
 }
 
@@ -114,9 +113,43 @@ pub struct PartitionSite {
     pub config: PartitionConfig,
     /// What the partitions of the log share.
     pub context: PartitionContext,
+    /// Up to where segments may have been rewritten: offsets may be missing there.
+    pub(crate) rewritten_end: RewrittenEnd,
 }
 
+/// Up to where segments of a partition may have been rewritten, as was read last.
+#[derive(Debug, Default)]
+pub(crate) struct RewrittenEnd(AtomicI64);
+
 impl PartitionSite {
+    /// A partition called `name` of the topic `topic_id`, in `directory`.
+    pub fn new(
+        name: TopicPartition,
+        topic_id: TopicId,
+        directory: PathBuf,
+        config: PartitionConfig,
+        context: PartitionContext,
+    ) -> Self {
+        Self { name, topic_id, directory, config, context, rewritten_end: RewrittenEnd::default() }
+    }
+
+    /// Which batches may follow each other.
+    pub(crate) fn density(&self) -> Density {
+        let rewritten_end = self.rewritten_end.0.load(Ordering::Acquire);
+        if self.config.has_gaps {
+            Density::Sparse
+        } else if rewritten_end > 0 {
+            Density::SparseUpTo(Offset(rewritten_end))
+        } else {
+            Density::Dense
+        }
+    }
+
+    /// Segments before `end` may have been rewritten.
+    pub(crate) fn allow_gaps_up_to(&self, end: Offset) {
+        self.rewritten_end.0.fetch_max(end.0, Ordering::Release);
+    }
+
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
         &self.context.storage
     }

@@ -94,6 +94,7 @@ impl Partition {
         files.append(&mut writer.unsynced);
         writer.is_flush_requested = false;
         writer.sync_begun = writer.tail.end;
+        self.bounds.begin_sync(writer.tail.end, writer.tail.producers.first_unstable());
         Ok(Unsynced {
             files,
             has_new_names: std::mem::take(&mut writer.has_new_names),

@@ -138,6 +138,8 @@ impl Partition {
     /// [`ErrorKind::Poisoned`], and those of the operating system: the partition was not shut down
     /// cleanly then.
     pub fn close(&self) -> Result<()> {
+        // Whoever replaces segments gets done with the step that is under way.
+        let _marks = self.marks.lock();
         {
             let mut writer = self.writer.lock();
             if writer.mode != Mode::Writing {
@@ -157,7 +159,7 @@ impl Partition {
     }
 
     fn check_acceptable(&self, header: &BatchHeader) -> Result<()> {
-        let bytes_max = self.site.config.batch_bytes_max;
+        let bytes_max = self.config.load().batch_bytes_max;
         let what = if header.is_control {
             "a marker is appended with append_marker".to_owned()
         } else if header.record_count == 0 {
@@ -170,11 +172,15 @@ impl Partition {
         Err(self.site.error(ErrorKind::Invalid, what))
     }
 
-    fn check_writable(&self, writer: &Writer) -> Result<()> {
+    pub(super) fn check_writable(&self, writer: &Writer) -> Result<()> {
         match writer.mode {
             Mode::Writing => self.check_not_poisoned(),
             Mode::ReadOnly { .. } => Err(self.site.error(ErrorKind::Closed, "was opened read-only")),
-            Mode::Closed => Err(self.site.error(ErrorKind::Closed, "is closed")),
+            Mode::Closed => {
+                let is_deleted = self.check_not_deleted().is_err();
+                let what = if is_deleted { "the topic was deleted" } else { "is closed" };
+                Err(self.site.error(ErrorKind::Closed, what))
+            }
         }
     }
 
@@ -231,7 +237,7 @@ impl Partition {
 
     /// Rolls the segment, if it is time to, before a batch is written.
     fn make_room(&self, writer: &mut Writer, header: &BatchHeader) -> Result<()> {
-        let (active, segment_bytes) = (&writer.tail.active, self.site.config.segment_bytes);
+        let (active, segment_bytes) = (&writer.tail.active, self.config.load().segment_bytes);
         let is_full = active.is_full_for(header.length, header.last_offset(), segment_bytes);
         if is_full { self.roll(writer) } else { Ok(()) }
     }
@@ -249,7 +255,7 @@ impl Partition {
     }
 
     /// Seals the active segment and begins the next one.
-    fn roll(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn roll(&self, writer: &mut Writer) -> Result<()> {
         self.write_indexes(writer)?;
         if may_snapshot(writer) {
             self.write_snapshot(writer)?;

@@ -81,6 +81,15 @@ pub(crate) enum Refusal {
     NotTransactional,
 }
 
+/// What a producer wrote last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastWritten {
+    /// The last offset of its newest batch in this epoch; none if there is only a marker.
+    pub(crate) last_offset: Option<Offset>,
+    /// Its epoch.
+    pub(crate) epoch: ProducerEpoch,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WrittenBatch {
     base_sequence: Sequence,
@@ -233,6 +242,15 @@ impl ProducerStates {
             first_offset,
         })
         .collect()
+    }
+
+    /// What each producer wrote last.
+    pub(crate) fn last_written(&self) -> HashMap<ProducerId, LastWritten> {
+        let last = |producer: &Producer| LastWritten {
+            last_offset: producer.batches.back().map(|batch| batch.last_offset),
+            epoch: producer.epoch,
+        };
+        self.producers.iter().map(|(id, producer)| (*id, last(producer))).collect()
     }
 
     /// The producer of a batch in the log, at the batch's epoch.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing};
+use crate::partition::marks::Marks;
 use crate::partition::{LastBatch, PartitionSite, Tail, failed_sync};
 use crate::producer_state::ProducerStates;
 use crate::record::{LeaderEpoch, Offset};
@@ -80,10 +81,11 @@ pub(super) fn assess(
     site: &PartitionSite,
     listing: Listing,
     border: &RecoveryBorder,
+    marks: &Marks,
     mode: OpenMode,
 ) -> Result<Assessment> {
     let limits = Limits::new(site, border.recovery_point)?;
-    let mut candidates = believable_snapshots(&listing, border);
+    let mut candidates = believable_snapshots(&listing, border, marks);
     let (known, mut tail) = loop {
         let known = newest_known(site, &listing, &mut candidates);
         let is_last_resort = known.offset == listing.segments[0];
@@ -117,7 +119,8 @@ pub(super) fn assess(
 }
 
 /// The snapshots that may be started from, ascending.
-fn believable_snapshots(listing: &Listing, border: &RecoveryBorder) -> Vec<Offset> {
+fn believable_snapshots(listing: &Listing, border: &RecoveryBorder, marks: &Marks) -> Vec<Offset> {
+    let lowest = listing.segments[0].max(marks.rewritten_end);
     let synced = border.recovery_point.unwrap_or(Offset(0));
     let is_synced = |offset: Offset| border.clean_shutdown || offset <= synced;
     // A sealed segment without its indexes has to be read again, from a snapshot inside or before it.
@@ -125,9 +128,7 @@ fn believable_snapshots(listing: &Listing, border: &RecoveryBorder) -> Vec<Offse
     let unindexed = sealed.filter(|pair| !listing.is_indexed(pair[0])).map(|pair| pair[1]).next();
     let is_indexed = |offset: Offset| unindexed.is_none_or(|next| offset < next);
     let snapshots = listing.snapshots.iter().copied();
-    snapshots
-        .filter(|&offset| is_synced(offset) && is_indexed(offset) && offset >= listing.segments[0])
-        .collect()
+    snapshots.filter(|&offset| is_synced(offset) && is_indexed(offset) && offset >= lowest).collect()
 }
 
 /// The newest of the snapshots that is whole; the start of the log, of which nothing is known, if none is.
@@ -180,7 +181,7 @@ fn resume(
     let bytes = segment.file().len().map_err(|error| open_error(site, base, error))?;
     // Compaction leaves the end of the log alone, so no gap is there.
     let is_end = last + 1 == listing.segments.len() && place.position == bytes;
-    let density = if is_end { Density::Dense } else { site.config.density() };
+    let density = if is_end { Density::Dense } else { site.density() };
     if !density.allows(known.offset, place.offset) {
         let what = format!("the log ends here; something is known up to offset {}", known.offset);
         return Err(site.corrupt(segment.path(), place, what));
@@ -213,7 +214,7 @@ fn check_complete(site: &PartitionSite, segment: &Arc<Segment>, next: Offset) ->
     let bytes = segment.bytes();
     let resumed = ActiveSegment::resume(segment.clone(), site.config.index_interval_bytes, next);
     let (active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
-    if place.position == bytes && site.config.density().allows(next, place.offset) {
+    if place.position == bytes && site.density().allows(next, place.offset) {
         return Ok(active.leader_epoch);
     }
     let what = format!("the next segment begins with offset {next} and {bytes} bytes are here");
@@ -238,7 +239,7 @@ pub(super) fn scan(
     loop {
         scan.cut = scan_segment(site, tail, limits, &mut scan)?;
         let Some(&base) = later.next() else { break };
-        if scan.cut.is_none() && !site.config.density().allows(base, tail.end) {
+        if scan.cut.is_none() && !site.density().allows(base, tail.end) {
             let reason = format!("the next segment begins with offset {base}");
             scan.cut = Some(Cut { reason, keeps_sound_batches: true });
         }
@@ -267,7 +268,7 @@ fn scan_segment(
 ) -> Result<Option<Cut>> {
     let segment = tail.active.segment.clone();
     let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
-    let density = site.config.density();
+    let density = site.density();
     let mut scanner = Scanner::new(segment.file().clone(), tail.place(), bytes, density);
     loop {
         let place = scanner.place();

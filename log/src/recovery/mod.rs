@@ -24,7 +24,8 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Result};
-use crate::files::Listing;
+use crate::files::{Listing, Stage};
+use crate::partition::marks::Marks;
 use crate::partition::{PartitionSite, Tail};
 use crate::record::{Offset, TopicPartition};
 use crate::segment::Segment;
@@ -70,28 +71,96 @@ pub struct Truncation {
     pub torn_files: Vec<PathBuf>,
 }
 
+/// How often a partition is read again because its writer was replacing segments meanwhile.
+const READS_MAX: usize = 8;
+
 /// Recovers a partition to write to it.
-pub(crate) fn recover(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, RecoveryReport)> {
-    let listing = list(site)?;
+pub(crate) fn recover(
+    site: &PartitionSite,
+    border: &RecoveryBorder,
+    marks: &Marks,
+) -> Result<(Tail, RecoveryReport)> {
+    let border = &border.with(marks);
+    let listing = list(site, marks)?;
     if listing.segments.is_empty() {
         return begin(site, border);
     }
-    let assessment = assess::assess(site, listing, border, OpenMode::Write)?;
+    let assessment = assess::assess(site, listing, border, marks, OpenMode::Write)?;
     repair::repair(site, assessment, border)
+}
+
+impl RecoveryBorder {
+    /// The marks know of synced offsets too.
+    fn with(self, marks: &Marks) -> Self {
+        let synced = Some(marks.synced()).filter(|synced| *synced > Offset(0));
+        Self { recovery_point: self.recovery_point.max(synced), ..self }
+    }
 }
 
 /// Reads a partition that another process may be writing to, without changing it. What is believed of
 /// it is what recovery would believe: the writer may have met its end in a power cut, long ago.
-pub(crate) fn read(site: &PartitionSite, border: &RecoveryBorder) -> Result<Tail> {
-    let listing = list(site)?;
+pub(crate) fn read(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, Marks)> {
+    for _ in 0..READS_MAX {
+        let before = Glance::take(site)?;
+        let read = read_once(site, border, &before.marks);
+        // Files of before and after a replacement do not go together.
+        if !before.is_replaced() && Glance::take(site)? == before {
+            return Ok((read?, before.marks));
+        }
+    }
+    let what = "its segments are being replaced: read it again, or open it for writing if nobody has it open";
+    Err(site.error(ErrorKind::Retry, what))
+}
+
+/// What tells whether segments were replaced or removed between two looks.
+#[derive(PartialEq)]
+struct Glance {
+    marks: Marks,
+    replacing: Vec<(Offset, Stage)>,
+}
+
+impl Glance {
+    fn take(site: &PartitionSite) -> Result<Self> {
+        let marks = Marks::read(site)?;
+        let replacing = list(site, &marks)?.replacing;
+        Ok(Self { marks, replacing })
+    }
+
+    /// Whether a replacement is decided and not finished.
+    fn is_replaced(&self) -> bool {
+        self.replacing.iter().any(|(_, stage)| *stage == Stage::Swap)
+    }
+}
+
+fn read_once(site: &PartitionSite, border: &RecoveryBorder, marks: &Marks) -> Result<Tail> {
+    let listing = list(site, marks)?;
     if listing.segments.is_empty() {
         return Err(site.error(ErrorKind::NotFound, format!("{} holds no segment", site.directory.display())));
     }
-    Ok(assess::assess(site, listing, border, OpenMode::Read)?.tail)
+    Ok(assess::assess(site, listing, &border.with(marks), marks, OpenMode::Read)?.tail)
 }
 
-/// Absorbs what was appended behind `tail` by another process.
-pub(crate) fn read_on(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Offset>) -> Result<()> {
+/// Absorbs what was appended behind `tail`, which was read with `marks`, by another process. Reads all of
+/// it again if segments were removed or replaced since.
+pub(crate) fn read_on(
+    site: &PartitionSite,
+    tail: &mut Tail,
+    marks: &mut Marks,
+    recovery_point: Option<Offset>,
+) -> Result<()> {
+    let before = Glance::take(site)?;
+    if before.marks.generation == marks.generation {
+        let read = absorb_later(site, tail, recovery_point);
+        if Glance::take(site)? == before {
+            return read;
+        }
+    }
+    let border = RecoveryBorder { recovery_point, clean_shutdown: false };
+    (*tail, *marks) = self::read(site, &border)?;
+    Ok(())
+}
+
+fn absorb_later(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Offset>) -> Result<()> {
     let segment = &tail.active.segment;
     let is_unchanged = tail.is_unchanged(&**site.storage());
     if !is_unchanged.map_err(|error| site.io("read", segment.path(), error))? {
@@ -99,15 +168,15 @@ pub(crate) fn read_on(site: &PartitionSite, tail: &mut Tail, recovery_point: Opt
         return Err(site.error(ErrorKind::Retry, what));
     }
     let base = segment.base();
-    let mut later = list(site)?.segments;
+    let mut later = list(site, &Marks::default())?.segments;
     later.retain(|offset| *offset > base);
     let limits = assess::Limits::new(site, recovery_point)?;
     assess::scan(site, tail, &later, &limits, OpenMode::Read).map(|_| ())
 }
 
-fn list(site: &PartitionSite) -> Result<Listing> {
+fn list(site: &PartitionSite, marks: &Marks) -> Result<Listing> {
     let listing = Listing::read(&**site.storage(), &site.directory);
-    listing.map_err(|error| site.io("list", &site.directory, error))
+    Ok(listing.map_err(|error| site.io("list", &site.directory, error))?.begin_at(marks.start))
 }
 
 /// Begins a partition whose directory is there and holds no segment yet.

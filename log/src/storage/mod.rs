@@ -49,6 +49,10 @@ pub enum SyncPurpose {
     RecoveryPoint,
     /// Producer and transaction snapshots, clean-shutdown marker.
     Snapshot,
+    /// Where a partition begins, and how far compaction has come.
+    Marks,
+    /// A segment that compaction has written, before it takes the place of others.
+    Compacted,
     /// A file that a connector or a checkpoint made.
     Export,
 }

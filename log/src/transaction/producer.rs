@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::record::{TRANSACTION_TOPIC, TRANSACTIONAL_ID_BYTES_MAX};
 use super::session::Session;
 use crate::batch::{MarkerKind, SealedBatch};
+use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::Partition;
 use crate::record::{Offset, PartitionId, TopicId, TopicPartition};
 use crate::ticket::CommitTicket;
-use crate::topic::{CleanupPolicy, TopicConfig};
+use crate::topic::TopicConfig;
 
 /// Kafka's size of a segment of this topic.
 const SEGMENT_BYTES: u64 = 100 << 20;

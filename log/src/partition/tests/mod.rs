@@ -3,6 +3,7 @@
 
 mod append;
 mod crash;
+mod lookup;
 mod model;
 mod read;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::batch::{BatchBuilder, Compression, ProducerStamp, SealedBatch};
+use crate::cleanup::Cleanup;
 use crate::clock::ManualClock;
 use crate::flusher::Flush;
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp};
@@ -36,18 +38,15 @@ pub(crate) fn small() -> PartitionConfig {
         index_interval_bytes: 150,
         snapshot_interval_bytes: 400,
         batch_bytes_max: 4000,
+        cleanup: Cleanup::default(),
         has_gaps: false,
     }
 }
 
 pub(crate) fn site(storage: &Arc<MemoryStorage>, config: PartitionConfig) -> PartitionSite {
-    PartitionSite {
-        name: TopicPartition::new("topic", PartitionId(3)),
-        topic_id: TopicId(Uuid::from_u128(7)),
-        directory: PathBuf::from(DIRECTORY),
-        config,
-        context: PartitionContext::new(storage.clone(), ManualClock::new()),
-    }
+    let name = TopicPartition::new("topic", PartitionId(3));
+    let context = PartitionContext::new(storage.clone(), ManualClock::new());
+    PartitionSite::new(name, TopicId(Uuid::from_u128(7)), PathBuf::from(DIRECTORY), config, context)
 }
 
 /// A new partition whose directory's name is durable.

@@ -1,0 +1,165 @@
+//! The power fails at every operation of a compaction, and what is opened then is what was there before,
+//! or what was to be there after.
+
+use super::*;
+use crate::storage::OpenMode;
+
+/// A log of five segments with plain, idempotent, committed and aborted batches and tombstones, of which
+/// much is old, compacted once already.
+fn bench(seed: u64) -> Bench {
+    let bench = Bench::with(disk(seed), PartitionConfig { segment_bytes: 700, ..small() });
+    bench.plain(&[1, 2, 3]);
+    bench.idempotent(5, 0, &[3, 4]);
+    bench.transactional(1, 0, 0, &[1, 9]);
+    bench.abort(1, 0);
+    bench.roll();
+    bench.compact();
+    for round in 1..4 {
+        bench.plain(&[round, 2, 3]);
+        bench.append(tombstones(&[round - 1]));
+        bench.transactional(1, round as i16, 0, &[4, 9]);
+        if round == 2 {
+            bench.abort(1, round as i16)
+        } else {
+            bench.commit(1, round as i16)
+        }
+        bench.roll();
+    }
+    bench.plain(&[7]);
+    flush(&bench.partition).expect("the disk is fine");
+    bench
+}
+
+fn names(bench: &Bench) -> Vec<String> {
+    let entries = bench.storage.list(crate::partition::tests::DIRECTORY.as_ref()).expect("it is there");
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
+#[test]
+fn wherever_the_power_fails_the_old_segments_are_there_or_the_new_ones() {
+    let before = bench(0).batches();
+    let after = {
+        let bench = bench(0);
+        bench.compact();
+        bench.batches()
+    };
+    assert_ne!(before, after);
+    let (mut operation, mut ended_well) = (0, 0);
+    while ended_well < 3 {
+        for seed in 0..8 {
+            let mut bench = bench(seed);
+            bench.storage.fail_after(operation);
+            let outcome = bench.try_compact();
+            let was_unplugged = bench.storage.is_unplugged();
+            bench.storage.clear_faults();
+            bench.crash();
+            let what = format!("operation {operation}, seed {seed}");
+            check_recovered(&bench, &before, &after, &what);
+            if outcome.is_ok() {
+                assert_eq!(bench.batches(), after, "{what}: it was done");
+            }
+            let left: Vec<_> = names(&bench).into_iter().filter(|name| is_staged(name)).collect();
+            assert!(left.is_empty(), "{what}: {left:?}");
+            // It is taken up again, and comes to the same.
+            bench.compact();
+            assert_eq!(bench.batches(), after, "{what}");
+            bench.crash();
+            assert_eq!(bench.batches(), after, "{what}");
+            ended_well += u32::from(!was_unplugged);
+        }
+        operation += 1;
+    }
+    assert!(operation > 60, "there are many operations: {operation}");
+}
+
+fn is_staged(name: &str) -> bool {
+    name.ends_with(".cleaned") || name.ends_with(".swap")
+}
+
+/// Whole groups of segments are as before or as after.
+fn check_recovered(bench: &Bench, before: &[Found], after: &[Found], what: &str) {
+    let found = bench.batches();
+    for batch in &found {
+        assert!(before.contains(batch) || after.contains(batch), "{what}: {batch:?}");
+    }
+    for batch in after {
+        let kept = found.iter().find(|found| found.base == batch.base);
+        let kept = kept.unwrap_or_else(|| panic!("{what}: {batch:?} is gone"));
+        assert!(batch.records.iter().all(|record| kept.records.contains(record)), "{what}: {batch:?}");
+    }
+    assert_eq!(bench.partition.offsets().start, Offset(0), "{what}");
+    assert!(bench.partition.open_transactions().is_empty(), "{what}");
+    let repeated = bench.idempotent(5, 0, &[3, 4]);
+    assert!(repeated.duplicate && repeated.base_offset == Offset(3), "{what}: {repeated:?}");
+}
+
+#[test]
+fn a_crash_while_the_replacement_is_finished_leaves_it_to_the_next() {
+    let after = {
+        let bench = bench(0);
+        bench.compact();
+        bench.batches()
+    };
+    for seed in 0..200 {
+        let mut bench = bench(seed);
+        // Somewhere in the swaps, then again and again in the openings.
+        bench.storage.fail_after(20 + seed % 40);
+        drop(bench.try_compact());
+        let durable = bench.partition.offsets().durable;
+        for operation in 0..6 {
+            bench.storage.crash();
+            bench.storage.fail_after(operation * (1 + seed % 3));
+            let site = site_on(&bench.storage, &bench.clock, &bench.config);
+            let border = RecoveryBorder { recovery_point: Some(durable), clean_shutdown: false };
+            drop(Partition::open(site, &border));
+        }
+        bench.storage.clear_faults();
+        bench.storage.crash();
+        bench.open(durable);
+        bench.compact();
+        assert_eq!(bench.batches(), after, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_disk_that_fails_once_ends_the_compaction_and_reading_goes_on() {
+    let before = bench(0).batches();
+    let after = {
+        let bench = bench(0);
+        bench.compact();
+        bench.batches()
+    };
+    let mut operation = 0;
+    loop {
+        let mut bench = bench(3);
+        bench.storage.fail_with(std::io::ErrorKind::Other, operation);
+        let outcome = bench.try_compact();
+        bench.storage.clear_faults();
+        let what = format!("operation {operation}");
+        for batch in bench.batches() {
+            assert!(before.contains(&batch) || after.contains(&batch), "{what}: {batch:?}");
+        }
+        if outcome.is_ok() && !bench.partition.is_poisoned() && operation > 60 {
+            break;
+        }
+        bench.crash();
+        check_recovered(&bench, &before, &after, &what);
+        operation += 1;
+    }
+}
+
+#[test]
+fn a_replacement_that_nothing_names_is_corrupt() {
+    let bench = bench(1);
+    let path = format!("{}/00000000000000000000.log.swap", crate::partition::tests::DIRECTORY);
+    bench.storage.open(path.as_ref(), OpenMode::Create).expect("there is none");
+    bench
+        .storage
+        .remove_file(format!("{}/marks", crate::partition::tests::DIRECTORY).as_ref())
+        .expect("it is there");
+    bench.storage.kill();
+    let border = RecoveryBorder::default();
+    let site = site_on(&bench.storage, &bench.clock, &bench.config);
+    let error = Partition::open(site, &border).expect_err("something is missing");
+    assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
+}

@@ -1,0 +1,403 @@
+//! Settings that change at run time, retention, deletion of records and compaction of a whole log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::cleanup::{CleanupPolicy, Retention};
+use crate::clock::ManualClock;
+use crate::partition::{Isolation, Partition};
+use crate::producer::{Producer, ProducerOptions};
+use crate::record::{Offset, PartitionId, Record, Timestamp};
+use crate::storage::memory::MemoryStorage;
+use crate::topic::TopicConfig;
+use crate::upkeep::UpkeepOptions;
+
+/// How often partitions are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+
+struct Bench {
+    storage: Arc<MemoryStorage>,
+    clock: Arc<ManualClock>,
+    log: Log,
+}
+
+fn options(storage: &Arc<MemoryStorage>, clock: &Arc<ManualClock>) -> LogOptions {
+    let upkeep = UpkeepOptions { every: EVERY, ..UpkeepOptions::default() };
+    LogOptions { upkeep, ..LogOptions::manual(storage.mount(), clock.clone(), 7) }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (storage, clock) = (MemoryStorage::new(1), ManualClock::new());
+        let log = Log::open("/log", options(&storage, &clock)).expect("an empty disk");
+        Self { storage, clock, log }
+    }
+
+    fn create(&self, config: TopicConfig) -> Arc<Partition> {
+        let topic = self.log.create_topic("t", TopicConfig { segment_bytes: 300, ..config });
+        topic.expect("a new topic").partitions()[0].clone()
+    }
+
+    /// Writes a record for each number, durably: its key is the number modulo 4.
+    fn write(&self, numbers: std::ops::Range<i64>) {
+        let producer = Producer::new(&self.log, ProducerOptions::default()).expect("it starts");
+        for number in numbers {
+            let key = Some((number % 4).to_string().into_bytes().into());
+            let value = Some(vec![b'x'; 40].into());
+            let timestamp = Some(self.log.clock().now());
+            let record = Record { key, value, timestamp, headers: Vec::new() };
+            producer.send("t", record).wait().expect("the disk is fine");
+        }
+    }
+
+    /// Steps until there is nothing to do.
+    fn settle(&self) {
+        while self.log.step().expect("it is open") {}
+    }
+
+    /// Lets time pass until partitions are looked at, and whatever follows from that be done.
+    fn wait(&self, time: Duration) {
+        self.clock.advance(time.max(EVERY));
+        self.settle();
+        // What was sealed or flushed is seen the next time.
+        self.clock.advance(EVERY);
+        self.settle();
+    }
+
+    fn crash(self) -> Self {
+        let Self { storage, clock, log } = self;
+        storage.crash();
+        drop(log);
+        let log = Log::open("/log", options(&storage, &clock)).expect("what was synced is there");
+        Self { storage, clock, log }
+    }
+
+    fn partition(&self) -> Arc<Partition> {
+        self.log.topic("t").expect("it is there").partitions()[0].clone()
+    }
+}
+
+fn read(partition: &Partition) -> Vec<i64> {
+    let mut next = partition.offsets().start;
+    let mut scratch = crate::batch::DecompressionBuffer::new();
+    let mut offsets = Vec::new();
+    loop {
+        let fetched = partition.fetch(next, 1000, Isolation::ReadUncommitted).expect("it is sound");
+        if fetched.bytes.is_empty() {
+            return offsets;
+        }
+        for batch in fetched.batches() {
+            let batch = batch.expect("it is sound");
+            let records = batch.records(&mut scratch).expect("it is not compressed");
+            offsets.extend(records.map(|record| record.expect("it is sound").offset.0));
+        }
+        next = fetched.next;
+    }
+}
+
+fn compacted() -> TopicConfig {
+    TopicConfig { cleanup: CleanupPolicy::Compact, ..TopicConfig::default() }
+}
+
+#[test]
+fn a_compacted_topic_is_compacted_in_the_background_and_stays_so_after_a_crash() {
+    let bench = Bench::new();
+    let partition = bench.create(compacted());
+    bench.write(0..40);
+    let before = read(&partition);
+    bench.settle();
+    assert_eq!(read(&partition), before, "nobody looks before it is time");
+    bench.wait(EVERY);
+    let offsets = read(&partition);
+    assert!(offsets.len() < 12, "{offsets:?}");
+    assert_eq!(offsets[offsets.len() - 4..], before[before.len() - 4..]);
+    let bench = bench.crash();
+    assert_eq!(read(&bench.partition()), offsets);
+    bench.write(40..44);
+    assert_eq!(bench.partition().offsets().end, Offset(44));
+}
+
+#[test]
+fn compaction_goes_no_faster_than_allowed_unless_somebody_asks_for_it() {
+    let bench = Bench::new();
+    drop(bench.log);
+    let upkeep = UpkeepOptions { every: EVERY, compaction_bytes_per_second: 100, ..UpkeepOptions::default() };
+    let options = LogOptions { upkeep, ..options(&bench.storage, &bench.clock) };
+    let bench = Bench { log: Log::open("/log", options).expect("it was closed"), ..bench };
+    let partition = bench.create(compacted());
+    bench.write(0..100);
+    let before = read(&partition);
+    bench.clock.advance(EVERY);
+    bench.settle();
+    assert_eq!(read(&partition), before, "the keys were read, and that was enough for a while");
+    let mut waited = Duration::ZERO;
+    while read(&partition) == before {
+        bench.clock.advance(Duration::from_secs(1));
+        waited += Duration::from_secs(1);
+        bench.settle();
+    }
+    // Some 10 kB are read, of which little is dirty by then; at 100 bytes a second.
+    assert!(waited > Duration::from_secs(60), "{waited:?}");
+    bench.write(100..200);
+    let reports = bench.log.compact("t").expect("the log is sound");
+    assert_eq!(reports.last().expect("there is one partition").clean_end, Offset(200));
+    assert_eq!(read(&partition), [196, 197, 198, 199]);
+}
+
+#[test]
+fn a_topic_that_is_not_compacted_cannot_be_asked_to_be() {
+    let bench = Bench::new();
+    bench.create(TopicConfig::default());
+    assert_eq!(bench.log.compact("t").unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(bench.log.compact("u").unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn segments_go_when_they_are_too_old_and_the_start_outlives_a_crash() {
+    let bench = Bench::new();
+    let retention = Retention { time: Some(Duration::from_secs(1000)), bytes: None };
+    let partition = bench.create(TopicConfig { retention, ..TopicConfig::default() });
+    bench.write(0..10);
+    bench.clock.advance(Duration::from_secs(600));
+    bench.write(10..20);
+    bench.wait(Duration::from_secs(300));
+    assert_eq!(read(&partition).len(), 20);
+    bench.wait(Duration::from_secs(200));
+    let start = partition.offsets().start;
+    assert!((8..=10).contains(&start.0), "{start}");
+    assert_eq!(read(&partition), (start.0..20).collect::<Vec<_>>());
+    let error = partition.fetch(Offset(0), 100, Isolation::ReadUncommitted).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OffsetOutOfRange);
+    let bench = bench.crash();
+    assert_eq!(bench.partition().offsets().start, start);
+    // In the end the active one is sealed and goes too.
+    bench.wait(Duration::from_secs(2000));
+    bench.wait(EVERY);
+    let offsets = bench.partition().offsets();
+    assert_eq!((offsets.start, offsets.end), (Offset(20), Offset(20)));
+    bench.write(20..21);
+    assert_eq!(read(&bench.partition()), [20]);
+}
+
+#[test]
+fn segments_go_when_there_are_too_many_bytes() {
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    bench.write(0..40);
+    bench.wait(EVERY);
+    assert_eq!(partition.offsets().start, Offset(0), "nothing goes by default");
+    bench.log.alter_topic("t", |config| config.retention.bytes = Some(1000)).expect("it can be changed");
+    bench.wait(EVERY);
+    let bytes: u64 = {
+        let view = partition.compaction_view();
+        view.sealed.iter().map(|(segment, _)| segment.bytes()).sum::<u64>() + view.active.bytes()
+    };
+    assert!((1000..1400).contains(&bytes), "{bytes}");
+    assert!(partition.offsets().start > Offset(0));
+}
+
+#[test]
+fn a_topic_that_is_compacted_and_deleted_is_both() {
+    let bench = Bench::new();
+    let retention = Retention { time: Some(Duration::from_secs(1000)), bytes: None };
+    let cleanup = CleanupPolicy::CompactAndDelete;
+    let partition = bench.create(TopicConfig { cleanup, retention, ..TopicConfig::default() });
+    bench.write(0..40);
+    bench.wait(EVERY);
+    assert!(read(&partition).len() < 12);
+    assert_eq!(partition.offsets().start, Offset(0));
+    bench.wait(Duration::from_secs(2000));
+    bench.wait(EVERY);
+    assert_eq!(partition.offsets().start, Offset(40));
+}
+
+#[test]
+fn what_somebody_has_pinned_is_not_deleted() {
+    let bench = Bench::new();
+    let retention = Retention { time: Some(Duration::from_secs(100)), bytes: None };
+    let partition = bench.create(TopicConfig { retention, ..TopicConfig::default() });
+    bench.write(0..20);
+    let pin = partition.pin(Offset(7));
+    bench.wait(Duration::from_secs(500));
+    let start = partition.offsets().start;
+    assert!(start > Offset(0) && start <= Offset(7), "{start}");
+    drop(pin);
+    bench.wait(EVERY);
+    assert!(partition.offsets().start > Offset(7));
+}
+
+#[test]
+fn deleted_records_are_gone_at_once_and_for_good() {
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    bench.write(0..20);
+    let delete = |to| bench.log.delete_records("t", PartitionId(0), Offset(to));
+    assert_eq!(delete(7).expect("it is there"), Offset(7));
+    assert_eq!(delete(3).expect("it is gone already"), Offset(7));
+    assert_eq!(delete(21).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    assert_eq!(partition.offsets().start, Offset(7));
+    let fetch = |from| partition.fetch(Offset(from), 10_000, Isolation::ReadUncommitted);
+    assert_eq!(fetch(6).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    assert!(!fetch(7).expect("it is there").bytes.is_empty());
+    assert_eq!(
+        partition.offset_for_timestamp(Timestamp(0)).expect("it is sound").map(|found| found.0),
+        Some(Offset(7))
+    );
+    bench.settle();
+    let bench = bench.crash();
+    assert_eq!(bench.partition().offsets().start, Offset(7));
+    assert!(!bench.storage.exists(Path::new("/log/t-0/00000000000000000000.log")).expect("the disk is fine"));
+    bench.log.delete_records("t", PartitionId(0), Offset(20)).expect("it is there");
+    assert_eq!(read(&bench.partition()), Vec::<i64>::new());
+    let bench = bench.crash();
+    let offsets = bench.partition().offsets();
+    assert_eq!((offsets.start, offsets.end), (Offset(20), Offset(20)));
+}
+
+#[test]
+fn the_records_of_an_open_transaction_cannot_be_deleted() {
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    bench.write(0..2);
+    let producer = bench.log.transactional("a").expect("it is free");
+    producer.begin().expect("none is open");
+    let mut builder = crate::batch::BatchBuilder::new(crate::batch::Compression::None);
+    builder.push(Timestamp(1), Some(b"k"), Some(b"v"), &[]).expect("it is small");
+    producer.append(&partition, builder.seal()).expect("the disk is fine");
+    bench.log.flush(std::slice::from_ref(&partition), SyncPurpose::Records).wait().expect("the disk is fine");
+    let delete = |to| bench.log.delete_records("t", PartitionId(0), Offset(to));
+    assert_eq!(delete(3).unwrap_err().kind(), ErrorKind::Retry);
+    assert_eq!(delete(2).expect("these are decided"), Offset(2));
+}
+
+#[test]
+fn settings_outlive_the_log_and_what_cannot_be_changed_is_refused_by_name() {
+    let bench = Bench::new();
+    bench.create(compacted());
+    let altered = bench.log.alter_topic("t", |config| {
+        config.cleanup = CleanupPolicy::CompactAndDelete;
+        config.retention = Retention { time: Some(Duration::from_secs(5)), bytes: Some(77) };
+        config.segment_bytes = 5000;
+        config.compaction.dirty_percent_min = 10;
+    });
+    let config = altered.expect("it can be changed").config().clone();
+    type Change = fn(&mut TopicConfig);
+    let refused: [(Change, &str); 5] = [
+        (|config| config.partitions = 0, "partitions"),
+        (|config| config.durability = Some(Durability::Os), "durability"),
+        (|config| config.key_format = Some("json/1".to_owned()), "key format"),
+        (|config| config.index_interval_bytes += 1, "intervals"),
+        (|config| config.segment_bytes = 1, "segments"),
+    ];
+    for (change, named) in refused {
+        let error = bench.log.alter_topic("t", change).expect_err("it cannot be changed");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    assert_eq!(bench.log.alter_topic("u", |_| ()).unwrap_err().kind(), ErrorKind::NotFound);
+    let bench = bench.crash();
+    assert_eq!(*bench.log.topic("t").expect("it is there").config(), config);
+    assert_eq!(bench.partition().config().segment_bytes, 5000);
+}
+
+#[test]
+fn wherever_a_crash_hits_a_change_of_settings_is_there_in_full_or_not_at_all() {
+    let change = |config: &mut TopicConfig| {
+        config.partitions = 3;
+        config.segment_bytes = 9000;
+    };
+    for operation in 0..60 {
+        let bench = Bench::new();
+        bench.create(TopicConfig::default());
+        bench.write(0..3);
+        bench.storage.fail_after(operation);
+        let outcome = bench.log.alter_topic("t", change);
+        bench.storage.clear_faults();
+        let is_done = outcome.is_ok();
+        drop(outcome);
+        let bench = bench.crash();
+        let topic = bench.log.topic("t").expect("it is there");
+        let found = (topic.partitions().len(), topic.config().segment_bytes);
+        assert!(found == (3, 9000) || (found == (1, 300) && !is_done), "operation {operation}: {found:?}");
+        assert_eq!(read(&topic.partitions()[0]), [0, 1, 2]);
+        bench.log.alter_topic("t", change).expect("it is taken up again");
+        assert_eq!(bench.log.topic("t").expect("it is there").partitions().len(), 3);
+    }
+}
+
+#[test]
+fn added_partitions_are_written_and_read() {
+    let bench = Bench::new();
+    bench.create(TopicConfig::default());
+    bench.write(0..8);
+    let held = bench.log.topic("t").expect("it is there");
+    bench.log.alter_topic("t", |config| config.partitions = 4).expect("it can be changed");
+    assert_eq!(held.partitions().len(), 1, "who holds the topic sees it as it was");
+    bench.write(8..80);
+    let counts = |bench: &Bench| -> Vec<usize> {
+        let topic = bench.log.topic("t").expect("it is there");
+        topic.partitions().iter().map(|partition| read(partition).len()).collect()
+    };
+    let before = counts(&bench);
+    assert_eq!(before.iter().sum::<usize>(), 80);
+    assert!(before.iter().filter(|count| **count > 0).count() > 1, "{before:?}");
+    let bench = bench.crash();
+    assert_eq!(counts(&bench), before);
+}
+
+#[test]
+fn who_reads_a_topic_that_is_deleted_is_told_so() {
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    bench.write(0..20);
+    let fetched = partition.fetch(Offset(0), 500, Isolation::ReadUncommitted).expect("it is there");
+    bench.log.delete_topic("t").expect("it is there");
+    assert!(fetched.batches().all(|batch| batch.is_ok()), "what was fetched is held");
+    for from in [Offset(0), fetched.next, Offset(20)] {
+        let error = partition.fetch(from, 500, Isolation::ReadUncommitted).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("topic t, partition 0: the topic was deleted"), "{error}");
+    }
+    bench.wait(EVERY);
+    let again = bench.log.create_topic("t", TopicConfig::default()).expect("the name is free");
+    assert_eq!(read(&again.partitions()[0]), Vec::<i64>::new());
+}
+
+#[test]
+fn a_reader_in_another_process_follows_settings_start_and_compaction() {
+    let bench = Bench::new();
+    bench.create(compacted());
+    bench.write(0..40);
+    let reader = Log::open_read_only("/log", options(&bench.storage, &bench.clock)).expect("it is there");
+    let read_by = |reader: &Log| read(&reader.topic("t").expect("it is there").partitions()[0]);
+    assert_eq!(read_by(&reader), (0..40).collect::<Vec<_>>());
+    bench.wait(EVERY);
+    bench.log.compact("t").expect("the log is sound");
+    assert_eq!(read_by(&reader).len(), 40, "what it holds it reads");
+    reader.refresh().expect("it can be read");
+    assert_eq!(read_by(&reader), [36, 37, 38, 39]);
+    bench.log.delete_records("t", PartitionId(0), Offset(38)).expect("it is there");
+    bench.log.alter_topic("t", |config| config.partitions = 2).expect("it can be changed");
+    bench.settle();
+    reader.refresh().expect("it can be read");
+    let topic = reader.topic("t").expect("it is there");
+    assert_eq!((topic.partitions().len(), topic.partitions()[0].offsets().start), (2, Offset(38)));
+    assert_eq!(read_by(&reader), [38, 39]);
+}
+
+#[test]
+fn a_topic_becomes_compacted_and_a_delete_topic_again() {
+    let bench = Bench::new();
+    bench.create(TopicConfig::default());
+    bench.write(0..40);
+    bench.log.alter_topic("t", |config| config.cleanup = CleanupPolicy::Compact).expect("it can be changed");
+    bench.log.compact("t").expect("the log is sound");
+    bench.log.alter_topic("t", |config| config.cleanup = CleanupPolicy::Delete).expect("it can be changed");
+    let bench = bench.crash();
+    assert_eq!(read(&bench.partition()), [36, 37, 38, 39]);
+    bench.log.close().expect("the disk is fine");
+    let walks = crate::verify::walk_log(&*bench.storage, Path::new("/log"), None).expect("it can be read");
+    assert!(walks.iter().all(|(_, walk)| walk.ending == crate::verify::WalkEnd::Complete), "{walks:?}");
+}

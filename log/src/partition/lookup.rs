@@ -1,0 +1,176 @@
+//! Finding offsets by what they stand for: the earliest, the latest, a time. From the source, Kafka's
+//! `UnifiedLog.fetchOffsetByTimestamp`; timestamps need not be in order.
+
+use std::cmp::Reverse;
+
+use super::{Isolation, Partition};
+use crate::batch::DecompressionBuffer;
+use crate::error::Result;
+use crate::record::{Offset, Timestamp};
+use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::segment::Segment;
+
+/// Which offset is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OffsetSpec {
+    /// Where the partition begins.
+    Earliest,
+    /// Behind the last record that is shown.
+    Latest,
+    /// The first record with the largest timestamp (KIP-734).
+    MaxTimestamp,
+    /// The first record with this timestamp or a later one.
+    AtOrAfter(Timestamp),
+}
+
+/// An offset that was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp, where a record was looked for.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// From which offset on records are looked at, and up to which.
+#[derive(Clone, Copy)]
+struct Range {
+    start: Offset,
+    bound: Offset,
+}
+
+impl Partition {
+    /// The offset that `spec` stands for, among the records that a reader of this isolation is shown;
+    /// `None` if there is no such record. Transaction markers are none; records of aborted transactions
+    /// are, as in Kafka.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] once the topic is deleted; [`crate::ErrorKind::Corrupt`] and
+    /// [`crate::ErrorKind::Unsupported`]; those of the operating system.
+    pub fn find_offset(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Option<FoundOffset>> {
+        self.check_not_deleted()?;
+        let offsets = self.offsets();
+        let bound = match isolation {
+            Isolation::ReadUncommitted => offsets.high_watermark,
+            Isolation::ReadCommitted => offsets.stable,
+        };
+        let range = Range { start: offsets.start, bound };
+        let at = |offset| Ok(Some(FoundOffset { offset, timestamp: None }));
+        let found = match spec {
+            OffsetSpec::Earliest => return at(offsets.start),
+            OffsetSpec::Latest => return at(bound.max(offsets.start)),
+            OffsetSpec::MaxTimestamp => self.find_newest(range)?,
+            OffsetSpec::AtOrAfter(timestamp) => self.find_at_or_after(timestamp, range)?,
+        };
+        Ok(found.map(|(offset, timestamp)| FoundOffset { offset, timestamp: Some(timestamp) }))
+    }
+
+    /// The first record whose timestamp is `timestamp` or later, with its own timestamp; `None` if there
+    /// is none below the high watermark.
+    ///
+    /// # Errors
+    /// Those of [`Self::find_offset`].
+    pub fn offset_for_timestamp(&self, timestamp: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
+        self.check_not_deleted()?;
+        let offsets = self.offsets();
+        self.find_at_or_after(timestamp, Range { start: offsets.start, bound: offsets.high_watermark })
+    }
+
+    fn find_at_or_after(&self, timestamp: Timestamp, range: Range) -> Result<Option<(Offset, Timestamp)>> {
+        for segment in self.segments.load().iter() {
+            if segment.max_timestamp().is_some_and(|largest| largest >= timestamp)
+                && let Some(found) = self.search_segment(segment, timestamp, range)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp. Of most segments only that timestamp is looked at.
+    fn find_newest(&self, range: Range) -> Result<Option<(Offset, Timestamp)>> {
+        let segments = self.segments.load();
+        let dated = segments.iter().filter_map(|segment| Some((segment.max_timestamp()?, segment)));
+        let mut dated: Vec<_> = dated.collect();
+        dated.sort_by_key(|(largest, segment)| (Reverse(*largest), segment.base()));
+        let mut newest: Option<(Offset, Timestamp)> = None;
+        for (largest, segment) in dated {
+            if newest.is_some_and(|(_, newest)| newest > largest) {
+                break;
+            }
+            // The record with that timestamp may lie outside of the range.
+            let found = match self.search_segment(segment, largest, range)? {
+                None => self.search_newest(segment, range)?,
+                found => found,
+            };
+            newest = newest.into_iter().chain(found).max_by_key(|(offset, time)| (*time, Reverse(*offset)));
+        }
+        Ok(newest)
+    }
+
+    /// The first record of a segment with this timestamp or a later one.
+    fn search_segment(
+        &self,
+        segment: &Segment,
+        timestamp: Timestamp,
+        range: Range,
+    ) -> Result<Option<(Offset, Timestamp)>> {
+        let failed = |error: std::io::Error| self.read_failed(segment, error.into());
+        let older = segment.times.last_before(timestamp).map_err(failed)?;
+        // Everything up to the offset that the index names is older, whatever its place says.
+        let from = older.unwrap_or(range.start).max(range.start);
+        let start = segment.place_before(from).map_err(failed)?;
+        let mut found = None;
+        self.visit_records(segment, start, range, timestamp, |offset, time| {
+            found = (time >= timestamp).then_some((offset, time));
+            found.is_none()
+        })?;
+        Ok(found)
+    }
+
+    /// The first record with the largest timestamp among those of a segment that are in the range.
+    fn search_newest(&self, segment: &Segment, range: Range) -> Result<Option<(Offset, Timestamp)>> {
+        let mut newest: Option<(Offset, Timestamp)> = None;
+        self.visit_records(segment, segment.start(), range, Timestamp(i64::MIN), |offset, time| {
+            if newest.is_none_or(|(_, newest)| time > newest) {
+                newest = Some((offset, time));
+            }
+            true
+        })?;
+        Ok(newest)
+    }
+
+    /// Calls `visit` for each record in the range, from the batch at `start` on, until it answers false.
+    /// Batches without a record as late as `earliest` are passed over.
+    fn visit_records(
+        &self,
+        segment: &Segment,
+        start: BatchPlace,
+        range: Range,
+        earliest: Timestamp,
+        mut visit: impl FnMut(Offset, Timestamp) -> bool,
+    ) -> Result<()> {
+        let mut scanner: Scanner = segment.scan(start);
+        let mut scratch = DecompressionBuffer::new();
+        while scanner.place().offset < range.bound {
+            let place = scanner.place();
+            let failed = |error| self.read_failed(segment, error);
+            let Some((_, batch)) = scanner.next().map_err(failed)? else { break };
+            let header = batch.header();
+            if header.is_control || header.max_timestamp < earliest || header.last_offset() < range.start {
+                continue;
+            }
+            let bad = |error| failed(ReadError::Bad { place, error });
+            for record in batch.records(&mut scratch).map_err(bad)? {
+                let record = record.map_err(bad)?;
+                if record.offset >= range.bound {
+                    return Ok(());
+                }
+                if record.offset >= range.start && !visit(record.offset, record.timestamp) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

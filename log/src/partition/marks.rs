@@ -1,0 +1,188 @@
+//! What is true of a partition and cannot be read from its batches: where it begins, and how far
+//! compaction has come.
+//!
+//! The file `marks` in the partition's directory; numbers are big-endian. It is replaced in one piece.
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | version | `u32`, 1 |
+//! | 4..12 | generation | `u64`, one more with every version of the file |
+//! | 12..20 | start | `i64`, the offset of the first record that is kept |
+//! | 20..28 | clean end | `i64`, up to where each key's newest record is known to be the only one |
+//! | 28..36 | rewritten end | `i64`, up to where segments may have been rewritten |
+//! | 36..44 | tombstone floor | `i64`, at or behind which tombstones stay; `i64::MAX` without one |
+//! | 44..52 | replacement base | `i64`, of the segments that are being replaced; -1 without |
+//! | 52..60 | replacement end | `i64`, of the same; -1 without |
+//! | 60..64 | checksum | CRC-32 of the bytes before it |
+//!
+//! Everything below start and rewritten end was synced when the file was written. Producer snapshots
+//! below the rewritten end are not believed: they may speak of a transaction whose marker is gone.
+//! A partition without the file begins where its first segment does and was never compacted.
+
+use std::path::{Path, PathBuf};
+
+use super::PartitionSite;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Offset;
+use crate::storage::{Storage, SyncPurpose};
+use crate::whole_file;
+
+const FILE_NAME: &str = "marks";
+const VERSION: u32 = 1;
+const BYTES: usize = 64;
+const NONE: i64 = -1;
+const NO_FLOOR: i64 = i64::MAX;
+
+/// Where a partition begins, and how far compaction has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Counts the versions: who reads files beside their writer looks whether it has changed meanwhile.
+    pub(crate) generation: u64,
+    /// The offset of the first record that is kept.
+    pub(crate) start: Offset,
+    /// Below it, the map of a compaction has seen every key.
+    pub(crate) clean_end: Offset,
+    /// Below it, segments may have been rewritten.
+    pub(crate) rewritten_end: Offset,
+    /// At or behind it tombstones stay.
+    pub(crate) tombstone_floor: Option<Offset>,
+    /// The segments that are being replaced by one, or were.
+    pub(crate) replacement: Option<Replaced>,
+}
+
+/// The range of segments that one takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replaced {
+    pub(crate) base: Offset,
+    pub(crate) end: Offset,
+}
+
+fn path(site: &PartitionSite) -> PathBuf {
+    site.directory.join(FILE_NAME)
+}
+
+impl Marks {
+    /// The marks of a partition; the default where there is no file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] for a later version, those of the operating system.
+    pub(crate) fn read(site: &PartitionSite) -> Result<Self> {
+        let marks = Self::read_in(&**site.storage(), &site.directory).map_err(|error| error.within(site))?;
+        site.allow_gaps_up_to(marks.rewritten_end);
+        Ok(marks)
+    }
+
+    /// The marks in a partition's directory.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub(crate) fn read_in(storage: &dyn Storage, directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE_NAME);
+        let read = whole_file::read(storage, &path);
+        let read = read.map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+        let Some(bytes) = read else { return Ok(Self::default()) };
+        if bytes.len() >= 4 && bytes[..4] > VERSION.to_be_bytes()[..] && is_whole(&bytes) {
+            let what = format!("{} is of a later version than {VERSION}", path.display());
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        let what = || format!("{} is not what was written", path.display());
+        Self::decode(&bytes).ok_or_else(|| Error::new(ErrorKind::Corrupt, what()))
+    }
+
+    /// Makes these the marks of a partition, durably. Waits for the disk.
+    pub(super) fn write(&self, site: &PartitionSite) -> Result<()> {
+        site.begin_writing()?;
+        let path = path(site);
+        let written = whole_file::replace(&**site.storage(), &path, &self.encode(), SyncPurpose::Marks);
+        written.map_err(|error| site.io("write", &path, error))?;
+        site.allow_gaps_up_to(self.rewritten_end);
+        Ok(())
+    }
+
+    /// Up to where everything was synced when these were written.
+    pub(crate) fn synced(&self) -> Offset {
+        self.start.max(self.rewritten_end)
+    }
+
+    fn encode(&self) -> [u8; BYTES] {
+        let replaced = self.replacement.unwrap_or(Replaced { base: Offset(NONE), end: Offset(NONE) });
+        let offsets = [
+            self.start,
+            self.clean_end,
+            self.rewritten_end,
+            self.tombstone_floor.unwrap_or(Offset(NO_FLOOR)),
+            replaced.base,
+            replaced.end,
+        ];
+        let mut bytes = Vec::with_capacity(BYTES);
+        bytes.extend(VERSION.to_be_bytes());
+        bytes.extend(self.generation.to_be_bytes());
+        offsets.iter().for_each(|offset| bytes.extend(offset.0.to_be_bytes()));
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        bytes.try_into().expect("the fields and the checksum are that many bytes")
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; BYTES] = bytes.try_into().ok().filter(|_| is_whole(bytes))?;
+        let number = |at: usize| {
+            let mut field = [0; 8];
+            field.copy_from_slice(&bytes[at..at + 8]);
+            i64::from_be_bytes(field)
+        };
+        let replaced = Replaced { base: Offset(number(44)), end: Offset(number(52)) };
+        (bytes[..4] == VERSION.to_be_bytes()).then(|| Self {
+            generation: number(4) as u64,
+            start: Offset(number(12)),
+            clean_end: Offset(number(20)),
+            rewritten_end: Offset(number(28)),
+            tombstone_floor: Some(Offset(number(36))).filter(|floor| floor.0 != NO_FLOOR),
+            replacement: Some(replaced).filter(|replaced| replaced.base.0 != NONE),
+        })
+    }
+}
+
+/// Whether the last four bytes are the checksum of those before.
+fn is_whole(bytes: &[u8]) -> bool {
+    let split = bytes.split_last_chunk();
+    split.is_some_and(|(body, checksum)| *checksum == crc32fast::hash(body).to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            generation in any::<u64>(),
+            offsets in prop::array::uniform3(0..1i64 << 60),
+            floor in prop::option::of(0..1i64 << 60),
+            replacement in prop::option::of((0..1i64 << 60, 0..1i64 << 60)),
+        ) {
+            let marks = Marks {
+                generation,
+                start: Offset(offsets[0]),
+                clean_end: Offset(offsets[1]),
+                rewritten_end: Offset(offsets[2]),
+                tombstone_floor: floor.map(Offset),
+                replacement: replacement.map(|(base, end)| Replaced { base: Offset(base), end: Offset(end) }),
+            };
+            prop_assert_eq!(Marks::decode(&marks.encode()), Some(marks));
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_believed() {
+        let bytes = Marks { start: Offset(7), ..Marks::default() }.encode();
+        for length in 0..BYTES {
+            assert_eq!(Marks::decode(&bytes[..length]), None);
+        }
+        for bit in 0..BYTES * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Marks::decode(&bytes), None, "bit {bit}");
+        }
+    }
+}

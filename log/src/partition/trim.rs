@@ -1,0 +1,209 @@
+//! Where a partition begins: records before the start are gone for readers at once, their segments when
+//! somebody removes them. And what may not go yet, because somebody has pinned it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Partition;
+use super::marks::Marks;
+use super::replace::remove_segment;
+use super::writer::Mode;
+use crate::error::{ErrorKind, Result};
+use crate::record::Offset;
+
+/// Offsets that are pinned, by who has pinned them.
+#[derive(Default)]
+pub(super) struct Pins {
+    pinned: Mutex<Vec<(u64, Offset)>>,
+    next: AtomicU64,
+}
+
+impl Pins {
+    fn lowest(&self) -> Option<Offset> {
+        self.pinned.lock().iter().map(|(_, from)| *from).min()
+    }
+}
+
+/// While it lives, the segments that hold the offset it was made for, and all behind it, are neither
+/// deleted nor replaced by compacted ones: what a restore reads is what it was when it began.
+pub struct Pin {
+    partition: Arc<Partition>,
+    id: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.partition.pins.pinned.lock().retain(|(id, _)| *id != self.id);
+    }
+}
+
+impl std::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pin").field("partition", self.partition.name()).finish_non_exhaustive()
+    }
+}
+
+impl Partition {
+    /// Pins the segments from the one that holds `from` on. A replacement of segments that is decided
+    /// already is finished all the same.
+    pub fn pin(self: &Arc<Self>, from: Offset) -> Pin {
+        let id = self.pins.next.fetch_add(1, Ordering::Relaxed);
+        self.pins.pinned.lock().push((id, from));
+        Pin { partition: self.clone(), id }
+    }
+
+    /// The lowest offset that somebody has pinned.
+    pub(super) fn pinned(&self) -> Option<Offset> {
+        self.pins.lowest()
+    }
+
+    /// Checks that nobody has pinned anything below `end`.
+    pub(super) fn check_not_pinned(&self, end: Offset) -> Result<()> {
+        match self.pinned() {
+            Some(pinned) if pinned < end => {
+                let what = format!("segments before offset {end} stay: somebody reads from {pinned} on");
+                Err(self.site.error(ErrorKind::Retry, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the records before `to`: it is the partition's start from here on, durably. Deleting what
+    /// is deleted already does nothing. Segments that lie before the start wholly are removed later, in
+    /// the background. Returns where the partition begins now.
+    ///
+    /// Only what is durable and stable can be deleted: whether the records of an open transaction count
+    /// is not known yet. Kafka deletes up to the high watermark.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] for an offset behind the high watermark, [`ErrorKind::Retry`] for
+    /// one behind the last stable offset, or behind what is durable where readers see more than that;
+    /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`]; those of the operating system, after which the
+    /// start may be either when the partition is opened again.
+    pub fn delete_records(&self, to: Offset) -> Result<Offset> {
+        let mut marks = self.marks.lock();
+        self.check_open()?;
+        let offsets = self.offsets();
+        if to > offsets.high_watermark {
+            return Err(self.out_of_range(to, offsets));
+        }
+        if to > offsets.stable.min(offsets.durable) {
+            let limit = offsets.stable.min(offsets.durable);
+            let what = format!(
+                "records up to {to} cannot be deleted yet, only up to {limit}: behind it \
+                                they are in an open transaction or not durable"
+            );
+            return Err(self.site.error(ErrorKind::Retry, what));
+        }
+        if to > offsets.start {
+            self.raise_start(&mut marks, to)?;
+        }
+        Ok(self.offsets().start)
+    }
+
+    fn raise_start(&self, marks: &mut Marks, to: Offset) -> Result<()> {
+        let changed = Marks { start: to, ..marks.clone() };
+        self.put_marks(marks, changed)?;
+        self.bounds.raise_start(to);
+        Ok(())
+    }
+
+    /// Removes the segments before the one with the base offset `base`, which becomes the start if that
+    /// lies before it. The files of a segment go when the last one who reads it is done.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete_records`].
+    pub(crate) fn remove_segments_before(&self, base: Offset) -> Result<()> {
+        let mut marks = self.marks.lock();
+        self.check_open()?;
+        self.check_not_pinned(base)?;
+        if self.offsets().start < base {
+            self.raise_start(&mut marks, base)?;
+        }
+        let removed: Vec<_> = {
+            let mut writer = self.writer.lock();
+            let tail = &mut writer.tail;
+            let count = tail.segments.partition_point(|segment| segment.base() < base);
+            let removed = tail.segments.drain(..count.min(tail.segments.len() - 1)).collect();
+            self.segments.store(Arc::new(tail.segments.clone()));
+            removed
+        };
+        let outcome =
+            removed.iter().try_for_each(|segment: &Arc<_>| remove_segment(&self.site, segment.base()));
+        // Those that stay are removed when the partition is opened again.
+        outcome.map_err(|error| self.site.io("remove segments from", &self.site.directory, error))
+    }
+
+    /// Seals the active segment, if it holds anything, so that compaction and retention may take it.
+    ///
+    /// # Errors
+    /// Those of [`Self::append`].
+    pub(crate) fn seal_active(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        self.check_writable(&writer)?;
+        if writer.tail.active.position() == 0 {
+            return Ok(());
+        }
+        self.site.begin_writing()?;
+        writer.is_as_closed = false;
+        self.roll(&mut writer).map_err(|error| self.poison(error))
+    }
+
+    /// The offset at or behind which compaction keeps tombstones; none to begin with.
+    pub fn tombstone_floor(&self) -> Option<Offset> {
+        self.marks.lock().tombstone_floor
+    }
+
+    /// Says at or behind which offset compaction keeps tombstones, however old they are: the oldest
+    /// position that somebody may read the topic on from and must learn of every deletion. It outlives the
+    /// process: the first floor is durable when this returns, a higher one at some later time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a floor lower than the one there is, whose tombstones may be gone;
+    /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`]; those of the operating system.
+    pub fn set_tombstone_floor(&self, floor: Offset) -> Result<()> {
+        let mut marks = self.marks.lock();
+        self.check_open()?;
+        match marks.tombstone_floor {
+            Some(before) if floor < before => {
+                let what =
+                    format!("tombstones before {before} may be gone; the floor cannot sink to {floor}");
+                Err(self.site.error(ErrorKind::Invalid, what))
+            }
+            Some(_) => {
+                marks.tombstone_floor = Some(floor);
+                Ok(())
+            }
+            None => {
+                let changed = Marks { tombstone_floor: Some(floor), ..marks.clone() };
+                self.put_marks(&mut marks, changed)
+            }
+        }
+    }
+
+    /// No record is shown any more, and nothing is written: the topic is deleted. Readers in the middle
+    /// of a fetch are not waited for; what they hold of the files goes with the last of them.
+    pub(crate) fn mark_deleted(&self) {
+        self.is_deleted.store(true, Ordering::Release);
+        self.site.context.progress.raise();
+    }
+
+    /// # Errors
+    /// [`ErrorKind::NotFound`] once the topic is deleted.
+    pub(super) fn check_not_deleted(&self) -> Result<()> {
+        if self.is_deleted.load(Ordering::Acquire) {
+            return Err(self.site.error(ErrorKind::NotFound, "the topic was deleted"));
+        }
+        Ok(())
+    }
+
+    /// Lets go of the segments, so that their files go with the last fetch under way.
+    pub(crate) fn release_segments(&self) {
+        let mut writer = self.writer.lock();
+        debug_assert!(writer.mode == Mode::Closed, "nobody writes to what is deleted");
+        writer.tail.segments.clear();
+        self.segments.store(Arc::default());
+    }
+}
