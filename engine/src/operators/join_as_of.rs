@@ -124,7 +124,7 @@ where
             key_codec,
             join,
             versions: Versions::new(versions, groups.clone()),
-            waiting: WaitingRoom::open(waiting, groups, table_partitions as usize)?,
+            waiting: WaitingRoom::open(waiting, groups, table_partitions as usize, context.last_committed)?,
             table_partitions,
             stream_watermark: NO_WATERMARK,
             forwarded: NO_WATERMARK,
@@ -146,7 +146,7 @@ where
         let mut is_answered = Vec::with_capacity(rows.len());
         for (index, (key, row)) in rows.into_iter().enumerate() {
             let time = columns.times[index];
-            let partition = self.table_partition(columns.keys.hash(index));
+            let partition = table_partition(columns.keys.hash(index), self.table_partitions);
             let (group, key_bytes) = (columns.keys.group(index), columns.keys.key(index));
             let answered_before = answers.len();
             if self.waiting.watermark(partition) > time {
@@ -156,7 +156,7 @@ where
                 let origin = columns.origins.get(index).copied();
                 let place = Place { group, time, key: key_bytes, origin };
                 let waiting = Waiting { watermark: columns.watermarks[index], row };
-                self.waiting.enter(partition, place, waiting)?;
+                self.waiting.enter(partition, place, waiting);
             }
             is_answered.push(answers.len() > answered_before);
         }
@@ -238,10 +238,6 @@ where
         Ok(Progress::Done)
     }
 
-    fn table_partition(&self, hash: u32) -> usize {
-        ((hash & 0x7fff_ffff) as i32 % self.table_partitions) as usize
-    }
-
     /// Passes the watermark on, as far as nobody who waits is before it.
     fn forward(&mut self, context: &mut Context<'_>) {
         let time = self.stream_watermark.min(self.waiting.least());
@@ -249,6 +245,13 @@ where
             self.forwarded = time;
             context.forward_watermark(Watermark { partition: None, time });
         }
+    }
+
+    /// Removes versions that nobody can ask for any more.
+    fn sweep(&mut self) -> Result<()> {
+        let (waiting, partitions) = (&self.waiting, self.table_partitions);
+        let expected = |key: &[u8]| waiting.watermark(table_partition(murmur2(key) as u32, partitions));
+        self.versions.sweep(self.horizon(), expected)
     }
 
     /// The earliest time that may still be asked for.
@@ -282,7 +285,7 @@ where
                 return Ok(Progress::Done);
             }
             self.stream_watermark = watermark.time.max(self.stream_watermark);
-            self.versions.sweep(self.horizon())?;
+            self.sweep()?;
         } else if self.advance_table(watermark, context)? == Progress::More {
             return Ok(Progress::More);
         }
@@ -302,13 +305,18 @@ where
 
     fn barrier(&mut self, epoch: Epoch, context: &mut Context<'_>) -> Result<()> {
         self.versions.store.freeze(epoch, context.processing_time, context.writer)?;
-        self.waiting.store.freeze(epoch, context.processing_time, context.writer)
+        self.waiting.freeze(epoch, context.processing_time, context.writer)
     }
 
     fn committed(&mut self, epoch: Epoch) -> Result<()> {
         self.versions.store.committed(epoch)?;
         self.waiting.store.committed(epoch)
     }
+}
+
+/// The partition of the table that can hold a key of this hash.
+fn table_partition(hash: u32, partitions: i32) -> usize {
+    ((hash & 0x7fff_ffff) as i32 % partitions) as usize
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Runs one step with state for its tests: rows in, rows out, with commits and restarts in between.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lotic_log::{Offset, PartitionId, Timestamp, murmur2};
 use rand::Rng;
@@ -15,7 +16,7 @@ use crate::memory_log::MemoryLog;
 use crate::message::Watermark;
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Output, OutputItem, Progress};
 use crate::state::restore::restore;
-use crate::state::testing::rows;
+use crate::state::testing::{Counting, rows};
 use crate::state::{MemoryState, StateAccess, StateAccessOptions, StateLimits, StoreChangelog};
 
 /// One step on one worker of one.
@@ -28,6 +29,7 @@ pub(crate) struct Bench {
     epoch: Epoch,
     running: Option<Running>,
     pub(crate) counters: Counters,
+    visited: Arc<AtomicUsize>,
 }
 
 struct Running {
@@ -108,6 +110,7 @@ impl Bench {
             epoch: Epoch(0),
             running: None,
             counters: Counters::default(),
+            visited: Arc::default(),
         };
         bench.open();
         bench
@@ -115,6 +118,7 @@ impl Bench {
 
     fn open(&mut self) {
         let backend = restore(&self.home, &*self.log, &self.stores, 1).unwrap().backend;
+        let backend = Arc::new(Counting { inner: backend, visited: Arc::clone(&self.visited) });
         let limits = StateLimits { cache_bytes_max: 1_000, dirty_bytes_max: 10_000 };
         let options = StateAccessOptions { backend, stores: &self.stores, worker: 0, workers: 1, limits };
         let access = StateAccess::new(options).unwrap();
@@ -169,6 +173,22 @@ impl Bench {
     pub(crate) fn advance(&mut self, input: usize, partition: Option<i32>, time: i64) -> Emitted {
         let watermark = Watermark { partition: partition.map(PartitionId), time: Timestamp(time) };
         self.until_done(|operator, context| operator.advance(input, watermark, context).unwrap())
+    }
+
+    /// Tells of a watermark once.
+    pub(crate) fn advance_once(
+        &mut self,
+        input: usize,
+        partition: Option<i32>,
+        time: i64,
+    ) -> (Progress, Emitted) {
+        let watermark = Watermark { partition: partition.map(PartitionId), time: Timestamp(time) };
+        self.call(|operator, context| operator.advance(input, watermark, context).unwrap())
+    }
+
+    /// How many rows of the backend scans have visited.
+    pub(crate) fn visited(&self) -> usize {
+        self.visited.load(Ordering::Relaxed)
     }
 
     /// Tells of the end as often as the step wants.

@@ -24,7 +24,7 @@ use crate::frame::{Batch, Data, Frame};
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::message::Watermark;
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Progress, operator_factory};
-use crate::state::keys::{GROUP_BYTES, time_bytes, time_from};
+use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from};
 use crate::state::{KeyedState, Keys, Slot, StoreOrder, Visit};
 use crate::window::{WindowSpec, Windowed};
 
@@ -160,11 +160,14 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
                 continue;
             }
             let mut next = NO_WINDOW;
-            self.state.scan(&window_start(group, earliest), &group_end(group), |key, window| {
+            let from = self.open.take_stayed(group, window_start(group, earliest));
+            let mut stayed = None;
+            self.state.scan(&from, &group_end(group), |key, window| {
                 let start = start_in(key);
                 let is_full = self.keys.len() == self.frame_rows_max;
                 if start >= until || is_full {
                     next = start;
+                    stayed = is_full.then(|| key.to_vec());
                     return Visit::Stop;
                 }
                 self.keys.push_whole(key);
@@ -173,7 +176,7 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
                 }
                 Visit::More
             })?;
-            self.open.set(group, next);
+            self.open.set(group, next, stayed);
             if next < until {
                 progress = Progress::More;
                 break;
@@ -272,6 +275,9 @@ struct OpenWindows {
     /// over what was removed.
     earliest: Vec<Timestamp>,
     least: Timestamp,
+    /// The first window that stayed when others of its group and start were closed: what lies before it in
+    /// its group is removed, and is not passed over again.
+    stayed: Option<Vec<u8>>,
     /// The start of the latest window that there was.
     latest: Vec<Timestamp>,
     /// The same at the last barrier: later windows are in memory or new, and the backend need not be asked.
@@ -285,6 +291,7 @@ impl OpenWindows {
             groups,
             earliest: of_each(NO_WINDOW),
             least: NO_WINDOW,
+            stayed: None,
             latest: of_each(Timestamp(i64::MIN)),
             latest_stored: of_each(Timestamp(i64::MIN)),
         }
@@ -318,10 +325,26 @@ impl OpenWindows {
             *earliest = start;
             self.least = self.least.min(start);
         }
+        if self.stayed.is_some() {
+            self.forget_stayed(group, start);
+        }
     }
 
-    fn set(&mut self, group: KeyGroup, earliest: Timestamp) {
+    /// A window of this start may be behind what was removed, or before it.
+    #[cold]
+    fn forget_stayed(&mut self, group: KeyGroup, start: Timestamp) {
+        self.stayed.take_if(|stayed| group_of(stayed) == group && start <= start_in(stayed));
+    }
+
+    /// Where to look for the windows of a group from `start` on.
+    fn take_stayed(&mut self, group: KeyGroup, start: [u8; KEY_START]) -> Vec<u8> {
+        let stayed = self.stayed.take_if(|stayed| group_of(stayed) == group);
+        stayed.unwrap_or_default().max(start.to_vec())
+    }
+
+    fn set(&mut self, group: KeyGroup, earliest: Timestamp, stayed: Option<Vec<u8>>) {
         self.earliest[usize::from(group.0)] = earliest;
+        self.stayed = stayed;
     }
 
     /// To be called after [`Self::set`].

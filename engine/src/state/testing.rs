@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lotic_log::{PartitionId, Timestamp, TopicId};
 use uuid::Uuid;
 
-use super::{ChangelogWriter, StateBackend, StoreId, Visit};
+use super::{ChangelogWriter, StateBackend, StoreId, Visit, WriteSet};
 use crate::codec::{Codec, CodecError, CodecId};
 use crate::error::Result;
 use crate::event_log::TopicHandle;
@@ -99,4 +100,55 @@ pub(crate) fn as_text(rows: &BTreeMap<Vec<u8>, String>) -> BTreeMap<Vec<u8>, Vec
 
 pub(crate) fn text() -> Arc<dyn Codec<String>> {
     Arc::new(Text)
+}
+
+/// A backend that counts the rows that scans visit.
+pub(crate) struct Counting {
+    pub(crate) inner: Arc<dyn StateBackend>,
+    pub(crate) visited: Arc<AtomicUsize>,
+}
+
+impl StateBackend for Counting {
+    fn open_store(&self, name: &str) -> Result<StoreId> {
+        self.inner.open_store(name)
+    }
+
+    fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        self.inner.get_many(store, keys, found)
+    }
+
+    fn scan(
+        &self,
+        store: StoreId,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<()> {
+        self.inner.scan(store, from, to, &mut |key, value| {
+            self.visited.fetch_add(1, Ordering::Relaxed);
+            visit(key, value)
+        })
+    }
+
+    fn last_before(
+        &self,
+        store: StoreId,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<()> {
+        self.inner.last_before(store, from, to, visit)
+    }
+
+    fn apply(&self, store: StoreId, writes: &WriteSet) -> Result<()> {
+        self.inner.apply(store, writes)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.inner.memory_bytes()
+    }
 }

@@ -204,6 +204,41 @@ fn versions_that_nobody_can_ask_for_go() {
 }
 
 #[test]
+fn a_deleted_row_goes_once_nobody_can_ask_for_it_and_nothing_earlier_can_come() {
+    let mut bench = bench();
+    let sweep = |bench: &mut Bench, watermark: i64| {
+        bench.advance(STREAM, None, watermark);
+        bench.advance(STREAM, None, watermark);
+        bench.commit();
+        bench.stored("versions")
+    };
+    tell(&mut bench, 5, 5, "a", Some("five"));
+    tell(&mut bench, 20, 10, "a", None);
+    assert_eq!(sweep(&mut bench, 19), 2, "who comes with nineteen gets five");
+    assert_eq!(sweep(&mut bench, 30), 1, "the table may still change before twenty");
+    tell(&mut bench, 15, 10, "a", Some("fifteen"));
+    bench.advance(TABLE, None, 20);
+    assert_eq!(sweep(&mut bench, 31), 0);
+    bench.advance(TABLE, None, 90);
+    check(ask(&mut bench, &[event(40, 40, ("a", 1))]), &[(40, "a 1 -")]);
+}
+
+#[test]
+fn the_rows_of_many_deleted_keys_go() {
+    let mut bench = bench();
+    for key in 0..300 {
+        tell(&mut bench, 5, 5, &format!("key {key}"), Some("row"));
+        tell(&mut bench, 10, 10, &format!("key {key}"), (key % 10 == 0).then_some("again"));
+    }
+    bench.advance(TABLE, None, 20);
+    for watermark in 11..40 {
+        bench.advance(STREAM, None, watermark);
+    }
+    bench.commit();
+    assert_eq!(bench.stored("versions"), 30);
+}
+
+#[test]
 fn records_without_origin_wait_side_by_side() {
     let mut bench = bench();
     ask(&mut bench, &[event(10, 0, ("a", 1)), event(10, 0, ("a", 2))]);
@@ -213,6 +248,61 @@ fn records_without_origin_wait_side_by_side() {
     let mut answered = answers(&mut bench.end());
     answered.sort();
     assert_eq!(answered, [1, 2, 3].map(|number| (10, format!("a {number} -"))));
+}
+
+#[test]
+fn rows_that_were_made_of_one_record_wait_side_by_side() {
+    let mut bench = bench();
+    let enter = |bench: &mut Bench, numbers: &[i64]| {
+        let mut batch = Batch::default();
+        for &number in numbers {
+            push(&mut batch, 10, 0, Some((3, 1, 77)), "a".to_owned(), number);
+        }
+        bench.process(STREAM, batch);
+    };
+    enter(&mut bench, &[1, 2]);
+    enter(&mut bench, &[3]);
+    bench.commit();
+    enter(&mut bench, &[4]);
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(5));
+    enter(&mut bench, &[5, 6]);
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(6));
+    enter(&mut bench, &[7]);
+    let mut answered = answers(&mut bench.end());
+    answered.sort();
+    assert_eq!(answered, [1, 2, 3, 5, 6, 7].map(|number| (10, format!("a {number} -"))));
+}
+
+#[test]
+fn whoever_is_let_go_is_not_passed_over_again() {
+    let mut bench = bench();
+    const RECORDS: usize = 600;
+    let events: Vec<_> = (0..RECORDS as i64).map(|number| event(10, 0, ("a", number))).collect();
+    ask(&mut bench, &events);
+    bench.commit();
+    let before = bench.visited();
+    assert_eq!(answers(&mut bench.advance(TABLE, None, 11)).len(), RECORDS);
+    let visited = bench.visited() - before;
+    assert!((RECORDS..3 * RECORDS).contains(&visited), "{visited} rows for {RECORDS}");
+}
+
+#[test]
+fn whoever_comes_before_those_who_stayed_is_answered_too() {
+    let mut bench = bench();
+    ask(&mut bench, &(0..7).map(|number| event(10, 0, ("b", number))).collect::<Vec<_>>());
+    let (progress, mut first) = bench.advance_once(TABLE, Some(0), 0);
+    assert_eq!((progress, first.rows::<(String, String)>(ANSWERS).len()), (Progress::Done, 0));
+    let (progress, mut first) = bench.advance_once(TABLE, partition_of("b"), 11);
+    assert_eq!((progress, answers(&mut first).len()), (Progress::More, 3), "four stay");
+    bench.commit();
+    let own = |bench: &mut Bench, time| ask(bench, &[event(time, 0, ("b", 9))]);
+    assert_eq!(answers(&mut own(&mut bench, 9)).len(), 1, "the table has passed it");
+    own(&mut bench, 12);
+    assert_eq!(answers(&mut bench.advance(TABLE, partition_of("b"), 11)).len(), 4);
+    own(&mut bench, 11);
+    let answered = answers(&mut bench.advance(TABLE, partition_of("b"), 50));
+    assert_eq!(answered.iter().map(|(time, _)| *time).collect::<Vec<_>>(), [11, 12]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::codec::{Codec, CodecError, CodecId};
 use crate::error::Result;
 use crate::frame::Data;
 use crate::key_group::KeyGroup;
-use crate::state::keys::{time_bytes, time_from, write_key};
+use crate::state::keys::{GROUP_BYTES, time_bytes, time_from, write_key};
 use crate::state::{KeyedState, Visit};
 
 /// Versions that a run holds at most when it is read; twice as many when it has grown by updates.
@@ -76,11 +76,16 @@ impl<T: Data> Versions<T> {
         Ok(self.runs.newest(&self.key, time).and_then(|version| version.0.as_ref()))
     }
 
-    /// Goes on removing versions that were followed by another one not later than `horizon`.
-    pub(super) fn sweep(&mut self, horizon: Timestamp) -> Result<()> {
-        for superseded in self.sweep.step(&self.store, horizon)? {
-            self.runs.forget_before(&superseded.prefix, superseded.next);
-            self.store.remove(&superseded.key);
+    /// Goes on removing versions that nobody can ask for from `horizon` on: those that were followed by
+    /// another one not later than that, and deletions that were not and have nothing left to hide. `expected`
+    /// says from when on changes of a key may still come: a deletion hides what comes before it.
+    pub(super) fn sweep(&mut self, horizon: Timestamp, expected: impl Fn(&[u8]) -> Timestamp) -> Result<()> {
+        for gone in self.sweep.step(&self.store, horizon, expected)? {
+            match gone.next {
+                Some(next) => self.runs.forget_before(prefix_of(&gone.key), next),
+                None => self.runs.forget(prefix_of(&gone.key)),
+            }
+            self.store.remove(&gone.key);
         }
         Ok(())
     }
@@ -250,22 +255,31 @@ impl<T: Data> RunCache<T> {
     }
 }
 
-/// Finds superseded versions, going round the key groups.
+/// Finds versions that nobody can ask for, going round the key groups.
 struct Sweep {
     groups: Vec<KeyGroup>,
-    /// Where to go on: the group's place, and the key in it. `None`: a round has not begun.
-    at: Option<(usize, Vec<u8>)>,
+    /// Where to go on: the group's place, and the version in it. `None`: a round has not begun.
+    at: Option<(usize, Option<Seen>)>,
     /// Whether another round is needed after this one: rows were written or are still asked for.
     again: bool,
     /// Updates since the last step.
     updates: usize,
 }
 
-/// A version that another one has replaced for all times that are still asked for.
-struct Superseded {
+/// A version that nobody can ask for.
+struct Gone {
     key: Vec<u8>,
-    prefix: Vec<u8>,
-    next: Timestamp,
+    /// When the next one of its key begins; `None`: there is no other.
+    next: Option<Timestamp>,
+}
+
+/// The version that a sweep has come to, until it is known what follows.
+#[derive(Clone)]
+struct Seen {
+    key: Vec<u8>,
+    is_deletion: bool,
+    /// Whether the key has an earlier version that stays.
+    follows_another: bool,
 }
 
 impl Sweep {
@@ -282,43 +296,92 @@ impl Sweep {
         &mut self,
         store: &KeyedState<Version<T>>,
         horizon: Timestamp,
-    ) -> Result<Vec<Superseded>> {
-        let mut superseded = Vec::new();
-        let mut rows = SWEEP_ROWS + 2 * std::mem::take(&mut self.updates);
-        let (mut place, mut from) = match self.at.take() {
-            Some(at) => at,
-            None if std::mem::take(&mut self.again) => (0, Vec::new()),
-            None => return Ok(superseded),
+        expected: impl Fn(&[u8]) -> Timestamp,
+    ) -> Result<Vec<Gone>> {
+        let updates = std::mem::take(&mut self.updates);
+        let mut rows = SWEEP_ROWS + 2 * updates;
+        let (mut place, mut stopped_at) = match self.at.take() {
+            Some((place, seen)) => {
+                // An update since then may have come in before it.
+                let unsure =
+                    |seen: Seen| Seen { follows_another: seen.follows_another || updates > 0, ..seen };
+                (place, seen.map(unsure))
+            }
+            None if std::mem::take(&mut self.again) => (0, None),
+            None => return Ok(Vec::new()),
         };
+        let mut sieve = Sieve { horizon, expected, gone: Vec::new(), all: true };
         while let Some(&group) = self.groups.get(place) {
-            from = from.max(group.0.to_be_bytes().to_vec());
-            let mut last: Option<Vec<u8>> = None;
+            let from = stopped_at.as_ref().map_or(group.0.to_be_bytes().to_vec(), |seen| seen.key.clone());
+            let mut last: Option<Seen> = None;
             let mut is_full = false;
-            store.scan(&from, &(group.0 + 1).to_be_bytes(), |key, _| {
-                if let Some(before) = last.take_if(|before| prefix_of(before) == prefix_of(key)) {
-                    let next = time_in(key);
-                    if next <= horizon {
-                        let prefix = prefix_of(key).to_vec();
-                        superseded.push(Superseded { key: before, prefix, next });
-                    } else {
-                        self.again = true;
-                    }
-                }
-                last = Some(key.to_vec());
+            store.scan(&from, &(group.0 + 1).to_be_bytes(), |key, version| {
+                let follows_another = match (last.take(), stopped_at.take()) {
+                    (Some(before), _) => sieve.pass(before, key),
+                    (None, Some(stopped)) => stopped.key == key && stopped.follows_another,
+                    (None, None) => false,
+                };
+                last = Some(Seen { key: key.to_vec(), is_deletion: version.0.is_none(), follows_another });
                 is_full = rows == 0;
                 rows = rows.saturating_sub(1);
                 if is_full { Visit::Stop } else { Visit::More }
             })?;
             if is_full {
                 // It goes on with the row that it stopped at, which may yet be superseded.
-                self.at = last.map(|key| (place, key));
-                return Ok(superseded);
+                self.at = Some((place, last));
+                break;
             }
-            place += 1;
-            from.clear();
+            last.into_iter().for_each(|last| sieve.pass_last(last));
+            (place, stopped_at) = (place + 1, None);
         }
-        Ok(superseded)
+        self.again |= !sieve.all;
+        Ok(sieve.gone)
     }
+}
+
+/// Keeps the versions that may still be asked for, and gathers the others.
+struct Sieve<E> {
+    horizon: Timestamp,
+    expected: E,
+    gone: Vec<Gone>,
+    /// Whether what stays will stay: nothing of it is superseded by a version not yet reached.
+    all: bool,
+}
+
+impl<E: Fn(&[u8]) -> Timestamp> Sieve<E> {
+    /// Judges the version before `key`. Whether `key` follows one of its own that stays.
+    fn pass(&mut self, before: Seen, key: &[u8]) -> bool {
+        if prefix_of(&before.key) != prefix_of(key) {
+            self.pass_last(before);
+            return false;
+        }
+        let next = time_in(key);
+        if next <= self.horizon {
+            self.gone.push(Gone { key: before.key, next: Some(next) });
+            return before.follows_another;
+        }
+        self.all = false;
+        true
+    }
+
+    /// Judges the last version of a key.
+    fn pass_last(&mut self, last: Seen) {
+        if !last.is_deletion {
+            return;
+        }
+        let time = time_in(&last.key);
+        let is_needed = last.follows_another || time > self.horizon;
+        if is_needed || time > (self.expected)(key_in(&last.key)) {
+            self.all = false;
+        } else {
+            self.gone.push(Gone { key: last.key, next: None });
+        }
+    }
+}
+
+/// The encoded key in a backend key.
+fn key_in(backend_key: &[u8]) -> &[u8] {
+    &prefix_of(backend_key)[GROUP_BYTES + 4..]
 }
 
 fn prefix_of(backend_key: &[u8]) -> &[u8] {

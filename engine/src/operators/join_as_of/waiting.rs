@@ -1,19 +1,22 @@
 //! Records that wait for the table to reach their time.
 //!
 //! Store: group, table partition (`i32` BE), time (8 bytes that sort as times), key length (`u32` BE),
-//! encoded key, origin (source `u32`, partition `i32`, offset `i64`, BE); the record's own watermark
-//! (`i64` BE), then its row. In memory there is only the earliest time of each group and partition.
+//! encoded key, origin (source `u32`, partition `i32`, offset `i64`, BE), number (epoch `u64`, place in it
+//! `u32`, BE); the record's own watermark (`i64` BE), then its row. The number tells apart what has the same
+//! origin, time and key, as rows that were made of one record do: it is never given twice, since nothing is
+//! left of an epoch that is run again. In memory there is only the earliest time of each group and partition.
 
 use std::sync::Arc;
 
 use lotic_log::{Offset, PartitionId, Timestamp};
 
 use crate::codec::{Codec, CodecError, CodecId};
+use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Data, NO_WATERMARK, Origin};
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from, write_key};
-use crate::state::{KeyedState, Visit};
+use crate::state::{ChangelogWriter, KeyedState, Visit};
 
 /// The source of a record that came without an origin.
 const NO_SOURCE: u32 = u32::MAX;
@@ -25,6 +28,7 @@ const PARTITION_END: usize = GROUP_BYTES + 4;
 const TIME_END: usize = PARTITION_END + 8;
 const KEY_START: usize = TIME_END + 4;
 const ORIGIN_BYTES: usize = 16;
+const NUMBER_BYTES: usize = 12;
 
 /// What waits, besides what its key says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +51,9 @@ pub(super) struct WaitingRoom<V> {
     pub(super) store: KeyedState<Waiting<V>>,
     groups: Vec<KeyGroup>,
     partitions: Vec<Partition>,
-    /// Numbers the records that came without an origin.
-    unnamed: i64,
+    /// The running epoch, and how many have come in it.
+    epoch: Epoch,
+    entered: u32,
     key: Vec<u8>,
 }
 
@@ -58,22 +63,27 @@ struct Partition {
     /// By key group.
     earliest: Vec<Timestamp>,
     least: Timestamp,
+    /// The first of those who stayed when some of their group were let go: what lies before it is removed,
+    /// and is not passed over again.
+    stayed: Option<Vec<u8>>,
 }
 
 impl<V: Data> WaitingRoom<V> {
-    /// The records that wait for a table of so many partitions, as the store has them.
+    /// The records that wait for a table of so many partitions, as the store has them after `last`.
     pub(super) fn open(
         store: KeyedState<Waiting<V>>,
         groups: Vec<KeyGroup>,
         partitions: usize,
+        last: Epoch,
     ) -> Result<Self> {
         let nobody = || Partition {
             watermark: NO_WATERMARK,
             earliest: vec![NOBODY; usize::from(KEY_GROUPS)],
             least: NOBODY,
+            stayed: None,
         };
         let partitions = (0..partitions).map(|_| nobody()).collect();
-        let mut room = Self { store, groups, partitions, unnamed: 0, key: Vec::new() };
+        let mut room = Self { store, groups, partitions, epoch: last.next(), entered: 0, key: Vec::new() };
         for index in 0..room.groups.len() {
             room.find_earliest(room.groups[index])?;
         }
@@ -97,18 +107,27 @@ impl<V: Data> WaitingRoom<V> {
     }
 
     /// Lets a record wait for a partition.
-    pub(super) fn enter(&mut self, partition: usize, place: Place<'_>, waiting: Waiting<V>) -> Result<()> {
+    pub(super) fn enter(&mut self, partition: usize, place: Place<'_>, waiting: Waiting<V>) {
         let number = i32::try_from(partition).expect("partitions are counted as i32");
-        match place.origin {
-            Some(origin) => self.set_key(number, place, origin),
-            None => self.set_unused_key(number, place)?,
-        }
+        self.set_key(number, place);
+        self.entered = self.entered.checked_add(1).expect("an epoch's changes fit into memory");
         self.store.put_new(&self.key, waiting);
         let partition = &mut self.partitions[partition];
+        partition.stayed.take_if(|stayed| group_of(stayed) == place.group && self.key < *stayed);
         let earliest = &mut partition.earliest[usize::from(place.group.0)];
         *earliest = place.time.min(*earliest);
         partition.least = place.time.min(partition.least);
-        Ok(())
+    }
+
+    /// This epoch is over.
+    pub(super) fn freeze(
+        &mut self,
+        epoch: Epoch,
+        time: Timestamp,
+        writer: &mut impl ChangelogWriter,
+    ) -> Result<()> {
+        (self.epoch, self.entered) = (epoch.next(), 0);
+        self.store.freeze(epoch, time, writer)
     }
 
     /// Takes out those who wait for a partition and a time before `until`, `rows_max` of them at most.
@@ -132,11 +151,16 @@ impl<V: Data> WaitingRoom<V> {
                 continue;
             }
             let mut next = NOBODY;
+            let mut from = time_start(group, number, *earliest).to_vec();
+            if let Some(stayed) = held.stayed.take_if(|stayed| group_of(stayed) == group) {
+                from = stayed.max(from);
+            }
             let end = partition_start(group, number + 1);
-            self.store.scan(&time_start(group, number, *earliest), &end, |key, waiting| {
+            self.store.scan(&from, &end, |key, waiting| {
                 let time = time_in(key);
                 if time >= until || left.len() == rows_max {
                     next = time;
+                    held.stayed = Some(key.to_vec());
                     return Visit::Stop;
                 }
                 left.push((key.to_vec(), waiting.clone()));
@@ -153,7 +177,9 @@ impl<V: Data> WaitingRoom<V> {
         Ok(all)
     }
 
-    fn set_key(&mut self, partition: i32, place: Place<'_>, origin: Origin) {
+    fn set_key(&mut self, partition: i32, place: Place<'_>) {
+        let nowhere = Origin { source: NO_SOURCE, partition: PartitionId(0), offset: Offset(0) };
+        let origin = place.origin.unwrap_or(nowhere);
         let length = u32::try_from(place.key.len()).expect("a key is shorter than 4 GiB").to_be_bytes();
         self.key.clear();
         write_key(
@@ -167,19 +193,10 @@ impl<V: Data> WaitingRoom<V> {
                 &origin.source.to_be_bytes(),
                 &origin.partition.0.to_be_bytes(),
                 &origin.offset.0.to_be_bytes(),
+                &self.epoch.0.to_be_bytes(),
+                &self.entered.to_be_bytes(),
             ],
         );
-    }
-
-    fn set_unused_key(&mut self, partition: i32, place: Place<'_>) -> Result<()> {
-        loop {
-            let offset = Offset(self.unnamed);
-            self.unnamed += 1;
-            self.set_key(partition, place, Origin { source: NO_SOURCE, partition: PartitionId(0), offset });
-            if self.store.get(&self.key)?.is_none() {
-                return Ok(());
-            }
-        }
     }
 
     /// Reads, for every partition, the earliest record of a group.
@@ -209,7 +226,8 @@ impl<V: Data> WaitingRoom<V> {
 
 /// The place that a backend key names.
 pub(super) fn place_in(backend_key: &[u8]) -> Place<'_> {
-    let (key, origin) = backend_key[KEY_START..].split_at(backend_key.len() - KEY_START - ORIGIN_BYTES);
+    let key_end = backend_key.len() - ORIGIN_BYTES - NUMBER_BYTES;
+    let (key, origin) = (&backend_key[KEY_START..key_end], &backend_key[key_end..]);
     let source = u32::from_be_bytes(*origin.first_chunk().expect("an origin has 16 bytes"));
     let partition = i32::from_be_bytes(*origin[4..].first_chunk().expect("an origin has 16 bytes"));
     let offset = i64::from_be_bytes(*origin[8..].first_chunk().expect("an origin has 16 bytes"));

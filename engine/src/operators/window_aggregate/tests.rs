@@ -223,3 +223,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn windows_that_are_closed_are_not_passed_over_again() {
+    const KEYS: usize = 600;
+    let of_one_group = |key: &String| KeyGroup::of_hash(murmur2(key.as_bytes()) as u32) == KeyGroup(7);
+    let keys: Vec<String> = (0..).map(|key: u32| key.to_string()).filter(of_one_group).take(KEYS).collect();
+    let events: Vec<_> = keys.iter().map(|key| event(3, 0, (key.as_str(), 1))).collect();
+    let mut bench = bench(0);
+    add(&mut bench, &events);
+    bench.commit();
+    let before = bench.visited();
+    assert_eq!(results(&mut bench.advance(0, None, 10)).len(), KEYS);
+    let visited = bench.visited() - before;
+    assert!((KEYS..3 * KEYS).contains(&visited), "{visited} rows for {KEYS} windows");
+}
+
+#[test]
+fn a_window_that_is_opened_while_others_close_is_found() {
+    let of_one_group = |key: &String| KeyGroup::of_hash(murmur2(key.as_bytes()) as u32) == KeyGroup(7);
+    let keys: Vec<String> = (0..).map(|key: u32| key.to_string()).filter(of_one_group).take(20).collect();
+    let (early, late) = keys.split_at(10);
+    let mut bench = bench(0);
+    for time in [3, 13] {
+        add(&mut bench, &late.iter().map(|key| event(time, 0, (key.as_str(), 1))).collect::<Vec<_>>());
+    }
+    bench.commit();
+    let mut emitted = bench.advance_once(0, None, 20).1;
+    assert_eq!(results(&mut emitted).len(), 3);
+    // In time by their own partition, which the step's watermark does not know to be so far.
+    for time in [3, 13, 23] {
+        add(&mut bench, &early.iter().map(|key| event(time, 0, (key.as_str(), 1))).collect::<Vec<_>>());
+    }
+    assert_eq!(results(&mut bench.advance(0, None, 20)).len(), 7 + 10 + 20);
+    assert_eq!(results(&mut bench.advance(0, None, 30)).len(), 10);
+    bench.commit();
+    assert_eq!(bench.stored("sums"), 0);
+}
