@@ -199,6 +199,11 @@ impl EpochWriter {
         self.begun == Some(epoch) || slot.epoch != epoch || slot.staged.bytes < self.options.staged_bytes_max
     }
 
+    /// Something was written elsewhere that belongs to the epoch entered: it has something to commit.
+    pub(crate) fn note_written(&mut self) {
+        self.slots[slot_of(self.entered)].has_written = true;
+    }
+
     /// Whether anything was written for `epoch`.
     pub(crate) fn has_written(&self, epoch: Epoch) -> bool {
         let slot = &self.slots[slot_of(epoch)];

@@ -24,14 +24,16 @@ pub trait Operator: Send {
     /// `input`'s watermark has risen: the least over its senders (of that partition, where it names one).
     /// Emits what is due now, then passes on a watermark with [`Context::forward_watermark`]. Returns
     /// [`Progress::More`] when it stopped early so as not to emit without bound; it is then called again
-    /// with the same watermark, once there is room.
+    /// with the same watermark, once there is room. In between it may be given events and barriers: what a
+    /// call emits and what it changes in state belong together, and the call after it may be in the next epoch.
     fn advance(&mut self, input: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
         let _ = input;
         context.forward_watermark(watermark);
         Ok(Progress::Done)
     }
 
-    /// All inputs have ended: emits what it has. Not a time: nothing is closed or pruned.
+    /// All inputs have ended: emits what it has. Not a time: nothing is closed or pruned. Called again after
+    /// [`Progress::More`], as [`Self::advance`] is.
     fn end(&mut self, context: &mut Context<'_>) -> Result<Progress> {
         let _ = context;
         Ok(Progress::Done)
@@ -105,6 +107,11 @@ pub trait OperatorFactory: Send + Sync {
     /// What the step can promise of its effect outside the log. One without any keeps every promise.
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
+    }
+
+    /// Whether opening the step, or an epoch's commit, does something outside the log.
+    fn has_external_effect(&self) -> bool {
+        false
     }
 }
 

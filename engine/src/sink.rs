@@ -6,6 +6,9 @@
 //! before is finished, what was prepared later is dropped. So a sink that keeps its progress in its target
 //! (a row in the same SQL transaction, the epoch in the file's name), or can prepare and commit in two
 //! phases, sees each event exactly once; one that can do neither says so.
+//!
+//! Recovery is final: so before it the transactional id is taken, and no commit of an earlier attempt can be
+//! decided behind its back.
 
 use std::sync::Arc;
 
@@ -83,6 +86,10 @@ impl<T: Data, F: SinkFactory<T>> OperatorFactory for ExternalSinkFactory<T, F> {
     fn guarantee(&self) -> Guarantee {
         self.factory.guarantee()
     }
+
+    fn has_external_effect(&self) -> bool {
+        true
+    }
 }
 
 struct ExternalSink<T> {
@@ -95,8 +102,9 @@ struct ExternalSink<T> {
 }
 
 impl<T: Data> Operator for ExternalSink<T> {
-    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<()> {
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
         self.written = true;
+        context.writer.note_written();
         let written = self.sink.write(frame.into_batch());
         written.map_err(|error| error.within(format!("sink {}", self.step)))
     }

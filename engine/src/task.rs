@@ -1,8 +1,13 @@
 //! A chain of steps on one worker: takes messages, runs them through its operators, depth first.
 //!
 //! What is still to be done is kept on a stack, so that a task can stop between any two calls of operators:
-//! when a queue that it sends to is full, or when an operator said [`Progress::More`]. No message is taken
-//! while work is left, so what a task holds is bounded by what one call emits.
+//! when a queue that it sends to is full, when no more may be staged, or when an operator said
+//! [`Progress::More`]. No message is taken while anything else is left, so what a task holds is bounded by
+//! what one call emits.
+//!
+//! An operator may have more to say than an epoch holds. So between two calls of it messages are taken, and a
+//! barrier overtakes what it still has to do: watermarks and ends are said again after a restart, and what a
+//! call emits and removes is in one epoch. Later watermarks and ends wait for it.
 //!
 //! ```text
 //!   inputs ──▶ work: [.. | what comes next] ──▶ operator ──▶ output ─┬─▶ steps of this task: onto the work
@@ -42,11 +47,13 @@ pub(crate) struct Task {
     outbox: Outbox,
     /// A stack: the last is done next.
     work: Vec<Work>,
+    /// What came while an operator had more to say and must not overtake it: the newest watermarks, an end.
+    later: Vec<Work>,
     output: Output,
     /// The epoch of what is done now.
     epoch: Epoch,
-    /// Whether the barrier of `epoch` is on its way through the steps.
-    is_closing: bool,
+    /// While the barrier of `epoch` is on its way through the steps: how much work there was before it.
+    closing: Option<usize>,
     has_ended: bool,
 }
 
@@ -99,6 +106,8 @@ enum Work {
     Barrier {
         step: usize,
     },
+    /// An operator said [`Progress::More`]: others get their turn before it is called again.
+    Pause,
     /// The step is through with its end or barrier: on to those it feeds.
     PassEnd {
         step: usize,
@@ -126,9 +135,10 @@ impl Task {
             inputs: Inputs::new(inputs, epoch),
             outbox: Outbox { senders, waiting: VecDeque::new() },
             work,
+            later: Vec::new(),
             output: Output::default(),
             epoch,
-            is_closing: false,
+            closing: None,
             has_ended: false,
         };
         if matches!(task.steps[0].body, Body::NoSplits) {
@@ -151,7 +161,13 @@ impl Task {
 
     /// Whether it could take something new now: nothing is left to do, nothing waits to be sent.
     pub(crate) fn is_idle(&self) -> bool {
-        self.work.is_empty() && !self.is_closing && self.outbox.waiting.is_empty()
+        let has_work = !self.work.is_empty() || !self.later.is_empty();
+        !has_work && self.closing.is_none() && self.outbox.waiting.is_empty()
+    }
+
+    /// Whether a barrier may be next: no event is on its way through the steps.
+    pub(crate) fn may_close(&self) -> bool {
+        self.closing.is_none() && self.work.iter().all(Work::may_be_overtaken)
     }
 
     /// Does some of what there is to do. Whether it did anything.
@@ -161,7 +177,7 @@ impl Task {
             if !self.outbox.waiting.is_empty() || !lent.writer.has_room(self.epoch) {
                 break;
             }
-            let found_work = !self.work.is_empty() || self.close_epoch() || self.take_message();
+            let found_work = self.close_epoch() || self.take_message() || self.has_work();
             if !found_work {
                 break;
             }
@@ -197,10 +213,10 @@ impl Task {
     }
 
     /// Ends the epoch of the source at its root: where its splits stand now is what the epoch consumed.
-    /// The task must be idle.
+    /// The task [may close](Self::may_close) its epoch.
     pub(crate) fn begin_barrier(&mut self) -> Vec<SplitState> {
-        debug_assert!(self.is_idle());
-        self.is_closing = true;
+        debug_assert!(self.may_close());
+        self.closing = Some(self.work.len());
         self.work.push(Work::PassBarrier { step: 0 });
         match &self.steps[0].body {
             Body::Source(source) => source.positions(),
@@ -221,47 +237,70 @@ impl Task {
         Ok(())
     }
 
+    /// Whether the barrier is through all steps.
+    fn is_barrier_through(&self) -> bool {
+        self.closing == Some(self.work.len())
+    }
+
     /// Once the barrier is through all steps: on to the next epoch. Whether it was.
     fn close_epoch(&mut self) -> bool {
-        let closed = std::mem::take(&mut self.is_closing);
+        let closed = self.is_barrier_through();
         if closed {
+            self.closing = None;
             self.epoch = self.epoch.next();
             self.inputs.aligner.release();
         }
         closed
     }
 
+    /// Whether there is anything to do; what had to wait may be done once nothing else is left.
+    fn has_work(&mut self) -> bool {
+        if self.work.is_empty() {
+            self.work.extend(self.later.drain(..).rev());
+        }
+        !self.work.is_empty()
+    }
+
     /// Takes the next message that may be taken, as work. Whether there was one.
     fn take_message(&mut self) -> bool {
+        if !self.may_close() {
+            return false;
+        }
         let Some((sender, message)) = self.inputs.receive() else { return false };
         let input = self.inputs.channels[sender].input;
         match message {
             Message::Frame(frame) => self.work.push(Work::Process { step: 0, input, frame }),
             Message::Watermark(watermark) => {
-                let risen = self.inputs.raise(sender, watermark);
-                let advances = risen.map(|watermark| Work::Advance { step: 0, input, watermark });
-                self.work.extend(advances.rev());
+                let Self { inputs, later, .. } = self;
+                inputs.raise(sender, watermark).for_each(|watermark| advance_later(later, input, watermark));
             }
             Message::Barrier(epoch) => {
                 if self.inputs.aligner.barrier(sender, epoch) {
-                    self.is_closing = true;
+                    self.closing = Some(self.work.len());
                     self.work.push(Work::Barrier { step: 0 });
                 }
             }
             Message::End => {
                 if self.inputs.end() {
-                    self.work.push(Work::End { step: 0 });
+                    self.later.push(Work::End { step: 0 });
                 }
             }
         }
+        self.has_work();
         true
     }
 
-    /// Works until nothing is left or a message has to wait for room.
+    /// Works until nothing is left, an operator pauses, the barrier is through, or there is no room for more.
     fn run_work(&mut self, lent: &mut Lent<'_>) -> Result<()> {
         lent.writer.enter(self.epoch);
-        while self.outbox.waiting.is_empty() {
-            let Some(work) = self.work.pop() else { break };
+        while self.outbox.waiting.is_empty()
+            && lent.writer.has_room(self.epoch)
+            && !self.is_barrier_through()
+            && let Some(work) = self.work.pop()
+        {
+            if matches!(work, Work::Pause) {
+                break;
+            }
             self.run(work, lent)?;
         }
         Ok(())
@@ -279,16 +318,15 @@ impl Task {
                     operator.advance(input, watermark, context)
                 };
                 if self.call(step, lent, advance)? == Progress::More {
-                    self.work.push(Work::Advance { step, input, watermark });
+                    self.work.extend([Work::Advance { step, input, watermark }, Work::Pause]);
                 }
                 self.deliver(step);
             }
             Work::End { step } => {
-                let next = match self.call(step, lent, |operator, context| operator.end(context))? {
-                    Progress::More => Work::End { step },
-                    Progress::Done => Work::PassEnd { step },
-                };
-                self.work.push(next);
+                match self.call(step, lent, |operator, context| operator.end(context))? {
+                    Progress::More => self.work.extend([Work::End { step }, Work::Pause]),
+                    Progress::Done => self.work.push(Work::PassEnd { step }),
+                }
                 self.deliver(step);
             }
             Work::Barrier { step } => {
@@ -305,6 +343,7 @@ impl Task {
                 let epoch = self.epoch;
                 self.pass(step, &|| Message::Barrier(epoch), &|step| Work::Barrier { step });
             }
+            Work::Pause => {}
         }
         Ok(())
     }
@@ -367,6 +406,30 @@ impl Task {
             }
         }
         self.work[first..].reverse();
+    }
+}
+
+impl Work {
+    /// Whether a barrier, and events that come behind it, may go first.
+    fn may_be_overtaken(&self) -> bool {
+        match self {
+            Self::Advance { .. } | Self::End { .. } | Self::PassEnd { .. } | Self::Pause => true,
+            Self::Process { .. } | Self::Barrier { .. } | Self::PassBarrier { .. } => false,
+        }
+    }
+}
+
+/// Has the root hear of a watermark once it is done with what came before; of the newest one only.
+fn advance_later(later: &mut Vec<Work>, of: usize, newest: Watermark) {
+    let held = later.iter_mut().find_map(|work| match work {
+        Work::Advance { input, watermark, .. } if *input == of && watermark.partition == newest.partition => {
+            Some(watermark)
+        }
+        _ => None,
+    });
+    match held {
+        Some(watermark) => *watermark = newest,
+        None => later.push(Work::Advance { step: 0, input: of, watermark: newest }),
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) enum Gate {
 pub(crate) enum Ending {
     /// Nothing is to be ended.
     Flowing,
-    /// Sources whose task is idle emit the barrier; the others still have to.
+    /// Sources with no event on its way emit the barrier; the others still have to.
     Due { epoch: Epoch, missing: Vec<usize>, splits: Vec<SourceSplit> },
     /// The barrier travels.
     Aligning { epoch: Epoch, splits: Vec<SourceSplit> },
@@ -209,7 +209,7 @@ impl Worker {
         missing.retain(|&index| {
             let source = &mut self.sources[index];
             let task = &mut self.tasks[source.task];
-            if !task.is_idle() {
+            if !task.may_close() {
                 return true;
             }
             assert_eq!(task.epoch(), epoch, "epochs are ended in order");

@@ -608,3 +608,72 @@ fn sources_are_numbered_by_their_topics() {
     seen.sort();
     assert!(seen[0].1 < seen[1].1, "{seen:?}");
 }
+
+/// Says so many rows at the first watermark, one a call, or at the end.
+struct Flood {
+    left: usize,
+    is_at_end: bool,
+}
+
+fn flood(rows: usize, is_at_end: bool) -> Arc<dyn OperatorFactory> {
+    operator_factory(move |context| Ok(Flood { left: if context.worker == 0 { rows } else { 0 }, is_at_end }))
+}
+
+impl Flood {
+    fn say(&mut self, context: &mut Context<'_>) -> Progress {
+        let Some(left) = self.left.checked_sub(1) else { return Progress::Done };
+        self.left = left;
+        let (times, watermarks) = (vec![Timestamp(0)], vec![Timestamp(i64::MAX)]);
+        let columns = Columns { times, watermarks, ..Columns::default() };
+        context.emit(0, Batch { rows: vec![format!("flood {left}")], columns }.into());
+        Progress::More
+    }
+}
+
+impl Operator for Flood {
+    fn process(&mut self, _: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
+        context.emit(0, frame);
+        Ok(())
+    }
+
+    fn advance(&mut self, _: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
+        if !self.is_at_end && self.say(context) == Progress::More {
+            return Ok(Progress::More);
+        }
+        context.forward_watermark(watermark);
+        Ok(Progress::Done)
+    }
+
+    fn end(&mut self, context: &mut Context<'_>) -> Result<Progress> {
+        Ok(if self.is_at_end { self.say(context) } else { Progress::Done })
+    }
+}
+
+#[test]
+fn a_barrier_goes_between_two_calls_of_a_step_that_has_more_to_say() {
+    const ROWS: usize = 5_000;
+    for (is_at_end, exchange) in [(true, HASH), (false, HASH), (true, FORWARD), (false, FORWARD)] {
+        let log = MemoryLog::new();
+        let (_, output) = topics(&log, 40);
+        let mut graph = sketch();
+        let input = graph.source("in", text("in"));
+        let keyed = graph.step("by letter", by_letter(), &[(input, FORWARD)]);
+        let owned = graph.step("owned", unkeyed(), &[(keyed, exchange)]);
+        let flood = graph.step("flood", flood(ROWS, is_at_end), &[(owned, FORWARD)]);
+        graph.step("out", to("out"), &[(flood, FORWARD)]);
+        let mut run = Run::new(&log, &graph, &Start::fresh(2, 3)).unwrap();
+        let said = || values(&log, &output).iter().filter(|row| row.starts_with("flood")).count();
+        let mut before = 0;
+        let mut epochs = 0;
+        while said() < ROWS {
+            (0..20).for_each(|_| run.step().unwrap());
+            run.commit().unwrap();
+            let now = said();
+            assert!(now - before < 2_000, "{} rows in an epoch", now - before);
+            (before, epochs) = (now, epochs + 1);
+        }
+        assert!(epochs > 5, "{epochs} epochs, at the end: {is_at_end}");
+        run.finish(10).unwrap();
+        assert_eq!(values(&log, &output).len(), ROWS + 40);
+    }
+}
