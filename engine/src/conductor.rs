@@ -210,9 +210,10 @@ impl Conductor {
         let is_first = self.begun == self.setup.last.as_ref().map_or(Epoch(0), |last| last.epoch);
         self.begun = epoch;
         self.setup.log.begin(epoch)?;
-        if is_first && epoch_record::read_last(&*self.setup.log, &self.setup.epochs)? != self.setup.last {
-            let context = format!("flow {} committed another epoch since it was opened", self.setup.flow);
-            return Err(Error::new(ErrorKind::Restart, context));
+        if is_first {
+            let last = self.setup.last.as_ref();
+            epoch_record::check_is_last(&*self.setup.log, &self.setup.epochs, last)
+                .map_err(|error| error.within(format!("flow {}", self.setup.flow)))?;
         }
         self.tell(&Command::Begun(epoch));
         Ok(true)

@@ -1,8 +1,8 @@
 //! The embedded log as an [`EventLog`].
 //!
 //! Appends reach the page cache before they return, so they are acknowledged at once; what takes time is
-//! the commit, which is one of the log's tickets. The transactional id is taken by the first `begin`:
-//! opening a flow that is then refused, or finds nothing to do, changes nothing. What an epoch consumed is written to
+//! the commit, which is one of the log's tickets. The transactional id is taken by the first `begin`, unless
+//! a flow asks for it before: opening one that is then refused, or finds nothing to do, changes nothing. What an epoch consumed is written to
 //! `__consumer_offsets` too, for lag and for Kafka's tools; the flow itself never reads it.
 //!
 //! Lock order: `transaction`, its stage, then the log's own.
@@ -231,7 +231,7 @@ impl EventLog for EmbeddedLog {
         Ok(self.partition(partition)?.offsets().stable)
     }
 
-    fn begin(&self, epoch: Epoch) -> Result<()> {
+    fn hold(&self) -> Result<()> {
         let mut transaction = self.transaction.write();
         if transaction.is_none() {
             let producer = self.log.transactional(&self.transactional_id)?;
@@ -242,6 +242,12 @@ impl EventLog for EmbeddedLog {
                 committed: Mutex::default(),
             });
         }
+        Ok(())
+    }
+
+    fn begin(&self, epoch: Epoch) -> Result<()> {
+        self.hold()?;
+        let transaction = self.transaction.read();
         let transaction = transaction.as_ref().expect("it was just made where there was none");
         let mut stage = transaction.stage.lock();
         if let Stage::Open(open) | Stage::Committing(open, _) = &*stage {

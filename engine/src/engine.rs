@@ -13,11 +13,13 @@
 //! 6. state is brought to the last committed epoch, and steps are opened on it.
 //!
 //! The transactional id is taken when the first epoch begins, and state is opened for writing when the first
-//! is committed. So a flow that finds nothing to do leaves everything as it was, byte for byte.
+//! is committed. So a flow that finds nothing to do leaves everything as it was, byte for byte. One that feeds
+//! something outside the log takes the id between 5 and 6: its sinks are told once which epoch was the last,
+//! and no commit that is still on its way from an earlier attempt may be decided after that.
 
 use std::sync::Arc;
 
-use lotic_log::Clock;
+use lotic_log::{Clock, CommittedBatches, PartitionId};
 
 use crate::assembly::{
     Assembly, AssemblyOptions, OpenSources, SourceSetup, assemble, open_sources as open_sources_of,
@@ -30,7 +32,7 @@ use crate::epoch::Epoch;
 use crate::epoch_record::{self, EpochRecord};
 use crate::epoch_writer::EpochWriterOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event_log::{EventLog, TopicHandle, TopicSpec, Topics};
+use crate::event_log::{EventLog, PartitionKey, TopicHandle, TopicSpec, Topics};
 use crate::graph::{Graph, NodeKind};
 use crate::options::EngineOptions;
 use crate::plan::plan;
@@ -39,6 +41,9 @@ use crate::sink::Guarantee;
 use crate::state::restore::{RestoreReport, Restored, StoreChangelog, restore};
 use crate::state::{StateAccess, StateAccessOptions, StateBackend, StateHome, StateLimits, changelog_topic};
 use crate::topology;
+
+/// How much of a changelog is looked at at a time for anything committed.
+const CHECKED_BYTES: usize = 1 << 20;
 
 /// What a flow runs on.
 pub struct EngineSetup<'a> {
@@ -101,6 +106,11 @@ impl Engine {
         }
         let sources = open_sources(&setup, last.as_ref())?;
         let resolved = names.resolve(&*setup.log)?;
+        if has_external_effect(setup.graph) {
+            setup.log.hold()?;
+            epoch_record::check_is_last(&*setup.log, &resolved.epochs, last.as_ref())
+                .map_err(|error| error.within(format!("flow {flow}")))?;
+        }
         open_workers(&setup, resolved, sources, fingerprint, last)
     }
 
@@ -290,13 +300,53 @@ fn check_last(
     flow: &str,
     fingerprint: &str,
 ) -> Result<Option<EpochRecord>> {
-    let Some(topic) = log.find(&names.epochs.name)? else { return Ok(None) };
-    let Some(record) = epoch_record::read_last(log, &topic)? else { return Ok(None) };
+    let record = match log.find(&names.epochs.name)? {
+        Some(topic) => epoch_record::read_last(log, &topic)?,
+        None => None,
+    };
+    let Some(record) = record else { return check_is_new(log, names, flow).map(|()| None) };
     topology::check(flow, &record.fingerprint, fingerprint)?;
     let is_used = |name: &str| names.all().any(|spec| spec.name == name);
     let checked = epoch_record::check_against(&record, log, is_used);
     checked.map_err(|error| error.within(format!("flow {flow}")))?;
     Ok(Some(record))
+}
+
+/// Without an epoch record nothing was ever committed, state least of all.
+fn check_is_new(log: &dyn EventLog, names: &FlowTopics, flow: &str) -> Result<()> {
+    for (_, changelog) in &names.changelogs {
+        let Some(topic) = log.find(&changelog.name)? else { continue };
+        for partition in (0..topic.partitions).map(PartitionId) {
+            let key = PartitionKey { topic: topic.index, partition };
+            if holds_committed_records(log, key)? {
+                let (epochs, changelog) = (&names.epochs.name, &topic.name);
+                let context = format!(
+                    "flow {flow} has no epoch record in topic {epochs}, and its state of earlier runs is in topic                      {changelog}: was {epochs} deleted? Without it nobody knows what that state was made of. To                      begin anew, delete the flow's changelogs and results too"
+                );
+                return Err(Error::new(ErrorKind::Incompatible, context));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn holds_committed_records(log: &dyn EventLog, partition: PartitionKey) -> Result<bool> {
+    let mut from = log.start_offset(partition)?;
+    while let Some(fetched) = log.fetch(partition, from, CHECKED_BYTES)? {
+        if CommittedBatches::new(&fetched.bytes, &fetched.aborted).next().is_some() {
+            return Ok(true);
+        }
+        from = fetched.next;
+    }
+    Ok(false)
+}
+
+/// Whether a step does something outside the log.
+fn has_external_effect(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| match &node.kind {
+        NodeKind::Operator(factory) => factory.has_external_effect(),
+        NodeKind::Source(_) => false,
+    })
 }
 
 /// Whether a source reads a topic that is missing: as [`FlowTopics::check`] has passed it, the flow makes it.

@@ -148,6 +148,18 @@ pub fn read_last(log: &dyn EventLog, topic: &TopicHandle) -> Result<Option<Epoch
     }
 }
 
+/// Checks, once the transactional id is held, that `last` is still the last one.
+pub(crate) fn check_is_last(
+    log: &dyn EventLog,
+    topic: &TopicHandle,
+    last: Option<&EpochRecord>,
+) -> Result<()> {
+    if read_last(log, topic)?.as_ref() == last {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Restart, "another epoch was committed since it was opened"))
+}
+
 /// The last record at or behind `from` and before `end`.
 fn last_between(
     log: &dyn EventLog,

@@ -156,7 +156,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// The offset behind the last committed record (the last stable offset).
     fn stable_offset(&self, partition: PartitionKey) -> Result<Offset>;
 
-    /// Opens the transaction of `epoch`. At most one is open.
+    /// Takes the transactional id, if that was not done. From then on nothing that an earlier holder submitted
+    /// is decided any more: what was decided can be read, everything else is aborted.
+    fn hold(&self) -> Result<()>;
+
+    /// Opens the transaction of `epoch`, and takes the transactional id before the first. At most one is open.
     fn begin(&self, epoch: Epoch) -> Result<()>;
 
     /// Submits a batch to the open transaction. May be called from every worker.

@@ -43,6 +43,10 @@ struct Inner {
     transactions: i16,
     committed: BTreeSet<Epoch>,
     tickets: u64,
+    /// Whether commits are not decided before another holder asks.
+    holds_commits: bool,
+    /// A commit that was submitted and is not decided.
+    is_committing: bool,
 }
 
 struct Topic {
@@ -114,6 +118,23 @@ impl MemoryLog {
     /// The names of all topics.
     pub(crate) fn topic_names(&self) -> Vec<Arc<str>> {
         self.inner.lock().topics.iter().map(|topic| topic.handle.name.clone()).collect()
+    }
+
+    /// From now on what is submitted for commit is decided when the next holder takes the id, not before.
+    pub(crate) fn hold_commits(&self, holds_commits: bool) {
+        self.inner.lock().holds_commits = holds_commits;
+    }
+
+    /// Whether a commit was submitted and is not decided.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.inner.lock().is_committing
+    }
+
+    /// The topic is gone.
+    pub(crate) fn delete(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        let topic = inner.topics.iter_mut().find(|topic| &*topic.handle.name == name).unwrap();
+        topic.handle.name = format!("{name} that was deleted").into();
     }
 
     /// How many transactions have begun.
@@ -209,6 +230,13 @@ impl Inner {
         }
     }
 
+    /// Decides what was submitted for commit.
+    fn decide(&mut self) {
+        if std::mem::take(&mut self.is_committing) {
+            self.finish(MarkerKind::Commit);
+        }
+    }
+
     fn stable(&mut self, key: PartitionKey) -> Offset {
         let open = self.open.as_ref().and_then(|transaction| transaction.first.get(&key)).copied();
         open.unwrap_or(self.partition(key).end)
@@ -253,7 +281,13 @@ impl EventLog for MemoryLog {
         Ok(self.inner.lock().stable(partition))
     }
 
+    fn hold(&self) -> Result<()> {
+        self.inner.lock().decide();
+        Ok(())
+    }
+
     fn begin(&self, epoch: Epoch) -> Result<()> {
+        self.hold()?;
         self.inner.lock().begin(epoch);
         Ok(())
     }
@@ -274,7 +308,10 @@ impl EventLog for MemoryLog {
     fn commit(&self, epoch: Epoch, _consumed: &[(PartitionKey, Offset)]) -> Result<()> {
         let mut inner = self.inner.lock();
         assert_eq!(inner.open.as_ref().map(|open| open.epoch), Some(epoch));
-        inner.finish(MarkerKind::Commit);
+        inner.is_committing = true;
+        if !inner.holds_commits {
+            inner.decide();
+        }
         Ok(())
     }
 
@@ -284,7 +321,10 @@ impl EventLog for MemoryLog {
     }
 
     fn abort(&self) -> Result<()> {
-        self.inner.lock().finish(MarkerKind::Abort);
+        let mut inner = self.inner.lock();
+        if !inner.is_committing {
+            inner.finish(MarkerKind::Abort);
+        }
         Ok(())
     }
 

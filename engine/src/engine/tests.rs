@@ -235,3 +235,38 @@ fn a_table_without_time_is_complete_before_any_other_record_is_read() {
         }
     }
 }
+
+#[test]
+fn state_without_an_epoch_record_is_refused() {
+    let bench = Bench::new(log_with(10).0);
+    let mut engine = bench.open(&flow()).unwrap();
+    bench.finish(&mut engine);
+    engine.close().unwrap();
+    bench.log.delete("flow-epochs");
+    let error = bench.open(&flow()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    let text = error.to_string();
+    assert!(
+        text.contains("no epoch record in topic flow-epochs") && text.contains("flow-sums-changelog"),
+        "{text}"
+    );
+    assert!(bench.log.find("flow-epochs").unwrap().is_none(), "and nothing is made");
+}
+
+#[test]
+fn a_first_epoch_that_was_aborted_is_no_reason_to_refuse() {
+    let bench = Bench::new(log_with(10).0);
+    let mut engine = bench.open(&flow()).unwrap();
+    let changelog = bench.log.find("flow-sums-changelog").unwrap().unwrap();
+    let ends = |log: &MemoryLog| -> i64 {
+        let key = |partition| PartitionKey { topic: changelog.index, partition: PartitionId(partition) };
+        (0..3).map(|partition| log.end(key(partition)).0).sum()
+    };
+    while ends(&bench.log) == 0 {
+        bench.round(&mut engine).unwrap();
+    }
+    bench.crash(engine, 1);
+    let mut engine = bench.open(&flow()).unwrap();
+    bench.finish(&mut engine);
+    assert_eq!(found(&bench.log), expected(10));
+}

@@ -70,6 +70,10 @@ impl EventLog for Delaying {
         self.inner.stable_offset(partition)
     }
 
+    fn hold(&self) -> Result<()> {
+        self.inner.hold()
+    }
+
     fn begin(&self, epoch: Epoch) -> Result<()> {
         self.inner.begin(epoch)
     }

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use lotic_log::Timestamp;
 use lotic_log::spawn::spawn;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::frame::Batch;
+use crate::frame::{Batch, Columns, Frame};
 use crate::graph::Node;
+use crate::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
 use crate::processor::{Processor, ProcessorSetup};
 use crate::sink::{Sink, SinkFactory, external_sink};
 
@@ -231,4 +233,79 @@ fn a_processor_ends_when_the_last_epoch_is_shown() {
         spawn("run", run).unwrap()
     });
     runs.collect::<Vec<_>>().into_iter().for_each(|run| run.join().unwrap());
+}
+
+/// Counts what it takes and says how much it was at the end, one number a call.
+fn counting(numbers: i64) -> Arc<dyn OperatorFactory> {
+    struct Counted {
+        numbers: i64,
+        left: i64,
+    }
+    impl Operator for Counted {
+        fn process(&mut self, _: usize, frame: Frame, _: &mut Context<'_>) -> Result<()> {
+            self.numbers += frame.len() as i64;
+            Ok(())
+        }
+
+        fn end(&mut self, context: &mut Context<'_>) -> Result<Progress> {
+            if self.numbers == 0 || self.left == 0 {
+                return Ok(Progress::Done);
+            }
+            self.left -= 1;
+            let columns =
+                Columns { times: vec![Timestamp(0)], watermarks: vec![Timestamp(0)], ..Columns::default() };
+            context.emit(0, Batch { rows: vec![self.left], columns }.into());
+            Ok(Progress::More)
+        }
+    }
+    operator_factory(move |_| Ok(Counted { numbers: 0, left: numbers }))
+}
+
+#[test]
+fn what_a_step_says_at_the_end_is_shown_whenever_the_last_barrier_was() {
+    for interval_ms in 1..12 {
+        let target = TwoPhases::default();
+        let mut graph = flow_into(&target);
+        graph.nodes[1].kind = NodeKind::Operator(counting(3));
+        let mut bench = Bench::new(log_with(40).0);
+        bench.options.workers = 1;
+        bench.options.epoch_interval = Duration::from_millis(interval_ms);
+        let mut engine = bench.open(&graph).unwrap();
+        bench.finish(&mut engine);
+        assert_eq!(target.0.lock().sorted(), [0, 1, 2], "epochs of {interval_ms} ms");
+    }
+}
+
+#[test]
+fn a_commit_that_is_still_on_its_way_is_decided_before_sinks_recover() {
+    let target = TwoPhases::default();
+    let graph = flow_into(&target);
+    let bench = Bench::new(log_with(60).0);
+    let mut engine = bench.open(&graph).unwrap();
+    bench.log.hold_commits(true);
+    while !bench.log.is_committing() {
+        bench.round(&mut engine).unwrap();
+    }
+    assert!(!target.0.lock().prepared.is_empty());
+    bench.crash(engine, 1);
+    assert!(bench.log.is_committing());
+    bench.log.hold_commits(false);
+    // As a processor does: a flow that is told to be started again is.
+    let mut attempts = 0;
+    let shown = loop {
+        attempts += 1;
+        assert!(attempts < 4);
+        let mut engine = match bench.open(&graph) {
+            Ok(engine) => engine,
+            Err(error) if error.kind() == ErrorKind::Restart => continue,
+            Err(error) => panic!("{error}"),
+        };
+        let failed = (0..10_000).find_map(|_| bench.round(&mut engine).err());
+        match failed {
+            None => break target.0.lock().sorted(),
+            Some(error) => assert_eq!(error.kind(), ErrorKind::Restart, "{error}"),
+        }
+        bench.crash(engine, 2);
+    };
+    assert_eq!(shown, (0..60).collect::<Vec<_>>());
 }
