@@ -2,7 +2,7 @@
 //! restart's length depends on them, so a failed one is reported and the next one tried when it is due.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use lotic_log::spawn::spawn;
@@ -10,6 +10,7 @@ use lotic_log::spawn::spawn;
 use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CheckpointOptions;
+use crate::processor::Stuck;
 use crate::state::{CheckpointId, StateHome};
 
 /// Decides when a checkpoint is due, and has it taken on a thread of its own.
@@ -19,7 +20,8 @@ pub(crate) struct Checkpointer {
     /// Where the last one was begun.
     epoch: Epoch,
     at: Duration,
-    running: Option<JoinHandle<Result<CheckpointId>>>,
+    /// Where the one that is being taken will say how it went.
+    running: Option<Receiver<Result<CheckpointId>>>,
 }
 
 impl Checkpointer {
@@ -35,44 +37,62 @@ impl Checkpointer {
 
     /// Begins a checkpoint if one is due, and takes note of one that has ended. How many have succeeded.
     pub(crate) fn step(&mut self, epoch: Epoch, now: Duration) -> u64 {
-        let taken = match self.running.take_if(|running| running.is_finished()) {
-            Some(ended) => self.join(ended),
-            None => 0,
+        let taken = match self.running.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => 0,
+            Some(Ok(taken)) => self.note(taken),
+            Some(Err(TryRecvError::Disconnected)) => self.note(Err(panicked())),
         };
         let is_due =
             epoch.0 - self.epoch.0 >= self.options.epochs_min && now - self.at >= self.options.interval;
         if is_due && self.running.is_none() {
             (self.epoch, self.at) = (epoch, now);
-            let (home, keep) = (Arc::clone(&self.home), self.options.keep);
-            match spawn("lotic-checkpoint", move || take(&*home, keep)) {
-                Ok(running) => self.running = Some(running),
-                Err(error) => tracing::warn!(%error, "no thread for a checkpoint"),
-            }
+            self.begin();
         }
         taken
     }
 
-    /// Waits for the one that is being taken. How many have succeeded.
-    pub(crate) fn finish(&mut self) -> u64 {
-        self.running.take().map_or(0, |running| self.join(running))
+    /// Waits for the one that is being taken, but no longer than `limit`. How many have succeeded.
+    pub(crate) fn finish(&mut self, limit: Duration) -> Result<u64, Stuck> {
+        let Some(running) = &self.running else { return Ok(0) };
+        match running.recv_timeout(limit) {
+            Ok(taken) => Ok(self.note(taken)),
+            Err(RecvTimeoutError::Disconnected) => Ok(self.note(Err(panicked()))),
+            Err(RecvTimeoutError::Timeout) => {
+                let what = format!("a checkpoint was not taken within {limit:?} and is left behind");
+                Err(Stuck { what })
+            }
+        }
     }
 
     /// Takes one at the orderly end of a flow at `epoch`, if any epoch was committed since the last: should
-    /// the live store be lost, the next start reads no changelog behind it. How many have succeeded.
-    pub(crate) fn finish_at(&mut self, epoch: Epoch) -> u64 {
-        let taken = self.finish();
+    /// the live store be lost, the next start reads no changelog behind it. How many have succeeded. `limit`
+    /// is for each.
+    pub(crate) fn finish_at(&mut self, epoch: Epoch, limit: Duration) -> Result<u64, Stuck> {
+        let taken = self.finish(limit)?;
         if epoch == self.epoch {
-            return taken;
+            return Ok(taken);
         }
-        taken + Self::note(take(&*self.home, self.options.keep))
+        self.begin();
+        Ok(taken + self.finish(limit)?)
     }
 
-    fn join(&self, ended: JoinHandle<Result<CheckpointId>>) -> u64 {
-        let panicked = |_| Err(Error::new(ErrorKind::Io, "taking it panicked"));
-        Self::note(ended.join().unwrap_or_else(panicked))
+    fn begin(&mut self) {
+        let (home, keep) = (Arc::clone(&self.home), self.options.keep);
+        let (say, heard) = sync_channel(1);
+        let body = move || {
+            let taken = take(&*home, keep);
+            drop(home);
+            // Nobody listens where it took too long.
+            let _ = say.send(taken);
+        };
+        match spawn("lotic-checkpoint", body) {
+            Ok(_) => self.running = Some(heard),
+            Err(error) => tracing::warn!(%error, "no thread for a checkpoint"),
+        }
     }
 
-    fn note(taken: Result<CheckpointId>) -> u64 {
+    fn note(&mut self, taken: Result<CheckpointId>) -> u64 {
+        self.running = None;
         match taken {
             Ok(checkpoint) => {
                 tracing::info!(%checkpoint, "checkpoint taken");
@@ -84,6 +104,10 @@ impl Checkpointer {
             }
         }
     }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Io, "taking it panicked")
 }
 
 /// Takes a checkpoint, and removes those that are too old then.
@@ -98,6 +122,8 @@ mod tests {
     use super::*;
     use crate::state::MemoryState;
 
+    const LIMIT: Duration = Duration::from_secs(60);
+
     #[test]
     fn a_checkpoint_is_due_after_so_many_epochs_and_so_much_time_and_old_ones_go() {
         let home = MemoryState::new();
@@ -106,7 +132,7 @@ mod tests {
         let mut checkpointer = Checkpointer::new(Arc::new(home.clone()), options, Epoch(5), seconds(100));
         let mut check = |epoch, at, expected| {
             checkpointer.step(Epoch(epoch), seconds(at));
-            checkpointer.finish();
+            checkpointer.finish(LIMIT).ok().unwrap();
             let newest = home.checkpoints().unwrap().first().map(|checkpoint| checkpoint.0);
             assert_eq!(newest, expected);
         };
@@ -123,10 +149,12 @@ mod tests {
         let home = MemoryState::new();
         let options = CheckpointOptions { epochs_min: 1, interval: Duration::from_secs(10), keep: 2 };
         let mut checkpointer = Checkpointer::new(Arc::new(home.clone()), options, Epoch(5), Duration::ZERO);
-        assert_eq!(checkpointer.finish_at(Epoch(5)), 0, "nothing was committed");
+        let mut finish_at = |epoch| checkpointer.finish_at(Epoch(epoch), LIMIT).ok();
+        assert_eq!(finish_at(5), Some(0), "nothing was committed");
         checkpointer.step(Epoch(6), Duration::from_secs(10));
-        assert_eq!(checkpointer.finish_at(Epoch(6)), 1, "the one that was being taken holds all");
-        assert_eq!(checkpointer.finish_at(Epoch(7)), 1);
+        let mut finish_at = |epoch| checkpointer.finish_at(Epoch(epoch), LIMIT).ok();
+        assert_eq!(finish_at(6), Some(1), "the one that was being taken holds all");
+        assert_eq!(finish_at(7), Some(1));
         assert_eq!(home.checkpoints().unwrap().len(), 2);
     }
 }

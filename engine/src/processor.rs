@@ -9,6 +9,8 @@
 //!
 //! Each worker has a thread, and so has the conductor, which also supervises: it opens the next attempt
 //! when one has failed. Threads sleep on their bells; `WAKE_FALLBACK` bounds what a lost ring could cost.
+//! A thread that is stuck, in a user's code or on a disk, is waited for as long as a stop may take and then
+//! left behind; no other attempt is made beside it.
 //! A refusal (a changed topology, a topic with another partition count) comes back from
 //! [`Processor::start`], before any thread is there.
 
@@ -39,6 +41,9 @@ use crate::state::StateHome;
 /// How long a thread sleeps at most without being woken. Every wake-up there is rings a bell; this is for
 /// what nobody announces, like another process that appends to a topic.
 const WAKE_FALLBACK: Duration = Duration::from_millis(100);
+
+/// What a worker that is not stuck is given to drop what it holds, when a stop has used up its time.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// Opens the log anew for each attempt: one that failed may have left it poisoned.
 pub type OpenLog = Box<dyn FnMut() -> Result<Arc<dyn EventLog>> + Send>;
@@ -180,6 +185,22 @@ impl Shared {
         self.is_stopping.load(Ordering::SeqCst)
     }
 
+    /// Lets so much time pass, however often the bell of the attempt that has failed still rings. Whether all
+    /// of it has passed: a stop cuts it short.
+    fn pause(&self, clock: &dyn Clock, pause: Duration) -> bool {
+        let bell = Arc::<Bell>::default();
+        *self.bell.lock() = Arc::clone(&bell);
+        let until = clock.elapsed() + pause;
+        while !self.is_stopping() {
+            let left = until.saturating_sub(clock.elapsed());
+            if left.is_zero() {
+                return true;
+            }
+            bell.wait(left.min(WAKE_FALLBACK));
+        }
+        false
+    }
+
     fn publish(&self, conductor: &Conductor) {
         self.last_committed.store(conductor.last_committed().0, Ordering::Relaxed);
         self.state_bytes.store(conductor.state_bytes(), Ordering::Relaxed);
@@ -237,8 +258,9 @@ impl ProcessorSetup {
                 return Err(error.within(format_args!("given up after {attempts} restarts in a row")));
             };
             tracing::warn!(flow = self.graph.name, %error, ?pause, "the flow failed and is started again");
-            let bell = Arc::clone(&shared.bell.lock());
-            bell.wait(pause);
+            if !shared.pause(&*self.clock, pause) {
+                return Err(error);
+            }
             shared.restarts.fetch_add(1, Ordering::Relaxed);
             attempt = self.open(shared);
         }
@@ -255,26 +277,36 @@ impl ProcessorSetup {
             self.clock.elapsed(),
         );
         let crew = Crew::start(seats, &conductor_bell)?;
-        let conducted = self.conduct(&mut conductor, &crew, &mut checkpointer, &conductor_bell, shared);
-        let abandoned = conductor.abandon();
+        let mut stop_by = None;
+        let parts = (&mut conductor, &crew, &mut checkpointer);
+        let conducted = self.conduct(parts, &conductor_bell, shared, &mut stop_by);
+        let ended = conducted.and(conductor.abandon());
         shared.publish(&conductor);
-        shared.checkpoints.fetch_add(checkpointer.finish(), Ordering::Relaxed);
-        crew.dismiss();
-        conducted.and(abandoned)?;
-        backend.flush()?;
-        shared.checkpoints.fetch_add(checkpointer.finish_at(conductor.last_committed()), Ordering::Relaxed);
-        Ok(())
+        let left = |by: Duration| by.saturating_sub(self.clock.elapsed()).max(LEAVE_TIME);
+        let limit = stop_by.map_or(self.options.stop_timeout, left);
+        let ended = match crew.dismiss(&*self.clock, limit) {
+            Ok(()) => ended,
+            Err(stuck) => Err(stuck.instead_of(ended, shared.is_stopping())),
+        };
+        let ended = ended.and_then(|()| backend.flush());
+        let taken = match &ended {
+            Ok(()) => checkpointer.finish_at(conductor.last_committed(), limit),
+            Err(_) => checkpointer.finish(limit),
+        };
+        match taken {
+            Ok(taken) => shared.checkpoints.fetch_add(taken, Ordering::Relaxed),
+            Err(stuck) => return Err(stuck.instead_of(ended, shared.is_stopping())),
+        };
+        ended
     }
 
     fn conduct(
         &self,
-        conductor: &mut Conductor,
-        crew: &Crew,
-        checkpointer: &mut Checkpointer,
+        (conductor, crew, checkpointer): (&mut Conductor, &Crew, &mut Checkpointer),
         bell: &Bell,
         shared: &Shared,
+        stop_by: &mut Option<Duration>,
     ) -> Result<()> {
-        let mut stop_by = None;
         loop {
             if let Some(error) = crew.failure() {
                 return Err(error);
@@ -284,7 +316,6 @@ impl ProcessorSetup {
                 conductor.stop();
                 let stop_by = *stop_by.get_or_insert(now + self.options.stop_timeout);
                 if now > stop_by {
-                    crew.leave_behind();
                     return Err(self.stopped_late());
                 }
             }
@@ -315,33 +346,69 @@ impl ProcessorSetup {
 struct Crew {
     threads: Vec<(Arc<Bell>, JoinHandle<()>)>,
     orders: Arc<Orders>,
+    /// Rung by each that is done.
+    bell: Arc<Bell>,
 }
 
 /// What the threads of a crew share.
 #[derive(Default)]
 struct Orders {
     is_dismissed: AtomicBool,
-    /// Whether a thread may be stuck in a user's code: nobody waits for it then.
-    is_left_behind: AtomicBool,
+    /// How many threads have given up all they held.
+    done: AtomicUsize,
     failure: Mutex<Option<Error>>,
+}
+
+/// Tells the conductor that a worker has given up all it held, also where it panicked while it did.
+struct SayDone {
+    orders: Arc<Orders>,
+    bell: Arc<Bell>,
+}
+
+impl Drop for SayDone {
+    fn drop(&mut self) {
+        self.orders.done.fetch_add(1, Ordering::SeqCst);
+        self.bell.ring();
+    }
+}
+
+/// A thread that does not come to its end.
+pub(crate) struct Stuck {
+    /// Who and for how long.
+    pub(crate) what: String,
+}
+
+impl Stuck {
+    /// The error that ends the processor. It is none that asks for another attempt, unless a stop forbids
+    /// that: nothing may be started beside a thread that still holds the state.
+    fn instead_of(self, ended: Result<()>, is_stopping: bool) -> Error {
+        match ended {
+            Ok(()) => Error::new(ErrorKind::User, self.what),
+            Err(error) if is_stopping || !is_worth_another_attempt(&error) => error.within(self.what),
+            Err(error) => Error::caused(ErrorKind::User, self.what, error),
+        }
+    }
 }
 
 impl Crew {
     fn start(seats: Vec<Seat>, conductor_bell: &Arc<Bell>) -> Result<Self> {
-        let mut crew = Self { threads: Vec::with_capacity(seats.len()), orders: Arc::default() };
+        let (threads, bell) = (Vec::with_capacity(seats.len()), Arc::clone(conductor_bell));
+        let mut crew = Self { threads, orders: Arc::default(), bell };
         for (worker, seat) in seats.into_iter().enumerate() {
             let (bell, orders) = (Arc::clone(seat.bell()), Arc::clone(&crew.orders));
-            let conductor_bell = Arc::clone(conductor_bell);
+            let done = SayDone { orders: Arc::clone(&orders), bell: Arc::clone(conductor_bell) };
             let thread = spawn(&format!("lotic-worker-{worker}"), move || {
+                let said_at_last = done;
                 if let Err(error) = work(seat, worker, &orders) {
                     orders.failure.lock().get_or_insert(error);
-                    conductor_bell.ring();
+                    said_at_last.bell.ring();
                 }
             });
             match thread {
                 Ok(thread) => crew.threads.push((bell, thread)),
                 Err(error) => {
-                    crew.dismiss();
+                    // Those that were started have nothing to do yet, and are gone before long.
+                    crew.call_off();
                     return Err(no_thread(&format!("worker {worker}"), error));
                 }
             }
@@ -354,19 +421,35 @@ impl Crew {
         self.orders.failure.lock().take()
     }
 
-    fn leave_behind(&self) {
-        self.orders.is_left_behind.store(true, Ordering::SeqCst);
+    /// Has the threads end.
+    fn call_off(&self) {
+        self.orders.is_dismissed.store(true, Ordering::SeqCst);
+        self.threads.iter().for_each(|(bell, _)| bell.ring());
     }
 
-    /// Ends the threads, and waits for them: whoever comes next finds the state closed.
-    fn dismiss(self) {
-        self.orders.is_dismissed.store(true, Ordering::SeqCst);
-        for (bell, thread) in self.threads {
-            bell.ring();
-            if !self.orders.is_left_behind.load(Ordering::SeqCst) && thread.join().is_err() {
+    /// Ends the threads, and waits for them: whoever comes next finds the state closed. But no longer than
+    /// `limit`: one that is stuck in a user's code is left behind.
+    fn dismiss(self, clock: &dyn Clock, limit: Duration) -> Result<(), Stuck> {
+        self.call_off();
+        let until = clock.elapsed() + limit;
+        loop {
+            let missing = self.threads.len() - self.orders.done.load(Ordering::SeqCst);
+            if missing == 0 {
+                break;
+            }
+            if clock.elapsed() >= until {
+                let what =
+                    format!("{missing} workers did not come back within {limit:?} and are left behind");
+                return Err(Stuck { what });
+            }
+            self.bell.wait(WAKE_FALLBACK);
+        }
+        for (_, thread) in self.threads {
+            if thread.join().is_err() {
                 tracing::error!("a worker panicked while it was dropped");
             }
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use lotic_log::SystemClock;
+use lotic_log::{ManualClock, SystemClock};
 
 use super::*;
 use crate::event_log::EventLog;
@@ -111,4 +111,56 @@ fn pauses_double_up_to_a_bound_and_so_often_and_begin_anew_after_progress() {
     assert_eq!(pauses(), [0u128; 0]);
     backoff.reset();
     assert_eq!(backoff.next(), Some(Duration::from_millis(100)));
+}
+
+#[test]
+fn a_pause_lasts_however_often_a_bell_rings_and_a_stop_ends_it() {
+    let hour = Duration::from_secs(3600);
+    for is_stopped in [false, true] {
+        let shared = Arc::new(Shared::of(&graph(|_| Ok(()))));
+        let clock = ManualClock::new();
+        let pausing = (Arc::clone(&shared), Arc::clone(&clock));
+        let ring = || shared.bell.lock().ring();
+        ring();
+        let pause = spawn("pause", move || pausing.0.pause(&*pausing.1, hour)).unwrap();
+        for _ in 0..2_000 {
+            ring();
+            std::thread::yield_now();
+        }
+        assert!(!pause.is_finished(), "no time has passed");
+        if is_stopped {
+            shared.stop();
+        } else {
+            clock.advance(hour);
+        }
+        assert_eq!(pause.join().unwrap(), !is_stopped);
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_is_left_behind() {
+    for kind in [ErrorKind::User, ErrorKind::Restart] {
+        let (log, _) = log_with(300);
+        let released = Arc::new(Bell::default());
+        let (calls, held) = (AtomicUsize::new(0), Arc::clone(&released));
+        let watch = move |_: &[i64]| match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                held.wait(DEADLINE);
+                Ok(())
+            }
+            _ => Err(Error::new(kind, "the other one fails")),
+        };
+        let options = EngineOptions { stop_timeout: Duration::from_millis(50), ..options(2, true) };
+        let clock = SystemClock::new();
+        let processor = start(&log, graph(watch), options).unwrap();
+        let error = processor.wait().unwrap_err();
+        assert!(clock.elapsed() < DEADLINE / 2);
+        released.ring();
+        assert_eq!(error.kind(), ErrorKind::User, "no other attempt is made beside it: {error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("1 workers did not come back within 50ms") && text.contains("the other one fails"),
+            "{text}"
+        );
+    }
 }
