@@ -17,10 +17,17 @@ pub(super) struct Decoded<T> {
     pub(super) columns: Columns,
     /// How many rows have been emitted.
     emitted: usize,
-    /// Before which row each stood.
-    bad: VecDeque<(usize, Option<DeadLetter>)>,
+    bad: VecDeque<Bad>,
     /// The offset behind the batch.
     next_offset: Offset,
+}
+
+/// A record that could not be decoded.
+struct Bad {
+    /// Before which row it stood.
+    before: usize,
+    offset: Offset,
+    letter: Option<DeadLetter>,
 }
 
 /// A bite of a decoded batch.
@@ -52,8 +59,8 @@ impl<T: Data> Decoded<T> {
     }
 
     /// A record that could not be decoded stands here; it is to be emitted where it is given.
-    pub(super) fn push_bad(&mut self, record: Option<DeadLetter>) {
-        self.bad.push_back((self.rows.len(), record));
+    pub(super) fn push_bad(&mut self, offset: Offset, letter: Option<DeadLetter>) {
+        self.bad.push_back(Bad { before: self.rows.len(), offset, letter });
     }
 
     /// Whether all has been emitted.
@@ -66,7 +73,7 @@ impl<T: Data> Decoded<T> {
         self.columns.times.get(self.emitted).copied()
     }
 
-    /// Moves up to `room` rows to `frame`, and the bad records before and between them to `bad`.
+    /// Moves up to `room` records: rows to `frame`, and the bad ones before and between them to `bad`.
     pub(super) fn take(
         &mut self,
         room: usize,
@@ -74,25 +81,49 @@ impl<T: Data> Decoded<T> {
         bad: &mut Vec<Option<DeadLetter>>,
     ) -> Taken {
         let from = self.emitted;
-        let count = room.min(self.rows.len());
+        let count = self.count(room, bad);
         self.emitted += count;
         let event_time_max = self.columns.times[from..self.emitted].iter().max().copied();
-        while let Some((_, record)) = self.bad.pop_front_if(|(before, _)| *before <= self.emitted) {
-            bad.push(record);
-        }
-        let is_last = count == self.rows.len();
-        let position = if is_last { self.next_offset } else { self.columns.origins[self.emitted].offset };
-        if is_last && from == 0 && frame.rows.is_empty() {
+        let position = self.position();
+        if count == self.rows.len() && from == 0 && frame.rows.is_empty() {
             frame.rows = std::mem::take(&mut self.rows);
             frame.columns = std::mem::take(&mut self.columns);
         } else {
             frame.rows.extend(self.rows.drain(..count));
             frame.columns.push_range(&self.columns, from..self.emitted);
         }
-        if is_last {
+        if self.rows.is_empty() {
             self.columns.clear();
             self.emitted = 0;
+            // No row is left for the others to stand before.
+            self.bad.iter_mut().for_each(|bad| bad.before = 0);
         }
         Taken { event_time_max, position }
+    }
+
+    /// How many rows are among the next `room` records; the bad ones go to `bad`.
+    fn count(&mut self, room: usize, bad: &mut Vec<Option<DeadLetter>>) -> usize {
+        let (mut room, mut count) = (room, 0);
+        while room > 0 {
+            let until_bad = self.bad.front().map_or(usize::MAX, |bad| bad.before - self.emitted - count);
+            if until_bad == 0 {
+                bad.extend(self.bad.pop_front().map(|bad| bad.letter));
+                room -= 1;
+                continue;
+            }
+            let stretch = until_bad.min(room).min(self.rows.len() - count);
+            if stretch == 0 {
+                break;
+            }
+            (room, count) = (room - stretch, count + stretch);
+        }
+        count
+    }
+
+    /// Everything before has been taken.
+    fn position(&self) -> Offset {
+        let row = self.columns.origins.get(self.emitted).map(|origin| origin.offset);
+        let bad = self.bad.front().map(|bad| bad.offset);
+        row.into_iter().chain(bad).min().unwrap_or(self.next_offset)
     }
 }

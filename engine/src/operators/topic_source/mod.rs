@@ -168,11 +168,15 @@ fn open_partition(
     let mut reader = PartitionReader::new(start.split, key, position, fetch_bytes);
     reader.rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
     reader.event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
+    reader.bounded_end = context.bounded.then_some(stable);
+    reader.end = reader.bounded_end;
     if context.timeless {
         let recorded = start.state.as_ref().and_then(|state| state.timeless_end).map(Offset);
-        reader.timeless_end = Some(recorded.unwrap_or(stable));
+        let first_end = recorded.unwrap_or(stable);
+        reader.timeless_end = Some(first_end);
+        // A first load that was interrupted ends where it would have ended.
+        reader.end = Some(if position < first_end { first_end.min(stable) } else { stable });
     }
-    reader.end = (context.bounded || context.timeless).then_some(stable);
     Ok(reader)
 }
 

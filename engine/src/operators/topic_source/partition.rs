@@ -19,6 +19,8 @@ pub(super) struct PartitionReader {
     pub(super) event_time_max: Option<Timestamp>,
     /// Where to stop, if anywhere: the end of one of the log's transactions.
     pub(super) end: Option<Offset>,
+    /// Where bounded input ends.
+    pub(super) bounded_end: Option<Offset>,
     /// Where a timeless source ended at the first start.
     pub(super) timeless_end: Option<Offset>,
     /// What could not be decoded, before the position.
@@ -45,6 +47,7 @@ impl PartitionReader {
             position,
             event_time_max: None,
             end: None,
+            bounded_end: None,
             timeless_end: None,
             rejected: Rejected::default(),
             fetch_bytes,
@@ -77,6 +80,11 @@ impl PartitionReader {
         self.end = Some(end);
         self.fetched = Bytes::new();
         self.next_fetch = self.position;
+    }
+
+    /// Whether nothing is to be read behind its end.
+    pub(super) fn ends_for_good(&self) -> bool {
+        self.bounded_end.is_some() && self.end == self.bounded_end
     }
 
     /// Whether its end is reached.

@@ -36,6 +36,8 @@ pub(super) struct TopicReader<T, D, F> {
     said: Option<Said>,
     /// A timeless source was read to its end: the next poll is in another epoch, and looks for more.
     is_loaded: bool,
+    /// Whether anything was found since then.
+    has_read: bool,
 }
 
 /// The watermarks said.
@@ -73,6 +75,7 @@ where
             scratch: DecompressionBuffer::default(),
             said: None,
             is_loaded: false,
+            has_read: false,
         }
     }
 
@@ -88,14 +91,15 @@ where
         Ok(earliest)
     }
 
-    /// Fills a frame as far as records are at hand.
+    /// Fills a frame as far as records are at hand; the bad ones take up room too.
     fn fill(&mut self, frame: &mut Batch<T>, bad: &mut Vec<Option<DeadLetter>>) -> Result<()> {
-        while frame.rows.len() < self.frame_rows_max {
+        while frame.rows.len() + bad.len() < self.frame_rows_max {
             if self.decoded.is_empty() && !self.decode_next()? {
                 break;
             }
             let rejected_before = bad.len();
-            let taken = self.decoded.take(self.frame_rows_max - frame.rows.len(), frame, bad);
+            let room = self.frame_rows_max - frame.rows.len() - bad.len();
+            let taken = self.decoded.take(room, frame, bad);
             let partition = &mut self.partitions[self.decoded.partition];
             for letter in &bad[rejected_before..] {
                 match letter {
@@ -143,12 +147,9 @@ where
             let row = match row {
                 Ok(row) => row,
                 Err(error) => {
-                    decoded.push_bad(self.settings.bad_record.judge(
-                        &self.topic,
-                        partition,
-                        &record,
-                        error,
-                    )?);
+                    let policy = self.settings.bad_record;
+                    let letter = policy.judge(&self.topic, partition, &record, error)?;
+                    decoded.push_bad(record.offset, letter);
                     continue;
                 }
             };
@@ -206,24 +207,33 @@ where
         }
     }
 
-    /// A timeless source that was read to its end reads on, to the end that there is now.
+    /// A timeless source that was read to its end reads on, to the end that there is now or bounded input has.
     fn reload(&mut self) -> Result<()> {
         if std::mem::take(&mut self.is_loaded) {
+            self.has_read = false;
             for partition in &mut self.partitions {
-                partition.read_on_to(self.log.stable_offset(partition.key)?);
+                let end = match partition.bounded_end {
+                    Some(end) => end,
+                    None => self.log.stable_offset(partition.key)?,
+                };
+                partition.read_on_to(end);
             }
         }
         Ok(())
     }
 
     /// What a poll says that found nothing.
-    fn nothing_found(&mut self) -> SourcePoll {
+    fn nothing_found(&mut self, context: &mut Context<'_>) -> Result<SourcePoll> {
         let at_end = self.partitions.iter().all(PartitionReader::is_at_end);
-        if at_end && self.is_bounded {
-            return SourcePoll::Ended;
+        if at_end && self.partitions.iter().all(PartitionReader::ends_for_good) {
+            return Ok(SourcePoll::Ended);
         }
         self.is_loaded = self.is_timeless;
-        SourcePoll::Pending
+        if at_end && self.is_loaded && self.is_bounded && !self.has_read {
+            // No epoch will end for a load of nothing.
+            return self.poll(context);
+        }
+        Ok(SourcePoll::Pending)
     }
 }
 
@@ -241,7 +251,8 @@ where
         emit_bad(bad, self.source, context);
         context.emit(0, frame.into());
         self.say_watermarks(context);
-        Ok(if found { SourcePoll::Ready } else { self.nothing_found() })
+        self.has_read |= found;
+        if found { Ok(SourcePoll::Ready) } else { self.nothing_found(context) }
     }
 
     fn next_time(&mut self) -> Result<Option<Timestamp>> {

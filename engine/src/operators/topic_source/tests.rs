@@ -429,3 +429,66 @@ proptest! {
         prop_assert_eq!(dead.len(), expected_dead);
     }
 }
+
+#[test]
+fn a_first_load_that_was_interrupted_ends_where_it_would_have_ended() {
+    for bounded in [true, false] {
+        let log = MemoryLog::new();
+        let topic = log.topic("in", 1);
+        let write = |values: &[(i64, &str)]| {
+            values.iter().for_each(|value| log.produce(&topic, 0, &rows(&[*value])));
+        };
+        write(&[(0, "a"), (0, "b"), (0, "c"), (0, "d"), (0, "e"), (0, "f")]);
+        let how = How { timeless: true, bounded, ..ALONE };
+        let mut first = Bench::open(&log, &text("in"), 0, how, &[]).unwrap();
+        assert_eq!(first.poll().unwrap(), SourcePoll::Ready);
+        let states = first.source.positions();
+        write(&[(0, "g"), (0, "h")]);
+
+        let mut again = Bench::open(&log, &text("in"), 0, how, &states).unwrap();
+        assert_eq!(again.drain(), SourcePoll::Pending, "this is all of the first load");
+        assert_eq!(again.rows, ["0@4 e 0 -", "0@5 f 0 -"]);
+        let end = if bounded { SourcePoll::Ended } else { SourcePoll::Pending };
+        assert_eq!(again.drain(), end, "what came later is in a later epoch");
+        assert_eq!(again.rows[2..], ["0@6 g 0 -", "0@7 h 0 -"]);
+        let mut third = Bench::open(&log, &text("in"), 0, how, &again.source.positions()).unwrap();
+        assert_eq!(third.drain(), end);
+        assert_eq!(third.rows.len(), 0);
+    }
+}
+
+#[test]
+fn records_that_cannot_be_decoded_take_up_room_in_a_frame() {
+    for policy in [BadRecord::Skip, BadRecord::DeadLetter] {
+        let log = MemoryLog::new();
+        let topic = log.topic("in", 1);
+        let values: Vec<_> = (0..100).map(|number| if number % 25 == 24 { "good" } else { "bad" }).collect();
+        for batch in values.chunks(10) {
+            log.produce(&topic, 0, &rows(&batch.iter().map(|value| (0, *value)).collect::<Vec<_>>()));
+        }
+        let mut bench = Bench::new(&log, &text("in").bad_records(policy));
+        let mut states = Vec::new();
+        loop {
+            let polled = bench.poll().unwrap();
+            let bad = bench.counters.skipped.get() + bench.counters.dead_lettered.get();
+            let position = bench.source.positions()[0].clone();
+            let place =
+                Position::topic("in", topic.id, PartitionId(0), Offset(bad as i64 + bench.rows.len() as i64));
+            assert_eq!(position.position, place, "the place is behind what was given");
+            if polled == SourcePoll::Ended {
+                break;
+            }
+            states.push(position);
+        }
+        assert_eq!(states.len(), 25, "four at a time");
+        assert_eq!((bench.rows.len(), bench.dead.len() as u64), (4, bench.counters.dead_lettered.get()));
+        for state in states {
+            let Position::Topic { offset, .. } = state.position else { panic!("it is a topic") };
+            let source = text("in").bad_records(policy);
+            let mut again = Bench::open(&log, &source, 0, ALONE, &[state]).unwrap();
+            again.drain();
+            let bad = again.counters.skipped.get() + again.counters.dead_lettered.get();
+            assert_eq!(bad as i64 + again.rows.len() as i64, 100 - offset, "each is given once");
+        }
+    }
+}
