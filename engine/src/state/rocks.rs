@@ -138,14 +138,19 @@ impl RocksBackend {
         let mut opened = self.opened.write();
         if !opened.is_writable {
             // Nothing was changed since it was opened for reading: both see the same.
-            *opened = self.settings.open(&self.directory, &self.names.read(), true)?;
+            let reopened = self.settings.open(&self.directory, &self.names.read(), true);
+            *opened = reopened.map_err(|error| self.marked(error))?;
         }
         Ok(RwLockReadGuard::map(RwLockWriteGuard::downgrade(opened), |opened| &opened.db))
     }
 
-    /// The error as the engine's. Damage is remembered, so that the next start takes an older base.
+    /// The error as the engine's.
     fn failed(&self, error: rocksdb::Error, what: &str) -> Error {
-        let error = convert(error, what, &self.directory);
+        self.marked(convert(error, what, &self.directory))
+    }
+
+    /// Damage is remembered, so that the next start takes an older base.
+    fn marked(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Corrupt
             && let Err(unmarked) = File::create(suspect_mark(&self.directory))
         {
@@ -319,18 +324,28 @@ fn unopened(error: rocksdb::Error, directory: &Path) -> Error {
     if is_foreign { Error::new(ErrorKind::Corrupt, error.to_string()) } else { error }
 }
 
-/// RocksDB tells kinds of errors apart by the beginning of their text.
-fn convert(error: rocksdb::Error, what: &str, directory: &Path) -> Error {
-    let text: &str = error.as_ref();
-    let kind = match error.kind() {
+/// What RocksDB's errors begin with when another holds the database: in another process, and in this one.
+const LOCKED: [&str; 2] = ["IO error: While lock file: ", "IO error: lock hold by current process"];
+
+/// RocksDB tells kinds of errors apart by the beginning of their text; somewhere in it is a path, which may
+/// hold any word. What the operating system says is at an end of it.
+fn kind_of(kind: RocksErrorKind, text: &str) -> ErrorKind {
+    let says = |what: &str| {
+        text.strip_prefix("IO error: ").is_some_and(|rest| rest.starts_with(what)) || text.ends_with(what)
+    };
+    match kind {
         RocksErrorKind::Corruption => ErrorKind::Corrupt,
-        RocksErrorKind::IOError if text.contains("lock") => ErrorKind::Locked,
-        RocksErrorKind::IOError if text.contains("No space left") => ErrorKind::Full,
+        RocksErrorKind::IOError if says("No space left on device") => ErrorKind::Full,
+        RocksErrorKind::IOError if LOCKED.iter().any(|locked| text.starts_with(locked)) => ErrorKind::Locked,
         // A file that its manifest names is gone.
-        RocksErrorKind::IOError if text.contains("No such file") => ErrorKind::Corrupt,
+        RocksErrorKind::IOError if says("No such file or directory") => ErrorKind::Corrupt,
         RocksErrorKind::IOError => ErrorKind::Io,
         _ => ErrorKind::Restart,
-    };
+    }
+}
+
+fn convert(error: rocksdb::Error, what: &str, directory: &Path) -> Error {
+    let kind = kind_of(error.kind(), error.as_ref());
     Error::caused(kind, format!("the state in {} cannot be {what}", directory.display()), error)
 }
 

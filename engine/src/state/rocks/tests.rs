@@ -102,3 +102,38 @@ fn a_store_that_is_only_read_is_left_as_it_was_and_the_first_change_opens_it_for
     let backend = RocksBackend::open(directory.path(), small()).unwrap();
     assert_eq!(rows(&backend, backend.open_store("one").unwrap()).len(), 15);
 }
+
+#[test]
+fn what_an_error_means_does_not_depend_on_the_path_in_it() {
+    let check = |text: &str, expected| assert_eq!(kind_of(RocksErrorKind::IOError, text), expected, "{text}");
+    let held = "IO error: lock hold by current process, acquire time 1 acquiring thread 2: /d/LOCK: No locks available";
+    check(held, ErrorKind::Locked);
+    check("IO error: While lock file: /d/LOCK: Resource temporarily unavailable", ErrorKind::Locked);
+    let full = "IO error: No space left on device: While appending to file: /blocks/lock/7.sst: No space left on device";
+    check(full, ErrorKind::Full);
+    check("IO error: While appending to file: /blocks/lock/7.sst: No space left on device", ErrorKind::Full);
+    check("IO error: While fsync: /data/clocks/000007.sst: Input/output error", ErrorKind::Io);
+    check("IO error: While fsync: /data/No space left/000007.sst: Input/output error", ErrorKind::Io);
+    check(
+        "IO error: No such file or directory: While open a file: /d/7.sst: No such file or directory",
+        ErrorKind::Corrupt,
+    );
+    check("IO error: while open a file for lock: /d/LOCK: Permission denied", ErrorKind::Io);
+}
+
+#[test]
+fn damage_that_the_opening_for_writing_finds_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let live = directory.path().join("live");
+    let backend = RocksBackend::open(&live, small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    put(&backend, store, 0..10);
+    backend.flush().unwrap();
+    drop(backend);
+    let backend = RocksBackend::open(&live, small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    fs::write(live.join("CURRENT"), "MANIFEST-nothing\n").unwrap();
+    let error = backend.apply(store, &WriteSet::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(suspect_mark(&live).exists());
+}
