@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::Command;
 
-use lotic_log::{Consumer, ConsumerOptions, Log, LogOptions, TopicPartition};
+use lotic_log::{Consumer, ConsumerOptions, Log, LogOptions};
 use serde::Deserialize;
 
 use crate::Failure;
@@ -60,17 +60,12 @@ impl Workload {
     /// The values of a topic that the last run wrote.
     fn values(&self, topic: &str) -> Result<Vec<Vec<u8>>, Failure> {
         let log = Log::open_read_only(self.data(), LogOptions::disk()?)?;
-        let mut consumer = Consumer::new(&log, ConsumerOptions::default())?;
-        let topic = log.topic(topic)?;
-        let partitions: Vec<TopicPartition> =
-            topic.partitions().iter().map(|partition| partition.name().clone()).collect();
-        consumer.assign(&partitions)?;
+        let mut consumer = Consumer::of_topic(&log, topic, ConsumerOptions::default())?;
         let mut values = Vec::new();
-        let mut keep = |_: &TopicPartition, record: lotic_log::batch::RecordView<'_>| {
+        consumer.read_to_end(|_, record| {
             values.push(record.value.unwrap_or_default().to_vec());
-            std::ops::ControlFlow::Continue(())
-        };
-        while consumer.poll(&mut keep)? > 0 {}
+            Ok::<_, Failure>(())
+        })?;
         Ok(values)
     }
 }

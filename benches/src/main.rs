@@ -18,6 +18,7 @@ mod log;
 mod measure;
 mod programs;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -27,9 +28,9 @@ use clap::{Parser, ValueEnum};
 struct Arguments {
     /// Which; all of them if none is named.
     benchmarks: Vec<Benchmark>,
-    /// Measured runs of each side.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
+    /// Measured runs of each side, one at least.
+    #[arg(long, default_value = "5")]
+    runs: NonZeroUsize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,13 +55,14 @@ fn main() -> ExitCode {
     } else {
         arguments.benchmarks
     };
+    let runs = arguments.runs.get();
     let mut failed = false;
     for benchmark in chosen {
         let outcome = match benchmark {
-            Benchmark::Batch => batch::run(arguments.runs),
-            Benchmark::Log => log::run(arguments.runs),
-            Benchmark::Flights => flights::run(arguments.runs),
-            Benchmark::ExactlyOnce => exactly_once::run(arguments.runs),
+            Benchmark::Batch => batch::run(runs),
+            Benchmark::Log => log::run(runs),
+            Benchmark::Flights => flights::run(runs),
+            Benchmark::ExactlyOnce => exactly_once::run(runs),
         };
         if let Err(failure) = outcome {
             eprintln!("bench: {benchmark:?}: {failure}");

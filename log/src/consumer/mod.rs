@@ -102,6 +102,18 @@ impl Consumer {
         Ok(())
     }
 
+    /// A consumer of all partitions of `topic`.
+    ///
+    /// # Errors
+    /// `NotFound`, with the nearest name there is; those of [`Self::new`].
+    pub fn of_topic(log: &Log, topic: &str, options: ConsumerOptions) -> Result<Self> {
+        let topic = log.topic(topic)?;
+        let names: Vec<_> = topic.partitions().iter().map(|partition| partition.name().clone()).collect();
+        let mut consumer = Self::new(log, options)?;
+        consumer.assign(&names)?;
+        Ok(consumer)
+    }
+
     /// The partitions that are read.
     pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
         self.assigned.iter().map(|assigned| assigned.partition.name())
@@ -191,6 +203,30 @@ impl Consumer {
             }
         }
         Ok(0)
+    }
+
+    /// Gives all records that there are to read now to `visit`: those of a partition in order, the
+    /// partitions in turn. Returns how many were given.
+    ///
+    /// # Errors
+    /// The first one of `visit`, the record that it fails on being read; those of [`Self::poll`].
+    pub fn read_to_end<E: From<Error>>(
+        &mut self,
+        mut visit: impl FnMut(&TopicPartition, RecordView<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut total = 0;
+        loop {
+            let mut outcome = Ok(());
+            let read = self.poll(|partition, record| {
+                outcome = visit(partition, record);
+                if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            outcome?;
+            if read == 0 {
+                return Ok(total);
+            }
+            total += read as u64;
+        }
     }
 
     /// Blocks until there may be more to read than at the last poll, or so much time has passed; returns

@@ -1,14 +1,12 @@
 //! Running the flights example as a process of its own, and killing it.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use lotic::log::batch::RecordView;
-use lotic::log::{Consumer, ConsumerOptions, Isolation, Log, LogOptions, PartitionId, TopicPartition};
+use lotic::log::{Consumer, ConsumerOptions, Isolation, Log, LogOptions};
 
 use crate::Failure;
 
@@ -133,15 +131,9 @@ pub(crate) fn each_result_once(killed: &Directories, undisturbed: &Directories) 
 fn for_each_key(data: &Path, topic: &str, mut visit: impl FnMut(&[u8])) -> Result<(), Failure> {
     let log = Log::open_read_only(data, LogOptions::disk()?)?;
     let options = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
-    let mut consumer = Consumer::new(&log, options)?;
-    let partitions = log.topic(topic)?.partitions().len() as i32;
-    let partitions: Vec<_> =
-        (0..partitions).map(|partition| TopicPartition::new(topic, PartitionId(partition))).collect();
-    consumer.assign(&partitions)?;
-    let mut visit = |_: &TopicPartition, record: RecordView<'_>| {
+    Consumer::of_topic(&log, topic, options)?.read_to_end(|_, record| {
         visit(record.key.unwrap_or_default());
-        ControlFlow::Continue(())
-    };
-    while consumer.poll(&mut visit)? > 0 {}
+        Ok::<_, Failure>(())
+    })?;
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! The result topics, into CSV files: each written once, at the end, whole or not at all.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use hashbrown::HashMap;
 use lotic::Log;
 use lotic::log::batch::RecordView;
-use lotic::log::{Consumer, ConsumerOptions, Isolation, PartitionId, TopicPartition};
+use lotic::log::{Consumer, ConsumerOptions, Isolation};
 use lotic_connectors::files::{CsvRows, StagedFile};
 use serde::Serialize;
 
@@ -108,19 +107,7 @@ fn for_each_committed(
     mut visit: impl FnMut(RecordView<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let options = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
-    let mut consumer = Consumer::new(log, options)?;
-    let partitions = log.topic(topic)?.partitions().len() as i32;
-    let partitions: Vec<_> =
-        (0..partitions).map(|partition| TopicPartition::new(topic, PartitionId(partition))).collect();
-    consumer.assign(&partitions)?;
-    let mut failure = None;
-    let mut visit = |_: &TopicPartition, record: RecordView<'_>| match visit(record) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            failure = Some(error);
-            ControlFlow::Break(())
-        }
-    };
-    while consumer.poll(&mut visit)? > 0 {}
-    failure.map_or(Ok(()), |error| Err(format!("topic {topic}: {error}").into()))
+    let mut consumer = Consumer::of_topic(log, topic, options)?;
+    let read = consumer.read_to_end(|_, record| visit(record));
+    read.map(drop).map_err(|error| format!("topic {topic}: {error}").into())
 }
