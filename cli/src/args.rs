@@ -40,6 +40,8 @@ pub(crate) enum Command {
     /// Delete the records of a partition before an offset, for good. Needs the directory for itself.
     DeleteRecords(DeleteRecordsOptions),
     /// Write the lines of stdin to a topic, one record each; ends once all are durable.
+    ///
+    /// A line may be as long as the topic's largest batch, and no longer than 32 MiB.
     Produce(ProduceOptions),
     /// Print the records of a topic.
     Consume(ConsumeOptions),
@@ -293,8 +295,8 @@ pub(crate) struct Start {
     /// At the first record, whatever the group has committed.
     #[arg(long)]
     pub(crate) from_beginning: bool,
-    /// At this offset of each partition that is read.
-    #[arg(long, value_name = "OFFSET")]
+    /// At this offset of the partition; an offset says nothing about other partitions.
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
     pub(crate) offset: Option<i64>,
     /// At the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, or milliseconds
     /// since 1970.

@@ -91,6 +91,7 @@ impl Log {
     /// cleanly is left as it is until something is written to it.
     ///
     /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no log and [`LogOptions::begins`] says to begin none;
     /// [`ErrorKind::Locked`], naming the holder, if a process has it open; [`ErrorKind::Corrupt`] if
     /// what was synced is not there any more; [`ErrorKind::Unsupported`] if a later version wrote it;
     /// those of the operating system. What is corrupt is left as it is.

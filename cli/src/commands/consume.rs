@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lotic_log::batch::RecordView;
-use lotic_log::{Consumer, ConsumerOptions, Isolation, Log, Offset, PartitionId, Topic, TopicPartition};
+use lotic_log::{
+    Consumer, ConsumerOptions, ErrorKind, Isolation, Log, LogOptions, Offset, PartitionId, Topic,
+    TopicPartition,
+};
 
 use super::{open, open_read_only};
 use crate::Failure;
@@ -19,59 +22,140 @@ use crate::print;
 /// How long `--follow` waits before it looks for what another process has appended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How often `--follow` tries to open a log again that is being recovered, [`LOOK_AGAIN`] apart.
+const REOPEN_TRIES_MAX: u32 = 100;
+
 pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Failure> {
     // A group's offsets are written, which is for one process at a time; all else only reads.
     let log = if options.group.is_some() { open(data)? } else { open_read_only(data)? };
-    let topic = log.topic(&options.topic)?;
-    let mut consumer = Consumer::new(&log, consumer_options(options))?;
-    let partitions = partitions(&topic, options.partition)?;
-    consumer.assign(&partitions)?;
-    seek(&mut consumer, &partitions, &options.start)?;
+    let mut reader = Reader::new(log, options)?;
+    reader.seek(&options.start)?;
     let interrupted = on_interrupt()?;
     let mut printer = Printer::new(options);
     loop {
-        let read = read_to_end(&mut consumer, &mut printer, &interrupted)?;
+        let read = read_to_end(&mut reader.consumer, &mut printer, &interrupted)?;
         printer.out.flush()?;
         let is_over = printer.is_full() || interrupted.load(Ordering::Relaxed);
         if is_over || (read == 0 && !options.follow) {
             break;
         }
-        if read == 0 {
-            wait(&log, &consumer)?;
+        if read == 0 && !reader.wait()? {
+            reader = reader.reopen(data, options, &interrupted)?;
         }
     }
     if options.group.is_some() {
-        consumer.commit()?;
-        drop(consumer);
-        log.close()?;
+        reader.consumer.commit()?;
+        drop(reader.consumer);
+        reader.log.close()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A topic that is read.
+struct Reader {
+    log: Log,
+    topic: Topic,
+    partitions: Vec<TopicPartition>,
+    consumer: Consumer,
+}
+
+impl Reader {
+    fn new(log: Log, options: &ConsumeOptions) -> Result<Self, lotic_log::Error> {
+        let topic = log.topic(&options.topic)?;
+        let partitions = match options.partition {
+            Some(number) => vec![topic.partition(PartitionId(number))?.name().clone()],
+            None => topic.partitions().iter().map(|partition| partition.name().clone()).collect(),
+        };
+        let mut consumer = Consumer::new(&log, consumer_options(options))?;
+        consumer.assign(&partitions)?;
+        Ok(Self { log, topic, partitions, consumer })
+    }
+
+    fn seek(&mut self, start: &Start) -> Result<(), Failure> {
+        for partition in &self.partitions {
+            if start.from_beginning {
+                self.consumer.seek_to_beginning(partition)?;
+            } else if let Some(offset) = start.offset {
+                self.consumer.seek(partition, Offset(offset))?;
+            } else if let Some(time) = start.from_time {
+                self.consumer.seek_to_time(partition, time)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until there may be more. What another process appends is not announced: it is looked for.
+    /// Whether the log can be read on; if not, a tail that was read has been cut off since.
+    fn wait(&self) -> Result<bool, Failure> {
+        self.consumer.wait(LOOK_AGAIN);
+        match self.log.refresh() {
+            Err(error) if error.kind() == ErrorKind::Retry => Ok(false),
+            outcome => Ok(outcome.map(|()| true)?),
+        }
+    }
+
+    /// Opens the log anew, which another process is recovering or has recovered, and goes on where this
+    /// one stands.
+    fn reopen(
+        self,
+        data: &Path,
+        options: &ConsumeOptions,
+        interrupted: &AtomicBool,
+    ) -> Result<Self, Failure> {
+        let mut tries_left = REOPEN_TRIES_MAX;
+        loop {
+            let opened = LogOptions::disk()
+                .and_then(|log_options| Log::open_read_only(data, log_options))
+                .and_then(|log| Self::new(log, options));
+            match opened {
+                Ok(mut reader) => {
+                    reader.go_on_after(&self)?;
+                    return Ok(reader);
+                }
+                Err(error) if is_being_recovered(&error) && tries_left > 0 => tries_left -= 1,
+                Err(error) => return Err(error.into()),
+            }
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(self);
+            }
+            // Nothing moves the progress of a log that cannot be read on: this is a wait for the time.
+            let progress = self.log.progress();
+            progress.wait(progress.count(), LOOK_AGAIN);
+        }
+    }
+
+    /// Takes over the positions of another reader of the same topic, those behind the end set back to it.
+    fn go_on_after(&mut self, before: &Self) -> Result<(), Failure> {
+        if self.topic.id() != before.topic.id() {
+            writeln!(
+                io::stderr(),
+                "lotic: topic {} was made anew: it is read from its beginning",
+                self.topic.name()
+            )?;
+            return Ok(());
+        }
+        for partition in &self.partitions {
+            let position = before.consumer.position(partition)?;
+            let end = self.topic.partition(partition.partition)?.offsets().high_watermark;
+            if position > end {
+                let what = "the process that wrote it ended, and its last records are gone";
+                writeln!(io::stderr(), "lotic: {partition} goes on at offset {end}, not {position}: {what}")?;
+            }
+            self.consumer.seek(partition, position.min(end))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error is one of a log that another process is just recovering.
+fn is_being_recovered(error: &lotic_log::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Retry | ErrorKind::NotFound)
 }
 
 fn consumer_options(options: &ConsumeOptions) -> ConsumerOptions {
     let isolation =
         if options.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
     ConsumerOptions { isolation, group: options.group.clone(), ..ConsumerOptions::default() }
-}
-
-fn partitions(topic: &Topic, only: Option<i32>) -> Result<Vec<TopicPartition>, Failure> {
-    if let Some(number) = only {
-        return Ok(vec![topic.partition(PartitionId(number))?.name().clone()]);
-    }
-    Ok(topic.partitions().iter().map(|partition| partition.name().clone()).collect())
-}
-
-fn seek(consumer: &mut Consumer, partitions: &[TopicPartition], start: &Start) -> Result<(), Failure> {
-    for partition in partitions {
-        if start.from_beginning {
-            consumer.seek_to_beginning(partition)?;
-        } else if let Some(offset) = start.offset {
-            consumer.seek(partition, Offset(offset))?;
-        } else if let Some(time) = start.from_time {
-            consumer.seek_to_time(partition, time)?;
-        }
-    }
-    Ok(())
 }
 
 /// Set by SIGINT and SIGTERM, so that a group's offsets are committed before the end.
@@ -105,12 +189,6 @@ fn read_to_end(
         }
     }
     Ok(total)
-}
-
-/// Waits until there may be more. What another process appends is not announced: it is looked for.
-fn wait(log: &Log, consumer: &Consumer) -> Result<(), Failure> {
-    consumer.wait(LOOK_AGAIN);
-    Ok(log.refresh()?)
 }
 
 struct Printer {

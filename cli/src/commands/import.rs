@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 use serde_json::json;
 
-use super::open;
+use super::open_or_begin;
 use crate::Failure;
 use crate::args::KafkaDirOptions;
 
@@ -20,7 +20,7 @@ const LOCK_FILE: &str = ".lock";
 
 pub(crate) fn run(data: &Path, options: &KafkaDirOptions) -> Result<ExitCode, Failure> {
     let _stopped = lock(&options.directory)?;
-    let log = open(data)?;
+    let log = open_or_begin(data)?;
     let import = ImportOptions { topics: options.topics.clone(), groups: options.groups };
     let mut printed = Ok(());
     let imported = log.import_kafka_directory(&options.directory, &import, |topic| {

@@ -14,9 +14,14 @@ use lotic_log::{Log, LogOptions};
 
 use crate::Failure;
 
-/// Opens the log for this process alone.
-fn open(data: &Path) -> Result<Log, Failure> {
+/// Opens the log for this process alone; begins one where there is none.
+fn open_or_begin(data: &Path) -> Result<Log, Failure> {
     Ok(Log::open(data, LogOptions::disk()?)?)
+}
+
+/// Opens the log for this process alone; there has to be one.
+fn open(data: &Path) -> Result<Log, Failure> {
+    Ok(Log::open(data, LogOptions { begins: false, ..LogOptions::disk()? })?)
 }
 
 /// Opens the log beside a process that may hold it; changes nothing.

@@ -1,11 +1,11 @@
 //! `lotic produce`: lines of stdin become records.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use lotic_log::{Producer, ProducerOptions, Record};
+use lotic_log::{Producer, ProducerOptions, Record, SendFuture};
 
 use super::open;
 use crate::Failure;
@@ -16,34 +16,85 @@ const IN_FLIGHT_MAX: usize = 100_000;
 
 pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Failure> {
     let log = open(data)?;
-    log.topic(&options.topic)?;
+    let topic = log.topic(&options.topic)?;
     let compression = options.compression;
     let producer_options = ProducerOptions { idempotent: true, compression, ..ProducerOptions::default() };
+    let line_bytes_max = topic.config().batch_bytes_max.min(producer_options.buffer_bytes_max);
     let producer = Producer::new(&log, producer_options)?;
-    let mut stdin = io::stdin().lock();
-    let mut in_flight = VecDeque::new();
-    let mut line = Vec::new();
-    let mut count = 0u64;
-    while stdin.read_until(b'\n', &mut line)? > 0 {
-        count += 1;
-        let record = record(trimmed(&line), options.key_separator.as_deref())
-            .map_err(|reason| format!("line {count}: {reason}"))?;
-        if in_flight.len() == IN_FLIGHT_MAX
-            && let Some(oldest) = in_flight.pop_front()
-        {
-            lotic_log::SendFuture::wait(oldest)?;
-        }
-        in_flight.push_back(producer.send(&options.topic, record));
-        line.clear();
+    let mut lines = Lines::new(io::stdin().lock(), line_bytes_max);
+    let mut in_flight = InFlight::default();
+    while let Some(line) = lines.next()? {
+        let record = record(line, options.key_separator.as_deref())
+            .map_err(|reason| format!("line {}: {reason}", lines.count))?;
+        in_flight.add(lines.count, producer.send(&options.topic, record))?;
     }
-    for sent in in_flight {
-        sent.wait()?;
-    }
+    in_flight.wait()?;
     drop(producer);
     log.close()?;
-    let plural = if count == 1 { "" } else { "s" };
-    writeln!(io::stderr(), "{count} record{plural} written to {}", options.topic)?;
+    let plural = if lines.count == 1 { "" } else { "s" };
+    writeln!(io::stderr(), "{} record{plural} written to {}", lines.count, options.topic)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Records that are on their way, with the numbers of their lines.
+#[derive(Default)]
+struct InFlight {
+    sent: VecDeque<(u64, SendFuture)>,
+}
+
+impl InFlight {
+    fn add(&mut self, line: u64, sent: SendFuture) -> Result<(), String> {
+        if self.sent.len() == IN_FLIGHT_MAX {
+            self.wait_for_oldest()?;
+        }
+        self.sent.push_back((line, sent));
+        Ok(())
+    }
+
+    fn wait(mut self) -> Result<(), String> {
+        while !self.sent.is_empty() {
+            self.wait_for_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_oldest(&mut self) -> Result<(), String> {
+        let Some((line, oldest)) = self.sent.pop_front() else { return Ok(()) };
+        oldest.wait().map(drop).map_err(|error| format!("line {line}: {error}"))
+    }
+}
+
+/// Lines without what ends them, none longer than a limit.
+struct Lines<R> {
+    input: R,
+    bytes_max: usize,
+    line: Vec<u8>,
+    /// How many were read.
+    count: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn new(input: R, bytes_max: usize) -> Self {
+        Self { input, bytes_max, line: Vec::new(), count: 0 }
+    }
+
+    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        self.line.clear();
+        // Room for a carriage return and a line feed, which are no part of the line.
+        let bytes_max = self.bytes_max as u64 + 2;
+        if self.input.by_ref().take(bytes_max).read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        self.count += 1;
+        let line = trimmed(&self.line);
+        if line.len() > self.bytes_max {
+            let (count, bytes_max) = (self.count, self.bytes_max);
+            return Err(
+                format!("line {count} is longer than {bytes_max} bytes, the most a record may take").into()
+            );
+        }
+        Ok(Some(line))
+    }
 }
 
 fn trimmed(line: &[u8]) -> &[u8] {
@@ -65,7 +116,7 @@ fn record(line: &[u8], separator: Option<&str>) -> Result<Record, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{record, trimmed};
+    use super::{Lines, record, trimmed};
 
     fn check(line: &str, separator: Option<&str>, expected: Result<(Option<&str>, &str), ()>) {
         let made = record(trimmed(line.as_bytes()), separator);
@@ -88,5 +139,19 @@ mod tests {
     #[test]
     fn a_line_without_the_separator_is_refused() {
         check("ab\n", Some(":"), Err(()));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_before_the_whole_of_it_is_in_memory() {
+        let mut lines = Lines::new("four\r\nfour\n12345\n".as_bytes(), 4);
+        for _ in 0..2 {
+            assert_eq!(lines.next().expect("it is short enough"), Some(&b"four"[..]));
+        }
+        let message = lines.next().expect_err("it is too long").to_string();
+        assert!(message.starts_with("line 3 is longer than 4 bytes"), "{message}");
+
+        let mut endless = Lines::new(std::io::BufReader::new(std::io::repeat(b'a')), 1000);
+        assert!(endless.next().is_err());
+        assert!(endless.line.capacity() < 10_000);
     }
 }

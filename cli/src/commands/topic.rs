@@ -8,7 +8,7 @@ use std::time::Duration;
 use lotic_log::{CleanupPolicy, Partition, Topic, TopicConfig};
 use serde_json::json;
 
-use super::{open, open_read_only};
+use super::{open, open_or_begin, open_read_only};
 use crate::Failure;
 use crate::args::{AlterOptions, Cleanup, TopicCommand};
 
@@ -81,7 +81,7 @@ fn set<T>(setting: &mut T, value: Option<T>) {
 }
 
 fn create(data: &Path, name: &str, config: &TopicConfig) -> Result<(), Failure> {
-    let log = open(data)?;
+    let log = open_or_begin(data)?;
     let topic = log.create_topic(name, config.clone())?;
     log.close()?;
     let partitions = topic.partitions().len();

@@ -23,6 +23,9 @@ use crate::transaction::TRANSACTION_TOPIC;
 
 pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let storage = options.storage.clone();
+    if !options.begins {
+        read_catalogue(&*storage, directory)?;
+    }
     make_directory(&*storage, directory).map_err(|error| failed("make", directory, error))?;
     let lock = holder::lock(&*storage, directory, &options.holder, options.clock.now())?;
     let catalogue = Catalogue::read(&*storage, directory)?;

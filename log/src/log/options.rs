@@ -33,6 +33,8 @@ pub struct LogOptions {
     pub seed: u64,
     /// How partitions are kept up: retention, compaction.
     pub upkeep: UpkeepOptions,
+    /// Whether a log is begun where there is none; `NotFound` otherwise.
+    pub begins: bool,
 }
 
 impl LogOptions {
@@ -54,14 +56,15 @@ impl LogOptions {
             holder: program_name(),
             seed,
             upkeep: UpkeepOptions::default(),
+            begins: true,
         })
     }
 
     /// For a log in memory or under a simulator: stepped by the caller.
     pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
         let durability = Durability::Sync;
-        let upkeep = UpkeepOptions::default();
-        Self { storage, clock, drive: Drive::Manual, durability, holder: program_name(), seed, upkeep }
+        let (holder, upkeep) = (program_name(), UpkeepOptions::default());
+        Self { storage, clock, drive: Drive::Manual, durability, holder, seed, begins: true, upkeep }
     }
 }
 
