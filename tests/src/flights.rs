@@ -93,6 +93,32 @@ impl Input {
             airlines: self.airlines.clone(),
         })
     }
+
+    /// Cuts the input in two at an hour, as the column `time_hour` has it: what lies before it and what
+    /// does not, both in the order in which they were, written into `folder`; the airlines are the same.
+    ///
+    /// # Errors
+    /// Those of writing; if nothing lies on one of the sides.
+    pub fn cut_at(&self, hour: &str, folder: &Path) -> Result<(Self, Self)> {
+        let part = |name: &str, is_wanted: fn(&str, &str) -> bool| -> Result<Self> {
+            let folder = folder.join(name);
+            fs::create_dir_all(&folder)?;
+            let cut = |name: &str, whole: &Path| -> Result<PathBuf> {
+                let path = folder.join(name);
+                let text = fs::read_to_string(whole)?;
+                let (header, rows) = text.split_once('\n').ok_or("a file without a header")?;
+                // The hour is the last column.
+                let is_kept = |row: &str| row.rsplit(',').next().is_some_and(|at| is_wanted(at, hour));
+                let kept: String = rows.split_inclusive('\n').filter(|row| is_kept(row.trim_end())).collect();
+                ensure(!kept.is_empty(), || format!("nothing of {} is {name} {hour}", whole.display()))?;
+                fs::write(&path, format!("{header}\n{kept}"))?;
+                Ok(path)
+            };
+            let (flights, weather) = (cut("flights.csv", &self.flights)?, cut("weather.csv", &self.weather)?);
+            Ok(Self { flights, weather, airlines: self.airlines.clone() })
+        };
+        Ok((part("before", |at, hour| at < hour)?, part("from", |at, hour| at >= hour)?))
+    }
 }
 
 /// One run of the program, to be started.

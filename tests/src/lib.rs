@@ -12,6 +12,7 @@
 //! | [`stored`] | the committed records of a directory |
 //! | [`files`] | every file of a directory by its bytes: was anything changed? |
 //! | [`kafka`] | a real Kafka: its broker, its clients and its tools |
+//! | [`skipped`] | tests that cannot be done here: named and counted |
 //! | [`crash`] | the flights example killed over and over, and compared with a run that was not |
 //!
 //! Nothing here is used by the product, and nothing expected is computed by what is under test: it comes
@@ -27,4 +28,5 @@ pub mod namespace;
 pub mod process;
 pub mod programs;
 pub mod simulator;
+pub mod skipped;
 pub mod stored;

@@ -2,6 +2,7 @@
 //! becomes readable when it ends) and no longer than told.
 
 use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
@@ -46,10 +47,25 @@ impl Process {
     /// # Errors
     /// Those of the operating system.
     pub fn start(command: &mut Command) -> Result<Self> {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Starts `command`, which reads `input`.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn start_with(command: &mut Command, input: &[u8]) -> Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(input)?;
+        file.rewind()?;
+        Self::start_reading(command, file.into())
+    }
+
+    fn start_reading(command: &mut Command, stdin: Stdio) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout.try_clone()?)
             .stderr(stderr.try_clone()?)
             .spawn()
@@ -158,6 +174,24 @@ impl Process {
             }
         }
         Err(format!("{}: what was waited for has not come within {LIMIT:?}", self.name).into())
+    }
+
+    /// Waits until it has printed `expected`, and nothing else.
+    ///
+    /// # Errors
+    /// If it ends before, with what it said; if [`LIMIT`] passes.
+    pub fn wait_until_printed(&mut self, expected: &str) -> Result<()> {
+        let stdout = self.stdout.try_clone()?;
+        self.wait_until(|| Ok((read_all(&stdout)? == expected).then_some(())))
+    }
+
+    /// Waits until `part` is in what it says.
+    ///
+    /// # Errors
+    /// If it ends before, with what it said; if [`LIMIT`] passes.
+    pub fn wait_until_said(&mut self, part: &str) -> Result<()> {
+        let stderr = self.stderr.try_clone()?;
+        self.wait_until(|| Ok(read_all(&stderr)?.contains(part).then_some(())))
     }
 
     /// What it has said so far.

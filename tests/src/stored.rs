@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use lotic_log::batch::RecordView;
@@ -12,7 +11,7 @@ use lotic_log::{
     TopicPartition,
 };
 
-use crate::failure::{About, Result, ensure};
+use crate::failure::{About, Failure, Result, ensure};
 
 /// Options to open a log read-only as often as one likes: no threads are started.
 ///
@@ -116,18 +115,14 @@ impl StoredTopic {
         let opened = log.topic(topic)?;
         let mut read =
             Self { name: topic.to_owned(), partitions: vec![Vec::new(); opened.partitions().len()] };
-        let names: Vec<_> = opened.partitions().iter().map(|partition| partition.name().clone()).collect();
         for partition in opened.partitions() {
             let open = partition.open_transactions();
             ensure(open.is_empty(), || format!("{} has open transactions: {open:?}", partition.name()))?;
         }
-        let mut consumer = Consumer::new(log, committed())?;
-        consumer.assign(&names)?;
-        let mut keep = |partition: &TopicPartition, record: RecordView<'_>| {
+        Consumer::of_topic(log, topic, committed())?.read_to_end(|partition, record| {
             read.partitions[partition.partition.0 as usize].push(StoredRecord::of(&record));
-            ControlFlow::Continue(())
-        };
-        while consumer.poll(&mut keep)? > 0 {}
+            Ok::<_, Failure>(())
+        })?;
         Ok(read)
     }
 

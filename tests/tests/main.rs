@@ -1,6 +1,7 @@
 //! What holds for Lotic as a whole, in one binary. Where a new test belongs:
 //!
 //! - [`absences`]: what a package must not depend on, what only one file may do.
+//! - [`cli`]: the `lotic` command: what it prints, what it changes, what it refuses.
 //! - [`crash`]: the flights example killed and restarted. The campaign is in `src/crash`.
 //! - [`event_log`]: what every kind of event log promises. The checks are in `src/event_log.rs`.
 //! - [`kafka_files`]: Kafka's tools read what Lotic writes, and Lotic reads what a broker writes.
@@ -14,6 +15,7 @@
 //! A test of one package's own behaviour stands in that package, beside the code.
 
 mod absences;
+mod cli;
 mod crash;
 mod event_log;
 mod kafka_files;

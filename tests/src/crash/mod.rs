@@ -3,7 +3,9 @@
 //! A *life* is one process of it. Lives follow each other over one directory, each killed with SIGKILL,
 //! until one of them finishes; then the directory is judged (`verdict`) and a new one begun, until enough
 //! have been killed. A life is killed some time after it has come to a `Milestone`; both are drawn, the
-//! time log-uniformly, so that every stage of the program is hit, early and late. The input, the workers and
+//! time log-uniformly, so that every stage of the program is hit, early and late. Until each `Target` was
+//! hit, every second life is killed the moment that one of those missed is seen to be near: a campaign of
+//! some length that misses one fails. The input, the workers and
 //! the times between epochs and between checkpoints are drawn too: no answer may depend on the last three,
 //! and workers change from life to life.
 //!
@@ -28,7 +30,7 @@ use crate::flights::{Input, Run};
 use crate::process::{Ended, LIMIT, Process};
 
 use expected::Expected;
-use moment::{Census, Milestone, Moment};
+use moment::{Census, Milestone, Moment, Target};
 use watcher::Watcher;
 
 /// The shortest time from a milestone to the kill.
@@ -43,6 +45,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Lives in a row that may get no further before the campaign is given up: a program that loses what it
 /// did would otherwise be killed for ever.
 const LIVES_MAX: u32 = 500;
+
+/// With so many kills every target has to be hit.
+const KILLS_THAT_HIT_ALL: u64 = 100;
 
 /// The inputs: rows, and the disorder that is declared. The rows are out of order by less than 24 hours.
 const INPUTS: [(usize, &str); 3] = [(30_000, "30h"), (12_000, "6h"), (4_000, "0s")];
@@ -97,6 +102,13 @@ impl Campaign {
             }
         }
         writeln!(out, "{census}")?;
+        let missed = census.missed();
+        ensure(missed.is_empty() || self.kills < KILLS_THAT_HIT_ALL, || {
+            format!(
+                "none of {} lives was killed in {missed:?}: the campaign tests less than it says",
+                self.kills
+            )
+        })?;
         writeln!(
             out,
             "crash: {} killed in {directories} directories, each finished and as it should be",
@@ -171,7 +183,7 @@ impl<'a> Trial<'a> {
         let mut previous = None;
         for kills in 0..u64::from(LIVES_MAX) {
             run.workers = WORKERS[self.rng.random_range(0..WORKERS.len())];
-            let kill = (kills < self.kills_max).then(|| self.draw_kill());
+            let kill = (kills < self.kills_max).then(|| self.draw_kill(&census.missed()));
             let before = watcher.seen();
             let ended = live(&run, &mut watcher, kill, &self.subject.expected)?;
             if !ended.was_killed() {
@@ -187,20 +199,35 @@ impl<'a> Trial<'a> {
         Err(format!("{LIVES_MAX} lives were not enough to finish").into())
     }
 
-    fn draw_kill(&mut self) -> Kill {
+    fn draw_kill(&mut self, missed: &[Target]) -> Kill {
+        if !missed.is_empty() && self.rng.random() {
+            return Kill::At(missed[self.rng.random_range(0..missed.len())]);
+        }
         let milestone = Milestone::ALL[self.rng.random_range(0..Milestone::ALL.len())];
         let longest =
             self.subject.duration.as_secs_f64() * KILL_AFTER_MAX_RUNS / KILL_AFTER_MIN.as_secs_f64();
         let after = KILL_AFTER_MIN.mul_f64(longest.powf(self.rng.random::<f64>()).max(1.0));
-        Kill { milestone, after }
+        Kill::After(milestone, after)
     }
 }
 
-/// When a life is killed: so long after it was seen to have come so far.
+/// When a life is killed.
 #[derive(Clone, Copy, Debug)]
-struct Kill {
-    milestone: Milestone,
-    after: Duration,
+enum Kill {
+    /// So long after it was seen to have come so far.
+    After(Milestone, Duration),
+    /// Once it is seen to be there.
+    At(Target),
+}
+
+impl Kill {
+    /// How long from now on, if that is known yet.
+    fn is_in(self, watcher: &Watcher, before: usize, expected: &Expected) -> Option<Duration> {
+        match self {
+            Self::After(milestone, after) => milestone.is_reached(watcher, before, expected).then_some(after),
+            Self::At(target) => target.is_near(watcher, before, expected).then_some(Duration::ZERO),
+        }
+    }
 }
 
 /// Runs a life until it ends or is killed, reading what it commits all the while.
@@ -210,8 +237,10 @@ fn live(run: &Run, watcher: &mut Watcher, kill: Option<Kill>, expected: &Expecte
     let mut kill_at = kill.is_none().then_some(LIMIT);
     let mut life: Process = run.start()?;
     loop {
-        if let Some(kill) = kill.filter(|kill| kill.milestone.is_reached(watcher, before, expected)) {
-            kill_at.get_or_insert(clock.elapsed() + kill.after);
+        if kill_at.is_none()
+            && let Some(after) = kill.and_then(|kill| kill.is_in(watcher, before, expected))
+        {
+            kill_at = Some(clock.elapsed() + after);
         }
         let left = kill_at.unwrap_or(LIMIT).saturating_sub(clock.elapsed());
         if left.is_zero() {

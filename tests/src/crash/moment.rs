@@ -42,6 +42,49 @@ impl Milestone {
     }
 }
 
+/// What a campaign of some length has to have killed a life in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Reading the files.
+    Import,
+    /// Working through what they held.
+    Pipeline,
+    /// Writing the results.
+    Writing,
+    /// A transaction that it had begun and not decided.
+    Transaction,
+}
+
+impl Target {
+    pub(super) const ALL: [Self; 4] = [Self::Import, Self::Pipeline, Self::Writing, Self::Transaction];
+
+    /// Whether to kill a life now, before which `before` records had been seen, so as to hit this.
+    pub(super) fn is_near(self, watcher: &Watcher, before: usize, expected: &Expected) -> bool {
+        match self {
+            Self::Import => Milestone::Committed.is_reached(watcher, before, expected),
+            Self::Pipeline => {
+                let is_imported = Milestone::Imported.is_reached(watcher, before, expected);
+                is_imported && Milestone::Committed.is_reached(watcher, before, expected)
+            }
+            Self::Writing => Milestone::Answered.is_reached(watcher, before, expected),
+            Self::Transaction => {
+                // One of this life: what the one before has left is ended before anything is committed.
+                let has_open = watcher.log().is_some_and(has_open_transaction);
+                has_open && Milestone::Committed.is_reached(watcher, before, expected)
+            }
+        }
+    }
+
+    fn is_hit_by(self, moment: Moment) -> bool {
+        match self {
+            Self::Import => moment.stage == Milestone::Committed,
+            Self::Pipeline => moment.stage == Milestone::Imported,
+            Self::Writing => moment.stage == Milestone::Answered,
+            Self::Transaction => moment.stage != Milestone::Started && moment.act == Act::InTransaction,
+        }
+    }
+}
+
 /// What it was doing there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
@@ -90,10 +133,15 @@ impl Moment {
     }
 }
 
-fn act(log: &Log, run: &Run) -> Result<Act> {
+/// Whether a transaction has records and is not ended, as far as was seen.
+fn has_open_transaction(log: &Log) -> bool {
     let topics = log.topics();
     let mut partitions = topics.iter().flat_map(|topic| topic.partitions());
-    let has_open = partitions.any(|partition| !partition.open_transactions().is_empty());
+    partitions.any(|partition| !partition.open_transactions().is_empty())
+}
+
+fn act(log: &Log, run: &Run) -> Result<Act> {
+    let has_open = has_open_transaction(log);
     let is_decided = has_open && is_commit_prepared(log)?;
     Ok(match (is_decided, has_open) {
         (true, _) => Act::Decided,
@@ -145,6 +193,12 @@ pub(super) struct Census {
 impl Census {
     pub(super) fn count(&mut self, moment: Moment) {
         *self.counts.entry(moment).or_default() += 1;
+    }
+
+    /// What no life has been killed in yet.
+    pub(super) fn missed(&self) -> Vec<Target> {
+        let is_hit = |target: &Target| self.counts.keys().any(|moment| target.is_hit_by(*moment));
+        Target::ALL.into_iter().filter(|target| !is_hit(target)).collect()
     }
 
     pub(super) fn kills(&self) -> u64 {

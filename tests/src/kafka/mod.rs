@@ -6,11 +6,9 @@ mod broker;
 mod dump;
 mod script;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use broker::Broker;
 pub use dump::{DumpedBatch, DumpedFile, DumpedRecord, dumped_files};
@@ -19,14 +17,12 @@ pub use script::{Answer, ReadRecord, Script, Step};
 use crate::failure::{About, Result};
 use crate::process::Process;
 use crate::programs::root;
+use crate::skipped::skip;
 
 const SCRIPT: &str = "tests/peers/kafka/kafka";
 
 /// What has to be there: a Java development kit, and what downloads Kafka.
 const NEEDED: [&str; 3] = ["java", "javac", "mvn"];
-
-/// How many tests have gone without Kafka.
-static SKIPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// An installed Kafka.
 #[derive(Clone, Debug)]
@@ -36,16 +32,13 @@ pub struct Kafka {
 
 impl Kafka {
     /// Kafka, which is downloaded if it is not there yet. `None` if the machine has no Java or no Maven:
-    /// that is said on stderr, past the test harness, and counted.
+    /// that is said: see [`skip`].
     ///
     /// # Errors
     /// If it cannot be downloaded.
     pub fn find(test: &str) -> Result<Option<Self>> {
         if let Some(missing) = NEEDED.iter().find(|program| !is_on_path(program)) {
-            let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-            let line =
-                format!("skipped without {missing}, as test {count} of those that need Kafka: {test}\n");
-            std::io::stderr().write_all(line.as_bytes())?;
+            skip(test, &format!("there is no {missing}, which Kafka needs"))?;
             return Ok(None);
         }
         static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();

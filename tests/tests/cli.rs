@@ -1,0 +1,391 @@
+//! The `lotic` command, as a person or a script uses it.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::Command;
+
+use lotic_log::batch::{BatchBuilder, Compression, SealedBatch};
+use lotic_log::{
+    Durability, Log, LogOptions, PartitionId, Producer, ProducerOptions, Record, Timestamp, TopicConfig,
+};
+use lotic_tests::files::Files;
+use lotic_tests::process::{Ended, Process};
+use lotic_tests::programs::program;
+use lotic_tests::stored::ends;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A directory of a log, and the command on it.
+struct Lotic {
+    folder: TempDir,
+}
+
+impl Lotic {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a topic of one partition that holds these lines.
+    fn with_topic(topic: &str, lines: &str) -> Self {
+        let lotic = Self::new();
+        lotic.prints(&["topic", "create", topic]);
+        lotic.reads(&["produce", topic], lines);
+        lotic
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("lotic").unwrap());
+        // Somewhere else than the directory of the tests: the default is `data` below it.
+        command.args(arguments).arg("--data").arg(self.data()).current_dir(self.folder.path());
+        command.env_remove("LOTIC_DATA");
+        command
+    }
+
+    fn run(&self, arguments: &[&str], input: &str) -> Ended {
+        Process::start_with(&mut self.command(arguments), input.as_bytes()).unwrap().end().unwrap()
+    }
+
+    /// What it prints, given nothing to read.
+    #[track_caller]
+    fn prints(&self, arguments: &[&str]) -> String {
+        self.reads(arguments, "")
+    }
+
+    /// What it prints.
+    #[track_caller]
+    fn reads(&self, arguments: &[&str], input: &str) -> String {
+        let ended = self.run(arguments, input);
+        assert!(ended.status.success(), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+        ended.stdout
+    }
+
+    /// What it says when it refuses, with this exit status.
+    #[track_caller]
+    fn refuses(&self, status: i32, arguments: &[&str], input: &str) -> String {
+        let ended = self.run(arguments, input);
+        assert_eq!(ended.status.code(), Some(status), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+        assert_eq!(ended.stdout, "", "{arguments:?}");
+        ended.stderr
+    }
+
+    fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let printed = self.prints(arguments);
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Starts it, and waits until it has printed as much.
+    fn printing(&self, arguments: &[&str], expected: &str) -> Process {
+        let mut process = Process::start(&mut self.command(arguments)).unwrap();
+        process.wait_until_printed(expected).unwrap();
+        process
+    }
+}
+
+#[test]
+fn lines_become_records_and_records_become_lines() {
+    let lotic = Lotic::new();
+    assert_eq!(lotic.prints(&["topic", "create", "words"]), "created words with 1 partition\n");
+    let ended = lotic.run(&["produce", "words"], "one\ntwo\r\n\nfour");
+    ended.check_success("produce").unwrap();
+    assert!(ended.stderr.contains("4 records written to words"), "{}", ended.stderr);
+    assert_eq!(lotic.prints(&["consume", "words"]), "one\ntwo\n\nfour\n");
+    assert_eq!(lotic.prints(&["consume", "words", "--max-records", "2"]), "one\ntwo\n");
+}
+
+#[test]
+fn what_stands_before_the_separator_is_the_key() {
+    let lotic = Lotic::new();
+    lotic.prints(&["topic", "create", "words", "--partitions", "3"]);
+    lotic.reads(&["produce", "words", "--key-separator", "=>"], "a=>1\nb=>2\na=>3=>4\n");
+    let records = lotic.json(&["consume", "words", "--json"]);
+    let of_key = |key: &str| {
+        let found: Vec<_> = records.iter().filter(|record| record["key"] == key).collect();
+        assert!(found.iter().all(|record| record["partition"] == found[0]["partition"]), "{found:?}");
+        found.iter().map(|record| record["value"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((of_key("a"), of_key("b")), (vec!["1".to_owned(), "3=>4".to_owned()], vec!["2".to_owned()]));
+
+    let said = lotic.refuses(1, &["produce", "words", "-K", "=>"], "a=>1\nb\n");
+    assert!(said.contains("line 2") && said.contains("\"=>\""), "{said}");
+}
+
+#[test]
+fn a_record_is_shown_whole_as_json() {
+    let lotic = Lotic::new();
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    log.create_topic("all", TopicConfig::default()).unwrap();
+    let producer = Producer::new(&log, ProducerOptions::default()).unwrap();
+    let record = Record {
+        key: Some(b"k".to_vec().into()),
+        value: Some(vec![0xff, 0x00].into()),
+        timestamp: Some(Timestamp(1_357_034_400_000)),
+        headers: vec![lotic_log::Header { key: "step".into(), value: Some(b"x".to_vec().into()) }],
+    };
+    producer.send("all", record).wait().unwrap();
+    let tombstone =
+        Record { key: Some(b"k".to_vec().into()), timestamp: Some(Timestamp(5)), ..Record::default() };
+    producer.send("all", tombstone).wait().unwrap();
+    drop(producer);
+    log.close().unwrap();
+    let expected = [
+        json!({
+            "partition": 0, "offset": 0, "timestamp": 1_357_034_400_000_i64, "key": "k",
+            "value": { "base64": "/wA=" }, "headers": [{ "key": "step", "value": "x" }],
+        }),
+        json!({ "partition": 0, "offset": 1, "timestamp": 5, "key": "k", "value": null, "headers": [] }),
+    ];
+    assert_eq!(lotic.json(&["consume", "all", "--json"]), expected);
+}
+
+#[test]
+fn reading_starts_where_it_is_told() {
+    let lotic = Lotic::with_topic("words", "one\ntwo\nthree\n");
+    let check = |more: &[&str], expected: &str| {
+        let arguments = [&["consume", "words"], more].concat();
+        assert_eq!(lotic.prints(&arguments), expected, "{more:?}");
+    };
+    check(&["--from-beginning"], "one\ntwo\nthree\n");
+    check(&["--partition", "0", "--offset", "2"], "three\n");
+    check(&["--from-time", "0"], "one\ntwo\nthree\n");
+    check(&["--from-time", "2013-01-01T10:00:00Z"], "one\ntwo\nthree\n");
+    check(&["--from-time", "2200-01-01T00:00:00Z"], "");
+
+    let said = lotic.refuses(2, &["consume", "words", "--offset", "2"], "");
+    assert!(said.contains("--partition"), "{said}");
+    let said = lotic.refuses(2, &["consume", "words", "--from-beginning", "--from-time", "0"], "");
+    assert!(said.contains("cannot be used with"), "{said}");
+    let said = lotic.refuses(1, &["consume", "words", "--partition", "0", "--offset", "7"], "");
+    assert!(said.contains("words") && said.contains('7'), "{said}");
+    let said = lotic.refuses(1, &["consume", "words", "--partition", "4"], "");
+    assert!(said.contains("topic words has no partition 4"), "{said}");
+}
+
+#[test]
+fn reading_starts_at_the_first_record_of_a_time() {
+    let lotic = Lotic::new();
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    log.create_topic("times", TopicConfig::default()).unwrap();
+    let producer = Producer::new(&log, ProducerOptions::default()).unwrap();
+    for time in [1_000, 2_000, 3_000] {
+        let value = Some(time.to_string().into_bytes().into());
+        let record = Record { value, timestamp: Some(Timestamp(time)), ..Record::default() };
+        producer.send("times", record).wait().unwrap();
+    }
+    drop(producer);
+    log.close().unwrap();
+    assert_eq!(lotic.prints(&["consume", "times", "--from-time", "1001"]), "2000\n3000\n");
+    assert_eq!(lotic.prints(&["consume", "times", "--from-time", "1970-01-01T00:00:03Z"]), "3000\n");
+}
+
+#[test]
+fn a_group_goes_on_where_it_stopped() {
+    let lotic = Lotic::with_topic("words", "one\ntwo\nthree\n");
+    let group = ["consume", "words", "--group", "readers"];
+    assert_eq!(lotic.prints(&[&group[..], &["--max-records", "1"]].concat()), "one\n");
+    assert_eq!(lotic.prints(&group), "two\nthree\n");
+    assert_eq!(lotic.prints(&group), "");
+    lotic.reads(&["produce", "words"], "four\n");
+    assert_eq!(lotic.prints(&group), "four\n");
+    assert_eq!(lotic.prints(&["consume", "words", "--group", "others"]), "one\ntwo\nthree\nfour\n");
+    let again = [&group[..], &["--from-beginning"]].concat();
+    assert_eq!(lotic.prints(&again), "one\ntwo\nthree\nfour\n");
+}
+
+#[test]
+fn a_reader_that_follows_prints_what_comes_until_it_is_told_to_end() {
+    let lotic = Lotic::with_topic("words", "one\n");
+    let mut follower = lotic.printing(&["consume", "words", "--follow"], "one\n");
+    let mut until_three = lotic.printing(&["consume", "words", "--follow", "-n", "3"], "one\n");
+    lotic.reads(&["produce", "words"], "two\n");
+    follower.wait_until_printed("one\ntwo\n").unwrap();
+    until_three.wait_until_printed("one\ntwo\n").unwrap();
+    lotic.reads(&["produce", "words"], "three\nfour\n");
+    follower.wait_until_printed("one\ntwo\nthree\nfour\n").unwrap();
+    follower.terminate().unwrap();
+    follower.end().unwrap().check_success("a reader that was told to end").unwrap();
+    let ended = until_three.end().unwrap();
+    ended.check_success("a reader of three").unwrap();
+    assert_eq!(ended.stdout, "one\ntwo\nthree\n");
+}
+
+/// As after a power cut: what was not synced is there when the reader comes, and gone after that.
+#[test]
+fn a_reader_that_follows_goes_on_behind_a_tail_that_was_cut_off() {
+    let lotic = Lotic::new();
+    let alive = tempfile::tempdir().unwrap();
+    let log = Log::open(alive.path(), LogOptions::disk().unwrap()).unwrap();
+    let unsynced = TopicConfig { durability: Some(Durability::Os), ..TopicConfig::default() };
+    log.create_topic("words", unsynced).unwrap();
+    let producer = Producer::new(&log, ProducerOptions::default()).unwrap();
+    let mut bytes = Vec::new();
+    for word in ["one", "two", "three"] {
+        let record = Record { value: Some(word.as_bytes().to_vec().into()), ..Record::default() };
+        producer.send("words", record).wait().unwrap();
+        bytes.push(fs::metadata(segment(alive.path())).unwrap().len());
+    }
+    // What a process leaves that is killed now.
+    copy(alive.path(), &lotic.data());
+    let mut follower = lotic.printing(&["consume", "words", "--follow"], "one\ntwo\nthree\n");
+    OpenOptions::new().write(true).open(segment(&lotic.data())).unwrap().set_len(bytes[1] + 10).unwrap();
+    follower.wait_until_said("words-0 goes on at offset 2, not 3").unwrap();
+    lotic.reads(&["produce", "words"], "four\n");
+    follower.wait_until_printed("one\ntwo\nthree\nfour\n").unwrap();
+    follower.terminate().unwrap();
+    follower.end().unwrap().check_success("a reader that was told to end").unwrap();
+}
+
+fn segment(data: &Path) -> std::path::PathBuf {
+    data.join("words-0/00000000000000000000.log")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else if entry.file_name() != ".lock" {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn records_of_transactions_are_shown_once_committed_if_that_is_asked_for() {
+    let lotic = Lotic::new();
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    log.create_topic("words", TopicConfig::default()).unwrap();
+    let partition = log.topic("words").unwrap().partition(PartitionId(0)).unwrap();
+    let writer = log.transactional("writer").unwrap();
+    for (word, is_committed) in [("kept", true), ("dropped", false)] {
+        writer.begin().unwrap();
+        writer.append(&partition, batch(word)).unwrap();
+        let ended = if is_committed { writer.commit(&[]) } else { writer.begin_abort() };
+        ended.wait().unwrap();
+    }
+    drop(writer);
+    log.close().unwrap();
+    assert_eq!(lotic.prints(&["consume", "words", "--read-committed"]), "kept\n");
+    assert_eq!(lotic.prints(&["consume", "words"]), "kept\ndropped\n");
+}
+
+#[test]
+fn topics_are_listed_described_and_deleted() {
+    let lotic = Lotic::with_topic("words", "one\ntwo\n");
+    let create = ["topic", "create", "last", "-p", "2", "--cleanup", "compact", "--segment-bytes", "4096"];
+    lotic.prints(&[&create[..], &["--compression", "zstd:9"]].concat());
+    assert_eq!(lotic.prints(&["topic", "list"]), "last\nwords\n");
+    let listed = lotic.json(&["topic", "list", "--json"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["partitions"]), (&json!("last"), &json!(2)));
+    assert_eq!((&listed[0]["cleanup"], &listed[1]["cleanup"]), (&json!("compact"), &json!("delete")));
+
+    let described = &lotic.json(&["topic", "describe", "last", "--json"])[0];
+    assert_eq!(described["id"], listed[0]["id"]);
+    assert_eq!(described["segment_bytes"], 4096);
+    assert_eq!(described["compression"], "zstd:9");
+    let words = &lotic.json(&["topic", "describe", "words", "--json"])[0];
+    assert_eq!(words["partitions"], json!([{ "partition": 0, "start": 0, "stable": 2, "end": 2 }]));
+    let text = lotic.prints(&["topic", "describe", "words"]);
+    assert!(text.contains("cleanup        delete"), "{text}");
+    assert_eq!(text.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["0", "0", "2", "2"]);
+
+    let said = lotic.refuses(1, &["topic", "create", "words"], "");
+    assert!(said.contains("topic words exists already"), "{said}");
+    assert_eq!(lotic.prints(&["topic", "delete", "words"]), "deleted words\n");
+    assert_eq!(lotic.prints(&["topic", "list"]), "last\n");
+    assert!(!lotic.data().join("words-0").exists());
+}
+
+#[test]
+fn an_unknown_topic_is_refused_with_the_nearest_one() {
+    let lotic = Lotic::with_topic("flights", "one\n");
+    let commands: [&[&str]; 5] = [
+        &["produce", "flihgts"],
+        &["consume", "flihgts"],
+        &["consume", "flihgts", "--group", "readers"],
+        &["topic", "describe", "flihgts"],
+        &["topic", "delete", "flihgts"],
+    ];
+    let before = Files::below(&lotic.data()).unwrap();
+    for arguments in commands {
+        let said = lotic.refuses(1, arguments, "two\n");
+        assert!(said.contains("there is no topic flihgts; did you mean flights?"), "{arguments:?}: {said}");
+    }
+    Files::below(&lotic.data()).unwrap().check_unchanged_since(&before).unwrap();
+}
+
+#[test]
+fn a_folder_without_a_log_stays_as_it_is() {
+    let lotic = Lotic::new();
+    let commands: [&[&str]; 6] = [
+        &["produce", "words"],
+        &["consume", "words"],
+        &["consume", "words", "--group", "readers"],
+        &["topic", "list"],
+        &["topic", "describe", "words"],
+        &["topic", "delete", "words"],
+    ];
+    for arguments in commands {
+        let said = lotic.refuses(1, arguments, "one\n");
+        assert!(
+            said.contains(&format!("there is no log in {}", lotic.data().display())),
+            "{arguments:?}: {said}"
+        );
+        assert!(!lotic.data().exists(), "{arguments:?}");
+    }
+    fs::create_dir(lotic.data()).unwrap();
+    for arguments in commands {
+        lotic.refuses(1, arguments, "one\n");
+        assert_eq!(fs::read_dir(lotic.data()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_a_process_holds_can_be_read_and_not_written() {
+    let lotic = Lotic::with_topic("words", "one\n");
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    assert_eq!(lotic.prints(&["consume", "words"]), "one\n");
+    assert_eq!(lotic.prints(&["topic", "list"]), "words\n");
+    assert!(lotic.prints(&["topic", "describe", "words"]).contains("partition"));
+    assert!(lotic.prints(&["verify"]).contains("sound"));
+    let before = ends(&lotic.data()).unwrap();
+    let commands: [&[&str]; 4] = [
+        &["produce", "words"],
+        &["consume", "words", "--group", "readers"],
+        &["topic", "create", "more"],
+        &["topic", "delete", "words"],
+    ];
+    for arguments in commands {
+        let said = lotic.refuses(1, arguments, "two\n");
+        let holder = format!("process {}", std::process::id());
+        assert!(said.contains(&holder), "{arguments:?}: {said}");
+    }
+    assert_eq!(ends(&lotic.data()).unwrap(), before);
+    log.close().unwrap();
+    lotic.reads(&["produce", "words"], "two\n");
+    assert_eq!(lotic.prints(&["consume", "words"]), "one\ntwo\n");
+}
+
+#[test]
+fn a_line_longer_than_a_record_may_be_is_named() {
+    let lotic = Lotic::new();
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    log.create_topic("small", TopicConfig { batch_bytes_max: 1_000, ..TopicConfig::default() }).unwrap();
+    log.close().unwrap();
+    let said = lotic.refuses(1, &["produce", "small"], &format!("short\n{}\nshort\n", "x".repeat(1_001)));
+    assert!(said.contains("line 2 is longer than 1000 bytes"), "{said}");
+    // A batch takes some bytes itself.
+    let said = lotic.refuses(1, &["produce", "small"], &format!("{}\n", "x".repeat(1_000)));
+    assert!(said.contains("line 1") && said.contains("small"), "{said}");
+}
+
+fn batch(value: &str) -> SealedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(Timestamp(0), None, Some(value.as_bytes()), &[]).unwrap();
+    builder.seal()
+}
