@@ -257,13 +257,13 @@ fn check_opened(data: &Path, [uncommitted, committed]: &[Consumed; 2]) -> Result
             copy_folder(&data.join(name.to_string()), &directory)?;
             let metadata = fs::read_to_string(directory.join("partition.metadata"))?;
             let id = metadata.lines().find_map(|line| line.strip_prefix("topic_id: ")).unwrap_or_default();
-            let site = PartitionSite {
+            let site = PartitionSite::new(
                 name,
-                topic_id: id.parse().about(id)?,
+                id.parse().about(id)?,
                 directory,
-                config: PartitionConfig { has_gaps: topic == COMPACTED, ..PartitionConfig::default() },
-                context: PartitionContext::new(DiskStorage::new(1)?, SystemClock::new()),
-            };
+                PartitionConfig { has_gaps: topic == COMPACTED, ..PartitionConfig::default() },
+                PartitionContext::new(DiskStorage::new(1)?, SystemClock::new()),
+            );
             let (partition, report) = Partition::open(site, &border)?;
             let offsets = partition.offsets();
             ensure(offsets.end.0 == end && report.truncated.is_none(), || format!("{report:?}"))?;
