@@ -52,6 +52,7 @@ const KILLS_THAT_HIT_ALL: u64 = 100;
 /// The inputs: rows, and the disorder that is declared. The rows are out of order by less than 24 hours.
 const INPUTS: [(usize, &str); 3] = [(30_000, "30h"), (12_000, "6h"), (4_000, "0s")];
 
+/// The last is the longest.
 const EPOCHS: [&str; 4] = ["1ms", "5ms", "20ms", "100ms"];
 
 const CHECKPOINTS: [&str; 2] = ["10ms", "100ms"];
@@ -175,7 +176,6 @@ impl<'a> Trial<'a> {
     fn run(mut self, census: &mut Census) -> Result<()> {
         let mut run = Run {
             disorder: self.subject.disorder.to_owned(),
-            epoch: self.epoch.to_owned(),
             more: vec!["--checkpoint".to_owned(), self.checkpoint.to_owned()],
             ..Run::new(&self.subject.input, self.folder)
         };
@@ -184,6 +184,10 @@ impl<'a> Trial<'a> {
         for kills in 0..u64::from(LIVES_MAX) {
             run.workers = WORKERS[self.rng.random_range(0..WORKERS.len())];
             let kill = (kills < self.kills_max).then(|| self.draw_kill(&census.missed()));
+            // A transaction that is to be met has to last.
+            let is_in_transaction = matches!(kill, Some(Kill::At(Target::Transaction)));
+            let epoch = if is_in_transaction { EPOCHS[EPOCHS.len() - 1] } else { self.epoch };
+            run.epoch = epoch.to_owned();
             let before = watcher.seen();
             let ended = live(&run, &mut watcher, kill, &self.subject.expected)?;
             if !ended.was_killed() {
@@ -222,11 +226,11 @@ enum Kill {
 
 impl Kill {
     /// How long from now on, if that is known yet.
-    fn is_in(self, watcher: &Watcher, before: usize, expected: &Expected) -> Option<Duration> {
-        match self {
+    fn is_in(self, watcher: &Watcher, before: usize, expected: &Expected) -> Result<Option<Duration>> {
+        Ok(match self {
             Self::After(milestone, after) => milestone.is_reached(watcher, before, expected).then_some(after),
-            Self::At(target) => target.is_near(watcher, before, expected).then_some(Duration::ZERO),
-        }
+            Self::At(target) => target.is_near(watcher, before, expected)?.then_some(Duration::ZERO),
+        })
     }
 }
 
@@ -238,7 +242,8 @@ fn live(run: &Run, watcher: &mut Watcher, kill: Option<Kill>, expected: &Expecte
     let mut life: Process = run.start()?;
     loop {
         if kill_at.is_none()
-            && let Some(after) = kill.and_then(|kill| kill.is_in(watcher, before, expected))
+            && let Some(kill) = kill
+            && let Some(after) = kill.is_in(watcher, before, expected)?
         {
             kill_at = Some(clock.elapsed() + after);
         }

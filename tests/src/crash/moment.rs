@@ -59,20 +59,24 @@ impl Target {
     pub(super) const ALL: [Self; 4] = [Self::Import, Self::Pipeline, Self::Writing, Self::Transaction];
 
     /// Whether to kill a life now, before which `before` records had been seen, so as to hit this.
-    pub(super) fn is_near(self, watcher: &Watcher, before: usize, expected: &Expected) -> bool {
-        match self {
+    pub(super) fn is_near(self, watcher: &Watcher, before: usize, expected: &Expected) -> Result<bool> {
+        Ok(match self {
             Self::Import => Milestone::Committed.is_reached(watcher, before, expected),
             Self::Pipeline => {
                 let is_imported = Milestone::Imported.is_reached(watcher, before, expected);
                 is_imported && Milestone::Committed.is_reached(watcher, before, expected)
             }
             Self::Writing => Milestone::Answered.is_reached(watcher, before, expected),
-            Self::Transaction => {
-                // One of this life: what the one before has left is ended before anything is committed.
-                let has_open = watcher.log().is_some_and(has_open_transaction);
-                has_open && Milestone::Committed.is_reached(watcher, before, expected)
+            // One of this life: what the one before has left is ended before anything is committed. And one that
+            // lasts: after a commit markers of its transaction may be missing still.
+            Self::Transaction if Milestone::Committed.is_reached(watcher, before, expected) => {
+                match watcher.log() {
+                    Some(log) => has_open_transaction(log) && !is_commit_prepared(log)?,
+                    None => false,
+                }
             }
-        }
+            Self::Transaction => false,
+        })
     }
 
     fn is_hit_by(self, moment: Moment) -> bool {
