@@ -124,7 +124,8 @@ impl Reader {
         }
     }
 
-    /// Takes over the positions of another reader of the same topic, those behind the end set back to it.
+    /// Takes over the positions of another reader of the same topic. Where there is no such record any more,
+    /// the nearest end or start is gone on at, and that is said.
     fn go_on_after(&mut self, before: &Self) -> Result<(), Failure> {
         if self.topic.id() != before.topic.id() {
             writeln!(
@@ -136,12 +137,16 @@ impl Reader {
         }
         for partition in &self.partitions {
             let position = before.consumer.position(partition)?;
-            let end = self.topic.partition(partition.partition)?.offsets().high_watermark;
-            if position > end {
-                let what = "the process that wrote it ended, and its last records are gone";
-                writeln!(io::stderr(), "lotic: {partition} goes on at offset {end}, not {position}: {what}")?;
+            let offsets = self.topic.partition(partition.partition)?.offsets();
+            let there = position.clamp(offsets.start, offsets.high_watermark);
+            if there != position {
+                let why = "the records between were deleted, or cut off by recovery";
+                writeln!(
+                    io::stderr(),
+                    "lotic: {partition} goes on at offset {there}, not {position}: {why}"
+                )?;
             }
-            self.consumer.seek(partition, position.min(end))?;
+            self.consumer.seek(partition, there)?;
         }
         Ok(())
     }
