@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lotic_engine::codec::CodecError;
 use lotic_engine::event_log::TopicSpec;
@@ -45,11 +46,12 @@ struct Reading {
     topic: String,
     partitions: Option<i32>,
     bad_records: BadRecords,
+    idle_after: Option<Duration>,
 }
 
 impl Reading {
     fn new(plan: SharedPlan, topic: String) -> Self {
-        Self { plan, topic, partitions: None, bad_records: BadRecords::Fail }
+        Self { plan, topic, partitions: None, bad_records: BadRecords::Fail, idle_after: None }
     }
 
     fn spec(&self, key_format: Option<String>) -> TopicSpec {
@@ -70,11 +72,20 @@ impl Reading {
         }
     }
 
+    /// The source with what is said of idle partitions.
+    fn idle<D, F>(&self, source: TopicSource<D, F>) -> TopicSource<D, F> {
+        match self.idle_after {
+            Some(timeout) => source.idle_ms(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
+            None => source,
+        }
+    }
+
     /// Adds the source to the plan, and the dead-letter topic behind it.
     fn add(self, what: &str, spec: TopicSpec, timeless: bool, factory: Arc<dyn SourceFactory>) -> Output {
         let kind = StepKind::Source { factory, timeless, topic: Some(spec) };
         let name = StepName::Topic(self.topic.clone());
-        let step = Step::new(name, format!("{what} {}", self.topic), kind);
+        let mut step = Step::new(name, format!("{what} {}", self.topic), kind);
+        step.depends_on_arrival = self.idle_after.is_some();
         let output = add(&self.plan, step, &[]);
         if let BadRecords::DeadLetter(topic) = self.bad_records {
             dead_letters(&output.port(1), topic);
@@ -94,6 +105,16 @@ macro_rules! reading_options {
         /// What happens to a record that cannot be decoded: by default the flow stops.
         pub fn bad_records(mut self, policy: BadRecords) -> Self {
             self.reading.bad_records = policy;
+            self
+        }
+
+        /// A partition that has given nothing for so long, by the clock on the wall, no longer holds the
+        /// watermark back. Records that it gives later are late where the others have gone on without them,
+        /// and counted as [`late_idle`](lotic_engine::metrics::StepMetrics::late_idle). So the answer depends
+        /// on when records arrive: by default nothing is ever idle, and nothing is in a run that ends with
+        /// its input.
+        pub fn idle_after(mut self, timeout: Duration) -> Self {
+            self.reading.idle_after = Some(timeout);
             self
         }
     };
@@ -146,6 +167,7 @@ impl<V: Data, C: Codec<V>> Topic<V, C> {
         let source = TopicSource::new(reading.topic.as_str(), decode, time)
             .disorder_ms(lateness.disorder_ms())
             .bad_records(reading.bad_record());
+        let source = reading.idle(source);
         let spec = reading.spec(None);
         Stream::new(reading.add(&what, spec, false, Arc::new(source)))
     }
@@ -209,6 +231,7 @@ impl<K: Data, V: Data, CK: Codec<K>, CV: Codec<V>> KeyedTopic<K, V, CK, CV> {
             .disorder_ms(lateness.disorder_ms())
             .bad_records(reading.bad_record())
             .keyed();
+        let source = reading.idle(source);
         let spec = reading.spec(Some(key_codec.id().to_string()));
         KeyedStream::unplaced(reading.add(&what, spec, false, Arc::new(source)), key_codec)
     }
@@ -306,6 +329,7 @@ fn table<K: Data, V: Data>(
         .disorder_ms(lateness.unwrap_or(Lateness::none()).disorder_ms())
         .bad_records(reading.bad_record())
         .keyed();
+    let source = reading.idle(source);
     let spec = reading.spec(Some(key_codec.id().to_string()));
     (reading.add(what, spec, lateness.is_none(), Arc::new(source)), key_codec)
 }

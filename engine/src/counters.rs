@@ -12,7 +12,8 @@ pub struct Counters {
     pub emitted: Count,
     /// Events that came too late for the step.
     pub late: Count,
-    /// Of those, the ones that an idle partition's timeout made late.
+    /// Records of a source that came after their partition had been idle, and are behind its watermark only
+    /// because of that: whoever they are late for, it is the timeout's doing.
     pub late_idle: Count,
     /// Records or rows that could not be decoded and were skipped, as the policy says.
     pub skipped: Count,

@@ -29,6 +29,8 @@ pub struct StepMetrics {
     pub emitted: u64,
     /// Events that came too late.
     pub late: u64,
+    /// Of a source: events that are behind their partition's watermark only because it had been idle.
+    pub late_idle: u64,
     /// Rows that could not be decoded and were skipped, since the flow began.
     pub skipped: u64,
     /// Rows that could not be decoded and went to the dead-letter topic, since the flow began.

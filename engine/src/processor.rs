@@ -212,6 +212,7 @@ impl Shared {
             received: counters.received.get(),
             emitted: counters.emitted.get(),
             late: counters.late.get(),
+            late_idle: counters.late_idle.get(),
             skipped: counters.skipped.get(),
             dead_lettered: counters.dead_lettered.get(),
         };

@@ -4,6 +4,7 @@
 //! of the partitions. A partition is read batch by batch; of several, the one whose next batch is earliest.
 
 mod decoded;
+mod idle;
 mod partition;
 mod reader;
 
@@ -11,12 +12,14 @@ use std::sync::Arc;
 
 use lotic_log::batch::RecordView;
 use lotic_log::{Offset, PartitionId, Timestamp};
+use parking_lot::Mutex;
 
 use crate::codec::CodecError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, PartitionKey, TopicHandle};
 use crate::frame::Data;
 use crate::source::{Position, Source, SourceFactory, SourceOpenContext, SplitStart, SplitState};
+use idle::{IdleBoard, Idleness};
 use partition::PartitionReader;
 use reader::TopicReader;
 
@@ -54,6 +57,8 @@ pub struct TopicSource<D, F> {
     decode: Arc<D>,
     time: Arc<F>,
     settings: Settings,
+    /// What the readers of one attempt share.
+    board: Mutex<Arc<IdleBoard>>,
 }
 
 /// How a topic is read.
@@ -62,6 +67,7 @@ struct Settings {
     disorder_ms: i64,
     bad_record: BadRecord,
     is_keyed: bool,
+    idle_ms: Option<i64>,
     fetch_bytes: usize,
 }
 
@@ -78,9 +84,11 @@ impl<D, F> TopicSource<D, F> {
             disorder_ms: 0,
             bad_record: BadRecord::Fail,
             is_keyed: false,
+            idle_ms: None,
             fetch_bytes: FETCH_BYTES,
         };
-        Self { topic: topic.into(), decode: Arc::new(decode), time: Arc::new(time), settings }
+        let board = Mutex::new(Arc::new(IdleBoard::new(0)));
+        Self { topic: topic.into(), decode: Arc::new(decode), time: Arc::new(time), settings, board }
     }
 
     /// Event times within a partition may be out of order by so many milliseconds; its watermark is the
@@ -107,6 +115,15 @@ impl<D, F> TopicSource<D, F> {
         self
     }
 
+    /// A partition that has given nothing for so many milliseconds of wall-clock time no longer holds the
+    /// watermark back; what comes later and is behind the others is late. So the answer no longer depends on
+    /// the log alone. Off unless it is said, and always where input is bounded.
+    #[must_use]
+    pub fn idle_ms(mut self, idle_ms: i64) -> Self {
+        self.settings.idle_ms = Some(idle_ms);
+        self
+    }
+
     /// How many bytes a partition is asked for at a time.
     #[must_use]
     pub fn fetch_bytes(mut self, fetch_bytes: usize) -> Self {
@@ -128,6 +145,7 @@ where
 {
     fn splits(&self, log: &dyn EventLog) -> Result<Vec<String>> {
         let partitions = self.handle(log)?.partitions;
+        *self.board.lock() = Arc::new(IdleBoard::new(partitions));
         Ok((0..partitions).map(|partition| format!("{}-{partition}", self.topic)).collect())
     }
 
@@ -139,11 +157,16 @@ where
         let handle = self.handle(&**context.log)?;
         let open = |start| open_partition(start, &handle, self.settings.fetch_bytes, context);
         let partitions = splits.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+        let idle_ms = self.settings.idle_ms.filter(|_| !context.bounded && !context.timeless);
+        let idleness = idle_ms.map(|idle_ms| {
+            let board = Arc::clone(&self.board.lock());
+            Idleness::new(idle_ms, self.settings.disorder_ms, board, partitions.len())
+        });
         Ok(Box::new(TopicReader::new(
             (Arc::clone(&self.decode), Arc::clone(&self.time)),
             self.settings,
             handle,
-            partitions,
+            (partitions, idleness),
             context,
         )))
     }
@@ -168,6 +191,7 @@ fn open_partition(
     let mut reader = PartitionReader::new(start.split, key, position, fetch_bytes);
     reader.rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
     reader.event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
+    reader.emitted_time_max = reader.event_time_max;
     reader.bounded_end = context.bounded.then_some(stable);
     reader.end = reader.bounded_end;
     if context.timeless {

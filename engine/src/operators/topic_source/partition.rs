@@ -6,6 +6,7 @@ use lotic_log::{AbortedTransaction, CommittedBatches, Offset, Timestamp};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, PartitionKey};
+use crate::frame::NO_WATERMARK;
 use crate::source::Rejected;
 
 /// Reads one partition.
@@ -15,8 +16,10 @@ pub(super) struct PartitionReader {
     pub(super) key: PartitionKey,
     /// Everything before has been emitted, nothing from here on.
     pub(super) position: Offset,
-    /// The largest event time emitted.
+    /// The largest event time emitted, or where idleness has brought the watermark, as if it had been.
     pub(super) event_time_max: Option<Timestamp>,
+    /// The largest event time emitted by this reader, or recorded before.
+    pub(super) emitted_time_max: Option<Timestamp>,
     /// Where to stop, if anywhere: the end of one of the log's transactions.
     pub(super) end: Option<Offset>,
     /// Where bounded input ends.
@@ -46,6 +49,7 @@ impl PartitionReader {
             key,
             position,
             event_time_max: None,
+            emitted_time_max: None,
             end: None,
             bounded_end: None,
             timeless_end: None,
@@ -68,6 +72,16 @@ impl PartitionReader {
             }
         }
         Ok(self.next.as_ref().map(|next| next.first_time))
+    }
+
+    /// Whether a batch is at hand.
+    pub(super) fn has_batch(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// The watermark, if event times are out of order by so much.
+    pub(super) fn watermark(&self, disorder_ms: i64) -> Timestamp {
+        self.event_time_max.map_or(NO_WATERMARK, |time| Timestamp(time.0.saturating_sub(disorder_ms)))
     }
 
     /// Takes the next batch.

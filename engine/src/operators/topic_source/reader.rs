@@ -7,6 +7,7 @@ use lotic_log::batch::{DecompressionBuffer, RecordBatch, RecordView};
 use lotic_log::{Header, Offset, PartitionId, Record, Timestamp, murmur2};
 
 use super::decoded::Decoded;
+use super::idle::Idleness;
 use super::partition::PartitionReader;
 use super::{BadRecord, Settings, dead_letter};
 use crate::codec::CodecError;
@@ -30,6 +31,9 @@ pub(super) struct TopicReader<T, D, F> {
     is_bounded: bool,
     is_timeless: bool,
     partitions: Vec<PartitionReader>,
+    idleness: Option<Idleness>,
+    /// Records that idleness has made older than their partition's watermark, and that are not counted yet.
+    late_idle: u64,
     decoded: Decoded<T>,
     scratch: DecompressionBuffer,
     /// What has been said: by partition, and of all. `None`: nothing at all yet.
@@ -57,7 +61,7 @@ where
         (decode, time): (Arc<D>, Arc<F>),
         settings: Settings,
         topic: TopicHandle,
-        partitions: Vec<PartitionReader>,
+        (partitions, idleness): (Vec<PartitionReader>, Option<Idleness>),
         context: &SourceOpenContext<'_>,
     ) -> Self {
         Self {
@@ -71,6 +75,8 @@ where
             is_bounded: context.bounded,
             is_timeless: context.timeless,
             partitions,
+            idleness,
+            late_idle: 0,
             decoded: Decoded::new(),
             scratch: DecompressionBuffer::default(),
             said: None,
@@ -109,6 +115,7 @@ where
             }
             partition.position = taken.position;
             partition.event_time_max = partition.event_time_max.max(taken.event_time_max);
+            partition.emitted_time_max = partition.emitted_time_max.max(taken.event_time_max);
         }
         Ok(())
     }
@@ -130,11 +137,13 @@ where
         batch.verify().map_err(|error| partition.corrupt(at, error))?;
         let records = batch.records(scratch).map_err(|error| partition.corrupt(at, error))?;
         decoded.begin(index, batch.header().record_count as usize, batch.header().next_offset());
-        let mut watermark = Running {
-            event_time_max: partition.event_time_max.unwrap_or(NO_WATERMARK),
-            disorder_ms: self.settings.disorder_ms,
-            is_timeless: self.is_timeless,
+        let (disorder_ms, is_timeless) = (self.settings.disorder_ms, self.is_timeless);
+        let running = |max: Option<Timestamp>| {
+            let event_time_max = max.unwrap_or(NO_WATERMARK);
+            Running { event_time_max, disorder_ms, is_timeless }
         };
+        let mut watermark = running(partition.event_time_max);
+        let mut without_idleness = running(partition.emitted_time_max);
         for record in records {
             let record = record.map_err(|error| partition.corrupt(at, error))?;
             if record.offset < partition.position {
@@ -161,7 +170,9 @@ where
                 columns.keys.push(key, hash);
             }
             columns.times.push(time);
-            columns.watermarks.push(watermark.at(time));
+            let own = watermark.at(time);
+            self.late_idle += u64::from(own > time && without_idleness.at(time) <= time);
+            columns.watermarks.push(own);
             let (source, partition) = (self.source, partition.key.partition);
             columns.origins.push(Origin { source, partition, offset: record.offset });
             decoded.rows.push(row);
@@ -193,7 +204,7 @@ where
         let said = self.said.get_or_insert_with(nothing);
         let mut least = NOTHING_EXPECTED;
         for (partition, said) in self.partitions.iter().zip(&mut said.partitions) {
-            let time = partition.event_time_max.map_or(NO_WATERMARK, |time| less(time, disorder_ms));
+            let time = partition.watermark(disorder_ms);
             least = least.min(time);
             if by_partition && time > *said {
                 *said = time;
@@ -250,6 +261,11 @@ where
         let found = !frame.rows.is_empty() || !bad.is_empty();
         emit_bad(bad, self.source, context);
         context.emit(0, frame.into());
+        context.counters.late_idle.add(std::mem::take(&mut self.late_idle));
+        if let Some(idleness) = &mut self.idleness {
+            let busy = (!self.decoded.is_empty()).then_some(self.decoded.partition);
+            idleness.look(&mut self.partitions, busy, context.processing_time);
+        }
         self.say_watermarks(context);
         self.has_read |= found;
         if found { Ok(SourcePoll::Ready) } else { self.nothing_found(context) }

@@ -48,6 +48,7 @@ struct Bench {
     source: Box<dyn Source>,
     writer: EpochWriter,
     counters: Counters,
+    now: Timestamp,
     rows: Vec<String>,
     dead: Vec<Record>,
     frames: usize,
@@ -63,7 +64,21 @@ impl Bench {
         states: &[SplitState],
     ) -> Result<Self> {
         let port: Arc<dyn EventLog> = log.clone();
-        let splits = source.splits(&*port)?;
+        source.splits(&*port)?;
+        Self::share(&port, source, worker, how, states)
+    }
+
+    /// Another reader of the same attempt.
+    fn share(
+        port: &Arc<dyn EventLog>,
+        source: &dyn SourceFactory,
+        worker: usize,
+        how: How,
+        states: &[SplitState],
+    ) -> Result<Self> {
+        let topic = source.topic().and_then(|topic| port.find(topic).unwrap()).unwrap();
+        let splits: Vec<_> =
+            (0..topic.partitions).map(|partition| format!("{}-{partition}", topic.name)).collect();
         let start = |split: &String| SplitStart {
             split: split.clone(),
             state: states.iter().find(|state| state.split == *split).cloned(),
@@ -74,16 +89,17 @@ impl Bench {
             &mut SourceOpenContext {
                 step: "source",
                 source: 5,
-                log: &port,
+                log: port,
                 frame_rows_max: how.frame_rows_max,
                 bounded: how.bounded,
                 timeless: how.timeless,
             },
         )?;
-        let writer = EpochWriter::new(port, EpochWriterOptions::default(), Epoch(1));
+        let writer = EpochWriter::new(Arc::clone(port), EpochWriterOptions::default(), Epoch(1));
         let counters = Counters::default();
         let (rows, dead, watermarks) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { source, writer, counters, rows, dead, frames: 0, watermarks })
+        let now = Timestamp(1_000_000);
+        Ok(Self { source, writer, counters, now, rows, dead, frames: 0, watermarks })
     }
 
     fn new(log: &Arc<MemoryLog>, source: &dyn SourceFactory) -> Self {
@@ -96,7 +112,7 @@ impl Bench {
             output: &mut output,
             writer: &mut self.writer,
             counters: &self.counters,
-            processing_time: Timestamp(0),
+            processing_time: self.now,
         };
         let polled = self.source.poll(&mut context)?;
         for item in output.items {
@@ -491,4 +507,82 @@ fn records_that_cannot_be_decoded_take_up_room_in_a_frame() {
             assert_eq!(bad as i64 + again.rows.len() as i64, 100 - offset, "each is given once");
         }
     }
+}
+
+/// A source that goes on, on one worker, drained at once.
+fn idling(log: &Arc<MemoryLog>, source: &TextSource, states: &[SplitState]) -> Bench {
+    let mut bench = Bench::open(log, source, 0, How { bounded: false, ..ALONE }, states).unwrap();
+    bench.drain();
+    bench
+}
+
+impl Bench {
+    /// Time passes, and the source is polled. The watermarks that it says.
+    fn wait(&mut self, ms: i64) -> Vec<String> {
+        self.watermarks.clear();
+        self.now = Timestamp(self.now.0 + ms);
+        self.drain();
+        self.watermarks.clone()
+    }
+}
+
+#[test]
+fn a_partition_that_is_idle_for_the_timeout_holds_the_watermark_back_no_longer() {
+    let log = MemoryLog::new();
+    let topic = log.topic("in", 3);
+    log.produce(&topic, 0, &rows(&[(100, "a")]));
+    log.produce(&topic, 1, &rows(&[(50, "b")]));
+    // Partition 2 is empty.
+    let mut bench = idling(&log, &text("in").disorder_ms(10).idle_ms(1_000), &[]);
+    assert_eq!(bench.watermarks, [""; 0]);
+    assert_eq!(bench.wait(999), [""; 0], "not before its time");
+    log.produce(&topic, 0, &rows(&[(200, "c")]));
+    assert_eq!(bench.wait(1), ["all: 190"], "1 and 2 gave nothing for a second");
+
+    // They go on from there: what is behind is late, and the timeout's doing.
+    log.produce(&topic, 1, &rows(&[(150, "behind"), (195, "in time"), (40, "late anyway")]));
+    assert_eq!(bench.wait(10), [""; 0]);
+    assert_eq!(bench.rows[3..], ["1@1 behind 150 190", "1@2 in time 195 190", "1@3 late anyway 40 190"]);
+    assert_eq!(bench.counters.late_idle.get(), 1, "40 is late by the partition's own order");
+    log.produce(&topic, 0, &rows(&[(300, "d")]));
+    assert_eq!(bench.wait(10), [""; 0], "1 holds it back again");
+    // What is recorded says so too.
+    let states = bench.source.positions();
+    assert_eq!(states[2].event_time_max, Some(200));
+    log.produce(&topic, 2, &rows(&[(199, "e")]));
+    let again = idling(&log, &text("in").disorder_ms(10), &states);
+    assert_eq!(again.rows, ["2@0 e 199 190"]);
+}
+
+#[test]
+fn where_all_partitions_are_idle_or_nothing_is_said_of_it_the_watermark_stays() {
+    let log = MemoryLog::new();
+    let topic = log.topic("in", 2);
+    log.produce(&topic, 0, &rows(&[(100, "a")]));
+    let mut silent = idling(&log, &text("in").idle_ms(1_000), &[]);
+    assert_eq!(silent.wait(5_000), [""; 0], "0 is as idle as 1");
+    let mut patient = idling(&log, &text("in"), &[]);
+    log.produce(&topic, 0, &rows(&[(200, "b")]));
+    assert_eq!(patient.wait(5_000), [""; 0], "nothing is idle unless it is asked for");
+    let mut bounded = Bench::open(&log, &text("in").idle_ms(0), 0, ALONE, &[]).unwrap();
+    bounded.drain();
+    assert_eq!(bounded.watermarks, [""; 0], "nor where input is bounded");
+}
+
+#[test]
+fn an_idle_partition_follows_those_of_other_workers() {
+    let log = MemoryLog::new();
+    let topic = log.topic("in", 2);
+    let source = text("in").idle_ms(1_000);
+    let how = How { bounded: false, workers: 2, ..ALONE };
+    let port: Arc<dyn EventLog> = log.clone();
+    source.splits(&*port).unwrap();
+    let open = |worker| Bench::share(&port, &source, worker, how, &[]).unwrap();
+    let mut benches = [open(0), open(1)];
+    for bench in &mut benches {
+        bench.drain();
+    }
+    log.produce(&topic, 0, &rows(&[(100, "a")]));
+    assert_eq!(benches[0].wait(2_000), ["all: 100"]);
+    assert_eq!(benches[1].wait(2_000), ["all: 100"], "it reads nothing but what is idle");
 }
