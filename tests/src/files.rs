@@ -61,11 +61,20 @@ impl Files {
     /// # Errors
     /// As said.
     pub fn check_unchanged_since(&self, before: &Self) -> Result<()> {
+        let new = self.entries.keys().filter(|name| !before.entries.contains_key(*name));
+        self.check_same(before, before.entries.keys().chain(new))
+    }
+
+    /// A failure that names what differs, unless all that was there `before` is as it was. There may be more.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_kept_since(&self, before: &Self) -> Result<()> {
+        self.check_same(before, before.entries.keys())
+    }
+
+    fn check_same<'a>(&self, before: &Self, names: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
         let mut message = String::new();
-        let names = before
-            .entries
-            .keys()
-            .chain(self.entries.keys().filter(|name| !before.entries.contains_key(*name)));
         for name in names {
             let (was, is) = (before.entries.get(name), self.entries.get(name));
             let what = match (was, is) {

@@ -20,8 +20,12 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::of_rows(2_000)
+    }
+
+    fn of_rows(rows: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let input = Input::generated(2_000, 5, folder.path()).unwrap();
+        let input = Input::generated(rows, 5, folder.path()).unwrap();
         let run = Run { epoch: "5ms".to_owned(), ..Run::new(&input, folder.path()) };
         Self { folder, run }
     }
@@ -243,14 +247,14 @@ fn batches(log: &[u8]) -> Vec<BatchPlace> {
     places
 }
 
-/// Turns one bit of the largest batch of the partition's last segment, and back if called again. Returns the
-/// batch's offset.
+/// Turns one bit of the largest batch of the partition's last segment, the first of several, and back if
+/// called again. Returns the batch's offset.
 fn damage(data: &Path, partition: &str) -> Offset {
     let files = fs::read_dir(data.join(partition)).unwrap().map(|entry| entry.unwrap().path());
     let path =
         files.filter(|path| path.extension().is_some_and(|name| name == "log")).max().expect("a segment");
     let mut bytes = fs::read(&path).unwrap();
-    let batch = batches(&bytes).into_iter().max_by_key(|batch| batch.bytes).expect("it holds batches");
+    let batch = batches(&bytes).into_iter().rev().max_by_key(|batch| batch.bytes).expect("it holds batches");
     bytes[batch.position + batch.bytes - 3] ^= 0x10;
     fs::write(&path, bytes).unwrap();
     batch.offset
@@ -271,38 +275,75 @@ fn a_corrupted_batch_is_found_by_whoever_reads_it_and_by_verify() {
     Files::below(scene.folder.path()).unwrap().check_unchanged_since(&before).unwrap();
 }
 
-/// The flows have begun by the time that the batch is read, and what was read before it may have been
-/// committed. So what is promised is this: nothing is lost or taken for an end, nothing is concluded from
-/// what is missing, and once the batch is whole again the run goes on as if nothing had been.
-#[test]
-fn a_corrupted_batch_that_is_still_to_be_read_is_refused_after_a_crash_and_nothing_is_lost() {
-    // Not one epoch is committed by time.
-    let scene = Scene::new();
+/// A scene in which the import has run and the results have not, and how it goes on. Epochs are not committed
+/// by time, and each partition of flights has several batches.
+fn imported() -> (Scene, Run) {
+    let scene = Scene::of_rows(10_000);
     let run = Run { epoch: "1h".to_owned(), ..scene.run.clone() };
-    // The import has run and the results have not: a topic of theirs is in the way.
+    // A topic of the results is in the way.
     let in_the_way = ["topic", "create", DELAYS_BY_AIRLINE, "--partitions", "3"];
     scene.lotic(&in_the_way).check_success("lotic").unwrap();
     check_says(&run.end().unwrap(), &[DELAYS_BY_AIRLINE]);
     scene.lotic(&["topic", "delete", DELAYS_BY_AIRLINE]).check_success("lotic").unwrap();
+    (scene, run)
+}
 
+#[track_caller]
+fn check_goes_on(run: &Run) {
+    let expected = Csvs::of_oracle(&[&run.input], &run.disorder).unwrap();
+    run.finish().unwrap().check_equal(&expected, "DuckDB").unwrap();
+}
+
+/// After a crash the log is read from the last snapshot of each partition on, or from its beginning.
+#[test]
+fn a_corrupted_batch_below_the_recovery_point_is_refused_after_a_crash() {
+    let (scene, run) = imported();
     let offset = damage(&run.data, "flights-0");
-    let sources = || ["flights", "weather", "airlines"].map(|topic| scene.files_of(topic));
-    let before = sources();
+    remove_snapshots(&run.data.join("flights-0"));
+    scene.forget_clean_shutdown();
+    let before = Files::below(scene.folder.path()).unwrap();
     for _ in 0..2 {
-        scene.forget_clean_shutdown();
-        let ended = run.end().unwrap();
-        check_says(&ended, &["flights-0", &format!("offset {offset}")]);
+        check_says(&run.end().unwrap(), &["topic flights", "partition 0", &format!("offset {offset}")]);
+        // Partitions that are whole may have got their indexes and snapshots by now.
+        Files::below(scene.folder.path()).unwrap().check_kept_since(&before).unwrap();
+        assert!(!scene.run.data.join("delays-by-airline-0").exists(), "no flow has begun");
+    }
+    damage(&run.data, "flights-0");
+    check_goes_on(&run);
+}
+
+/// As where the process died before it took one.
+fn remove_snapshots(partition: &Path) {
+    for entry in fs::read_dir(partition).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|name| name == "snapshot") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// A log that was closed well is not read through when it is opened. So the flow has begun by the time that
+/// the batch is read, and what was read before it may have been committed. What is promised is this: nothing
+/// is lost or taken for an end, nothing is concluded from what is missing, and once the batch is whole again
+/// the run goes on as if nothing had been.
+#[test]
+fn a_corrupted_batch_that_a_flow_comes_upon_is_refused_and_nothing_is_lost() {
+    let (scene, run) = imported();
+    let sources = || ["flights", "weather", "airlines"].map(|topic| scene.files_of(topic));
+    for _ in 0..2 {
+        let offset = damage(&run.data, "flights-0");
+        let before = sources();
+        check_says(&run.end().unwrap(), &["flights-0", &format!("offset {offset}")]);
         for (now, before) in sources().iter().zip(&before) {
             now.check_unchanged_since(before).unwrap();
         }
+        assert_eq!(damage(&run.data, "flights-0"), offset, "it is whole again");
         for result in RESULTS {
             let results = StoredTopic::read(&run.data, result).unwrap();
             assert_eq!(results.records().count(), 0, "{result}");
         }
     }
-    assert_eq!(damage(&run.data, "flights-0"), offset);
-    let expected = Csvs::of_oracle(&[&run.input], &run.disorder).unwrap();
-    run.finish().unwrap().check_equal(&expected, "DuckDB").unwrap();
+    check_goes_on(&run);
 }
 
 #[test]
