@@ -159,7 +159,7 @@ impl<K: Data, V: Data> KeyedStream<K, V> {
         A::State: Value,
     {
         let (input, exchange) = self.by_key();
-        let depends_on_arrival = aggregate.depends_on_order();
+        let depends_on_arrival = aggregate.depends_on_order() || self.output.says_again();
         let codec: Arc<dyn Codec<A::State>> = Arc::new(Postcard);
         let store = StoreSpec { name: name.to_owned(), value_codec: codec.id() };
         let operator = operators::table_aggregate::<K, V, A>(name, Arc::new(aggregate), codec);

@@ -26,6 +26,8 @@ pub(crate) struct Step {
     pub(crate) kind: StepKind,
     pub(crate) stores: Vec<StoreSpec>,
     pub(crate) depends_on_arrival: bool,
+    /// Whether its main output says a result again under the same key when input goes on after an end.
+    pub(crate) says_again: bool,
     /// What must be right about the program and was found wrong while it was written.
     pub(crate) faults: Vec<String>,
 }
@@ -67,7 +69,8 @@ impl Step {
     }
 
     pub(crate) fn new(name: StepName, description: String, kind: StepKind) -> Self {
-        Self { name, description, kind, stores: Vec::new(), depends_on_arrival: false, faults: Vec::new() }
+        let (stores, faults) = (Vec::new(), Vec::new());
+        Self { name, description, kind, stores, depends_on_arrival: false, says_again: false, faults }
     }
 }
 
@@ -83,6 +86,21 @@ impl Output {
     /// Another port of the same step.
     pub(crate) fn port(&self, port: usize) -> Self {
         Self { port, ..self.clone() }
+    }
+
+    /// Whether a result here may be said again under the same key: it is, or is made of, a window's. Whatever
+    /// adds such results up counts them twice when input goes on after an end.
+    pub(crate) fn says_again(&self) -> bool {
+        let plan = self.plan.lock();
+        let mut behind = vec![(self.node, self.port)];
+        while let Some((node, port)) = behind.pop() {
+            if port == 0 && plan.steps[node.0 as usize].says_again {
+                return true;
+            }
+            let inputs = plan.edges.iter().filter(|edge| edge.to == node);
+            behind.extend(inputs.map(|edge| (edge.from, edge.port)));
+        }
+        false
     }
 
     /// Puts `step` behind this output, on the same worker.

@@ -344,6 +344,34 @@ fn a_program_that_cannot_be_is_refused_with_all_that_is_wrong() {
 }
 
 #[test]
+fn a_flow_says_which_aggregates_count_a_window_again_after_an_end() -> Result<()> {
+    let flow = factors(|readings, _| {
+        let hours = readings.window(Tumbling::of(1.hour())).aggregate("hours", count());
+        hours.by_key().aggregate("of-hours", count()).to("totals");
+        let by_count = hours.key_by(|_, count| count.to_string());
+        by_count.window(Tumbling::of(2.hours())).aggregate("of-counts", count()).to("counts");
+        hours.late().aggregate("late", count()).to("late");
+        readings.aggregate("all", count()).to("all");
+    });
+    let text = flow.explain()?;
+    let marked = |step: &str| {
+        let (_, behind) =
+            text.split_once(&format!("\n  {step}: ")).unwrap_or_else(|| panic!("{step}: {text}"));
+        behind
+            .lines()
+            .skip(1)
+            .take_while(|line| line.starts_with("      "))
+            .any(|line| line.contains("arrival"))
+    };
+    for (step, expected) in
+        [("hours", false), ("of-hours", true), ("of-counts", true), ("late", false), ("all", false)]
+    {
+        assert_eq!(marked(step), expected, "{step} in {text}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_flow_explains_itself() -> Result<()> {
     let flow = factors(|readings, factors| {
         let sums = readings

@@ -35,7 +35,7 @@ impl<K: Data, V: Data> WindowedStream<K, V> {
         let (input, exchange) = stream.by_key();
         let state: Arc<dyn Codec<A::State>> = Arc::new(Postcard);
         let store = StoreSpec { name: name.to_owned(), value_codec: state.id() };
-        let depends_on_arrival = aggregate.depends_on_order();
+        let depends_on_arrival = aggregate.depends_on_order() || input.says_again();
         let operator = operators::window_aggregate::<K, V, A>(
             name,
             window.spec(),
@@ -45,7 +45,7 @@ impl<K: Data, V: Data> WindowedStream<K, V> {
         );
         let mut step = Step::named(name, format!("window {window}"), StepKind::Operator(operator));
         step.stores.push(store);
-        step.depends_on_arrival = depends_on_arrival;
+        (step.depends_on_arrival, step.says_again) = (depends_on_arrival, true);
         let output = add(&stream.output().plan, step, &[(&input, exchange)]);
         WindowResults::new(output, Arc::clone(stream.codec()), *window)
     }
@@ -54,7 +54,8 @@ impl<K: Data, V: Data> WindowedStream<K, V> {
 /// The results of windows: a stream keyed by window and key, which is what they are written under.
 ///
 /// A window gives one result when it closes. It gives one before if the flow's input ends while the window
-/// is open, and another if the flow is later run on more input that belongs to it; the last one counts.
+/// is open, and another if the flow is later run on more input that belongs to it; the last one counts. An
+/// aggregate of such results counts both: `explain()` says of it that it depends on arrival.
 pub struct WindowResults<K, V, O> {
     results: KeyedStream<Windowed<K>, O>,
     key: Arc<dyn Codec<K>>,
