@@ -5,8 +5,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -39,6 +39,8 @@ pub(crate) struct Segment {
     /// How much of the file holds whole batches that readers may see.
     bytes: AtomicU64,
     max_timestamp: AtomicI64,
+    /// The largest timestamp of the first batch, once somebody has asked.
+    first_timestamp: OnceLock<Timestamp>,
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
     pub(crate) aborted: TransactionIndex,
@@ -81,6 +83,7 @@ impl Segment {
             density: site.density(),
             bytes: AtomicU64::new(0),
             max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            first_timestamp: OnceLock::new(),
             offsets: OffsetIndex::empty(storage, directory, base),
             times: TimeIndex::empty(storage, directory, base),
             aborted: TransactionIndex::empty(storage, directory, base),
@@ -101,6 +104,7 @@ impl Segment {
             density: Density::Sparse,
             bytes: AtomicU64::new(0),
             max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            first_timestamp: OnceLock::new(),
             offsets: OffsetIndex::at(storage, at(FileKind::OffsetIndex), base),
             times: TimeIndex::at(storage, at(FileKind::TimeIndex), base),
             aborted: TransactionIndex::at(storage, at(FileKind::TransactionIndex)),
@@ -172,12 +176,16 @@ impl Segment {
         }
     }
 
-    /// The largest timestamp in the first batch, if there is one.
+    /// The largest timestamp in the first batch, if there is one. Read from the file once.
     pub(crate) fn first_timestamp(&self) -> io::Result<Option<Timestamp>> {
+        if let Some(known) = self.first_timestamp.get() {
+            return Ok(Some(*known));
+        }
         let mut bytes = [0; BatchHeader::BYTES];
         let wanted = bytes.len().min(self.bytes() as usize);
         let read = self.file.read_at(0, &mut bytes[..wanted])?;
-        Ok(BatchHeader::parse(&bytes[..read]).ok().map(|header| header.max_timestamp))
+        let header = BatchHeader::parse(&bytes[..read]).ok();
+        Ok(header.map(|header| *self.first_timestamp.get_or_init(|| header.max_timestamp)))
     }
 
     /// The batches from `start` to the end.

@@ -257,9 +257,14 @@ impl Upkeep {
     fn tend(&self, partition: &Arc<Partition>, may_seal: bool) -> Result<Tended> {
         let config = partition.config();
         let cleanup = &config.cleanup;
-        let now = partition.now();
+        let is_kept_up = cleanup.policy.compacts() || cleanup.retention != Retention::default();
         let view = partition.compaction_view();
         let offsets = partition.offsets();
+        let begins = view.sealed.first().map_or(view.active.base(), |(segment, _)| segment.base());
+        if !is_kept_up && offsets.start <= begins {
+            return Ok(Tended::default());
+        }
+        let now = partition.now();
         let bound = partition.disposable_end();
         let sealed: Vec<_> =
             view.sealed.iter().map(|(segment, end)| partition.sealed_facts(segment, *end)).collect();
@@ -271,7 +276,6 @@ impl Upkeep {
             bound,
         };
         let expired = expired(&facts, cleanup, now);
-        let is_kept_up = cleanup.policy.compacts() || cleanup.retention != Retention::default();
         let is_old = is_kept_up && may_seal && is_old(&view.active, cleanup, now);
         if expired.reaches_active || is_old {
             partition.seal_active()?;
@@ -352,6 +356,7 @@ impl Upkeep {
 }
 
 /// What looking at a partition came to.
+#[derive(Default)]
 struct Tended {
     dirt: Dirt,
     /// Whether its active segment was sealed because of its age.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{FileKind, Listing};
+use crate::files::{FileKind, Listing, Stage};
 use crate::partition::marks::Marks;
 use crate::record::{Offset, PartitionId, PartitionKey, ProducerId, TopicPartition};
 use crate::recovery_point;
@@ -59,8 +59,6 @@ pub struct WalkRules {
     pub recovery_point: Option<Offset>,
     /// Whether offsets may be missing, compaction having removed their records.
     pub has_gaps: bool,
-    /// Up to where they may be missing in any case: what compaction has rewritten.
-    pub rewritten_end: Offset,
 }
 
 /// What a walk has seen.
@@ -96,13 +94,17 @@ pub fn walk(
     directory: &Path,
     rules: WalkRules,
 ) -> Result<Walk> {
-    let WalkRules { recovery_point, has_gaps, rewritten_end } = rules;
+    let WalkRules { recovery_point, has_gaps } = rules;
+    let marks = Marks::read_in(storage, directory)?;
+    let recovery_point = recovery_point.max(Some(marks.synced()).filter(|synced| *synced > Offset(0)));
     let io = |error| Error::io(format!("{partition}: cannot read {}", directory.display()), error);
-    let segments = Listing::read(storage, directory).map_err(io)?.segments;
+    let listing = Listing::read(storage, directory).map_err(io)?.begin_at(marks.start);
+    let (segments, swapped) = take_swap(listing, &marks);
     let start = segments.first().copied().unwrap_or(Offset(0));
     let mut walker = Walker {
         directory,
-        density: if has_gaps { Density::Sparse } else { Density::SparseUpTo(rewritten_end) },
+        swapped,
+        density: if has_gaps { Density::Sparse } else { Density::SparseUpTo(marks.rewritten_end) },
         scratch: DecompressionBuffer::new(),
         walk: Walk {
             segments: 0,
@@ -161,10 +163,7 @@ pub fn walk_log(
             let synced = recovery_points.get(&PartitionKey { topic: entry.id, partition }).copied();
             let within = directory.join(directory_name(name, partition));
             let partition = TopicPartition::new(name, partition);
-            let marks = Marks::read_in(storage, &within)?;
-            let recovery_point = synced.max(Some(marks.synced()).filter(|synced| *synced > Offset(0)));
-            let (has_gaps, rewritten_end) = (entry.config.has_gaps, marks.rewritten_end);
-            let rules = WalkRules { recovery_point, has_gaps, rewritten_end };
+            let rules = WalkRules { recovery_point: synced, has_gaps: entry.config.has_gaps };
             let walk = walk(storage, &partition, &within, rules)?;
             walks.push((partition, walk));
         }
@@ -172,8 +171,23 @@ pub fn walk_log(
     Ok(walks)
 }
 
+/// The segments that there are, and the one whose log has another name still: it takes the place of others,
+/// which may be there or not.
+fn take_swap(listing: Listing, marks: &Marks) -> (Vec<Offset>, Option<Offset>) {
+    let is_swapped = |base| listing.replacing.contains(&(base, Stage::Swap));
+    let Some(range) = marks.replacement.filter(|range| is_swapped(range.base)) else {
+        return (listing.segments, None);
+    };
+    let mut segments = listing.segments;
+    segments.retain(|base| *base < range.base || *base >= range.end);
+    segments.insert(segments.partition_point(|base| *base < range.base), range.base);
+    (segments, Some(range.base))
+}
+
 struct Walker<'a> {
     directory: &'a Path,
+    /// The segment whose log is to take the place of others.
+    swapped: Option<Offset>,
     density: Density,
     scratch: DecompressionBuffer,
     walk: Walk,
@@ -189,7 +203,10 @@ struct Bad {
 
 impl Walker<'_> {
     fn walk_segment(&mut self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
-        let file = FileKind::Log.path(self.directory, base);
+        let file = match self.swapped {
+            Some(swapped) if swapped == base => FileKind::Log.path_at(self.directory, base, Stage::Swap),
+            _ => FileKind::Log.path(self.directory, base),
+        };
         let start = BatchPlace { position: 0, offset: self.walk.end };
         if !self.density.allows(base, self.walk.end) {
             let reason = format!("offset {} should begin here", self.walk.end);

@@ -118,7 +118,7 @@ impl Compaction {
             tombstone_floor: view.tombstone_floor,
             now,
             horizon: Timestamp(now.0.saturating_add(retention)),
-            last_written: view.last_written,
+            last_written: partition.last_written(),
         };
         let report = CompactionReport {
             partition: partition.name().clone(),

@@ -13,12 +13,9 @@ use crate::record::Offset;
 /// Of a hundred slots so many are used at most: with more, a search is long.
 const LOAD_PERCENT_MAX: usize = 85;
 
-/// A hash and an offset, one more than it is: 0 is an empty slot.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    hash: [u64; 2],
-    offset: u64,
-}
+/// A hash in two words, and an offset, one more than it is: 0 is an empty slot. An array, so that slots
+/// that are never used take no memory.
+type Slot = [u64; 3];
 
 /// Which offset each key was seen last at.
 pub(super) struct KeyMap {
@@ -36,7 +33,7 @@ impl KeyMap {
     pub(super) fn new(bytes: usize, seed: [u64; 2]) -> Self {
         let slots = (bytes / Self::KEY_BYTES).max(2);
         let used_max = (slots * LOAD_PERCENT_MAX / 100).max(1);
-        Self { slots: vec![Slot::default(); slots], used: 0, used_max, seed }
+        Self { slots: vec![[0; 3]; slots], used: 0, used_max, seed }
     }
 
     /// Notes that `key` is at `offset`, behind every offset noted before. Says whether there was room.
@@ -44,20 +41,20 @@ impl KeyMap {
     pub(super) fn put(&mut self, key: &[u8], offset: Offset) -> bool {
         let hash = self.hash(key);
         let index = self.find(hash);
-        if self.slots[index].offset == 0 {
+        if self.slots[index][2] == 0 {
             if self.used == self.used_max {
                 return false;
             }
             self.used += 1;
         }
-        self.slots[index] = Slot { hash, offset: offset.0 as u64 + 1 };
+        self.slots[index] = [hash[0], hash[1], offset.0 as u64 + 1];
         true
     }
 
     /// The newest offset of `key` that was noted.
     pub(super) fn get(&self, key: &[u8]) -> Option<Offset> {
-        let slot = self.slots[self.find(self.hash(key))];
-        slot.offset.checked_sub(1).map(|offset| Offset(offset as i64))
+        let [_, _, offset] = self.slots[self.find(self.hash(key))];
+        offset.checked_sub(1).map(|offset| Offset(offset as i64))
     }
 
     /// How many keys there are.
@@ -76,7 +73,7 @@ impl KeyMap {
     fn find(&self, hash: [u64; 2]) -> usize {
         let slots = self.slots.len();
         let mut index = ((u128::from(hash[0]) * slots as u128) >> 64) as usize;
-        while self.slots[index].offset != 0 && self.slots[index].hash != hash {
+        while self.slots[index][2] != 0 && self.slots[index][..2] != hash {
             index = if index + 1 == slots { 0 } else { index + 1 };
         }
         index

@@ -28,7 +28,7 @@ pub(crate) struct Facts {
 }
 
 /// What there is to compact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dirt {
     /// Keys were seen up to here.
     pub(crate) clean_end: Offset,

@@ -147,7 +147,7 @@ impl StagedPartition {
 /// Reads all of a broker's partition, and compares it with what the broker says.
 fn check(storage: &dyn Storage, source: &BrokerPartition) -> Result<Walk> {
     source.check_settled(storage)?;
-    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true, ..WalkRules::default() };
+    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true };
     let walk = walk(storage, &source.name, &source.directory, rules)?;
     let directory = source.directory.display();
     if walk.segments == 0 {

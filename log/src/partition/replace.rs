@@ -219,8 +219,6 @@ pub(crate) struct CompactionView {
     pub(crate) active: Arc<Segment>,
     pub(crate) clean_end: Offset,
     pub(crate) tombstone_floor: Option<Offset>,
-    /// What each producer wrote last.
-    pub(crate) last_written: HashMap<ProducerId, LastWritten>,
 }
 
 impl Partition {
@@ -234,8 +232,12 @@ impl Partition {
             active: tail.active.segment.clone(),
             clean_end: marks.clean_end,
             tombstone_floor: marks.tombstone_floor,
-            last_written: tail.producers.last_written(),
         }
+    }
+
+    /// What each producer wrote last.
+    pub(crate) fn last_written(&self) -> HashMap<ProducerId, LastWritten> {
+        self.writer.lock().tail.producers.last_written()
     }
 
     /// Before which offset segments may be deleted or compacted: what lies there is durable, every

@@ -423,7 +423,7 @@ fn a_walk_counts_and_names_the_first_bad_byte() {
             &*storage,
             &name,
             Path::new(DIRECTORY),
-            WalkRules { recovery_point: recovery_point.map(Offset), has_gaps: false, ..WalkRules::default() },
+            WalkRules { recovery_point: recovery_point.map(Offset), has_gaps: false },
         )
         .expect("it can be read")
     };
@@ -518,7 +518,7 @@ fn a_gap_in_a_log_that_is_not_compacted_is_damage() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let name = crate::TopicPartition::new("topic", PartitionId(3));
     let go = |has_gaps| {
-        let rules = WalkRules { recovery_point: Some(Offset(42)), has_gaps, ..WalkRules::default() };
+        let rules = WalkRules { recovery_point: Some(Offset(42)), has_gaps };
         walk(&*storage, &name, Path::new(DIRECTORY), rules).expect("it can be read")
     };
     let WalkEnd::Corrupt(damage) = go(false).ending else { panic!("offsets are missing") };

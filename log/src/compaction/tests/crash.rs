@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::storage::OpenMode;
+use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// A log of five segments with plain, idempotent, committed and aborted batches and tombstones, of which
 /// much is old, compacted once already.
@@ -52,8 +53,11 @@ fn wherever_the_power_fails_the_old_segments_are_there_or_the_new_ones() {
             let outcome = bench.try_compact();
             let was_unplugged = bench.storage.is_unplugged();
             bench.storage.clear_faults();
-            bench.crash();
+            let durable = bench.partition.offsets().durable;
+            bench.storage.crash();
             let what = format!("operation {operation}, seed {seed}");
+            check_walk(&bench, durable, &what);
+            bench.open(durable);
             check_recovered(&bench, &before, &after, &what);
             if outcome.is_ok() {
                 assert_eq!(bench.batches(), after, "{what}: it was done");
@@ -70,6 +74,14 @@ fn wherever_the_power_fails_the_old_segments_are_there_or_the_new_ones() {
         operation += 1;
     }
     assert!(operation > 60, "there are many operations: {operation}");
+}
+
+/// Nothing is damaged, also while nobody has finished what was begun.
+fn check_walk(bench: &Bench, durable: Offset, what: &str) {
+    let directory = crate::partition::tests::DIRECTORY.as_ref();
+    let rules = WalkRules { recovery_point: Some(durable), has_gaps: false };
+    let walk = walk(&*bench.storage, bench.partition.name(), directory, rules).expect("it can be read");
+    assert_eq!((walk.ending, walk.end), (WalkEnd::Complete, durable), "{what}");
 }
 
 fn is_staged(name: &str) -> bool {
