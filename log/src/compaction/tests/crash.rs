@@ -175,3 +175,29 @@ fn a_replacement_that_nothing_names_is_corrupt() {
     let error = Partition::open(site, &border).expect_err("something is missing");
     assert_eq!(error.kind(), crate::ErrorKind::Corrupt);
 }
+
+#[test]
+fn a_snapshot_that_speaks_of_a_marker_which_is_gone_is_not_believed() {
+    let mut bench = Bench::with(disk(1), PartitionConfig { segment_bytes: 1 << 20, ..small() });
+    bench.transactional(1, 0, 0, &[1]);
+    // A snapshot is due behind these, and says that the transaction is open.
+    for _ in 0..8 {
+        bench.plain(&[2, 3, 4]);
+    }
+    bench.commit(1, 0);
+    bench.plain(&[1]);
+    bench.idempotent(1, 1, &[5]);
+    bench.roll();
+    bench.compact();
+    bench.compact_twice();
+    assert!(bench.batches().iter().all(|batch| !batch.is_control), "the marker is gone");
+    let snapshots: Vec<_> = names(&bench).into_iter().filter(|name| name.ends_with(".snapshot")).collect();
+    let (older, newest) = snapshots.split_at(1);
+    assert!(!newest.is_empty(), "there is an old one besides the newest: {older:?}");
+    for name in newest {
+        let path = format!("{}/{name}", crate::partition::tests::DIRECTORY);
+        bench.storage.corrupt(path.as_ref(), 8, 1).expect("it is there");
+    }
+    bench.crash();
+    assert_eq!(bench.partition.open_transactions(), []);
+}
