@@ -1,9 +1,9 @@
 //! A program that runs. Nothing here sleeps: whoever waits does so for the process itself (its pidfd
 //! becomes readable when it ends) and no longer than told.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use lotic_log::{Clock, SystemClock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
-use crate::failure::{About, Result};
+use crate::failure::{About, Result, ensure};
 
 /// After this a process hangs: none that is run here takes a tenth of it.
 pub const LIMIT: Duration = Duration::from_secs(300);
@@ -134,18 +136,20 @@ impl Process {
     /// # Errors
     /// Those of the operating system; if it ends instead.
     pub fn pause(&mut self) -> Result<()> {
+        let is_paused = self.try_pause()?;
+        ensure(is_paused, || format!("{} ended and was to be stopped", self.name))
+    }
+
+    /// As [`Self::pause`]; `false` if it ends instead.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn try_pause(&mut self) -> Result<bool> {
         pidfd_send_signal(&self.pidfd, Signal::STOP).about(&self.name)?;
-        let tasks = format!("/proc/{}/task", self.id());
-        self.wait_until(|| {
-            for task in fs::read_dir(&tasks)? {
-                let stat = fs::read_to_string(task?.path().join("stat"))?;
-                // The state stands behind the name, which is in parentheses and may hold anything.
-                if !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')) {
-                    return Ok(None);
-                }
-            }
-            Ok(Some(()))
-        })
+        // Answers when the last thread has stopped; what is waited for later is still there then.
+        let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), either).about(&self.name)?;
+        Ok(status.is_some_and(|status| status.stopped()))
     }
 
     /// Lets it go on.

@@ -4,10 +4,10 @@
 //! until one of them finishes; then the directory is judged (`verdict`) and a new one begun, until enough
 //! have been killed. A life is killed some time after it has come to a `Milestone`; both are drawn, the
 //! time log-uniformly, so that every stage of the program is hit, early and late. Until each `Target` was
-//! hit, every second life is killed the moment that one of those missed is seen to be near: a campaign of
-//! some length that misses one fails. The input, the workers and
-//! the times between epochs and between checkpoints are drawn too: no answer may depend on the last three,
-//! and workers change from life to life.
+//! hit, every second life is stopped again and again, and killed when it stands in one of those missed: a
+//! campaign of some length that misses one fails. The input, the workers and the times between epochs and
+//! between checkpoints are drawn too: no answer may depend on the last three, and workers change from life
+//! to life.
 //!
 //! The same seed draws the same, though a machine never does quite the same twice.
 
@@ -189,7 +189,7 @@ impl<'a> Trial<'a> {
             let epoch = if is_in_transaction { EPOCHS[EPOCHS.len() - 1] } else { self.epoch };
             run.epoch = epoch.to_owned();
             let before = watcher.seen();
-            let ended = live(&run, &mut watcher, kill, &self.subject.expected)?;
+            let ended = live(&run, &mut watcher, kill, previous, &self.subject.expected)?;
             if !ended.was_killed() {
                 ended.check_success(&format!("life {kills} of flights, after {kills} kills"))?;
                 return verdict::judge(&run, &self.subject.expected, &mut watcher);
@@ -220,31 +220,41 @@ impl<'a> Trial<'a> {
 enum Kill {
     /// So long after it was seen to have come so far.
     After(Milestone, Duration),
-    /// Once it is seen to be there.
+    /// When it stands there.
     At(Target),
 }
 
-impl Kill {
-    /// How long from now on, if that is known yet.
-    fn is_in(self, watcher: &Watcher, before: usize, expected: &Expected) -> Result<Option<Duration>> {
-        Ok(match self {
-            Self::After(milestone, after) => milestone.is_reached(watcher, before, expected).then_some(after),
-            Self::At(target) => target.is_near(watcher, before, expected)?.then_some(Duration::ZERO),
-        })
+/// Runs a life until it ends or is killed, reading what it commits all the while. The one before was killed
+/// in `previous`.
+fn live(
+    run: &Run,
+    watcher: &mut Watcher,
+    kill: Option<Kill>,
+    previous: Option<Moment>,
+    expected: &Expected,
+) -> Result<Ended> {
+    match kill {
+        None => until(run, watcher, |_| false, LIMIT),
+        Some(Kill::After(milestone, after)) => {
+            let before = watcher.seen();
+            until(run, watcher, |watcher| milestone.is_reached(watcher, before, expected), after)
+        }
+        Some(Kill::At(target)) => until_it_stands_in(target, run, watcher, previous, expected),
     }
 }
 
-/// Runs a life until it ends or is killed, reading what it commits all the while.
-fn live(run: &Run, watcher: &mut Watcher, kill: Option<Kill>, expected: &Expected) -> Result<Ended> {
+/// Kills a life so long after it `has_come` so far, or after [`LIMIT`].
+fn until(
+    run: &Run,
+    watcher: &mut Watcher,
+    has_come: impl Fn(&Watcher) -> bool,
+    after: Duration,
+) -> Result<Ended> {
     let clock = SystemClock::new();
-    let before = watcher.seen();
-    let mut kill_at = kill.is_none().then_some(LIMIT);
+    let mut kill_at = None;
     let mut life: Process = run.start()?;
     loop {
-        if kill_at.is_none()
-            && let Some(kill) = kill
-            && let Some(after) = kill.is_in(watcher, before, expected)?
-        {
+        if kill_at.is_none() && has_come(watcher) {
             kill_at = Some(clock.elapsed() + after);
         }
         let left = kill_at.unwrap_or(LIMIT).saturating_sub(clock.elapsed());
@@ -256,4 +266,29 @@ fn live(run: &Run, watcher: &mut Watcher, kill: Option<Kill>, expected: &Expecte
         }
         watcher.look(|| kill_at.is_some_and(|at| clock.elapsed() >= at))?;
     }
+}
+
+/// Stops a life every now and then, and kills it if it stands in `target`: a look at one that runs would
+/// tell what it was doing and not what it is killed in.
+fn until_it_stands_in(
+    target: Target,
+    run: &Run,
+    watcher: &mut Watcher,
+    previous: Option<Moment>,
+    expected: &Expected,
+) -> Result<Ended> {
+    let clock = SystemClock::new();
+    let before = watcher.seen();
+    let mut life: Process = run.start()?;
+    while clock.elapsed() < LIMIT {
+        if life.wait(LOOK_INTERVAL)?.is_some() || !life.try_pause()? {
+            return life.end();
+        }
+        watcher.look(|| false)?;
+        if target.is_met(watcher, before, previous, expected)? {
+            return life.kill();
+        }
+        life.go_on()?;
+    }
+    life.kill()
 }

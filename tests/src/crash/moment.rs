@@ -58,24 +58,27 @@ pub(super) enum Target {
 impl Target {
     pub(super) const ALL: [Self; 4] = [Self::Import, Self::Pipeline, Self::Writing, Self::Transaction];
 
-    /// Whether to kill a life now, before which `before` records had been seen, so as to hit this.
-    pub(super) fn is_near(self, watcher: &Watcher, before: usize, expected: &Expected) -> Result<bool> {
-        Ok(match self {
-            Self::Import => Milestone::Committed.is_reached(watcher, before, expected),
-            Self::Pipeline => {
-                let is_imported = Milestone::Imported.is_reached(watcher, before, expected);
-                is_imported && Milestone::Committed.is_reached(watcher, before, expected)
+    /// Whether a life that stands still is in this. `before` records had been seen before it, and the life
+    /// before was killed in `previous`.
+    pub(super) fn is_met(
+        self,
+        watcher: &Watcher,
+        before: usize,
+        previous: Option<Moment>,
+        expected: &Expected,
+    ) -> Result<bool> {
+        let has_committed = Milestone::Committed.is_reached(watcher, before, expected);
+        Ok(match (self, watcher.log()) {
+            (Self::Import, _) => has_committed,
+            (Self::Pipeline, _) => has_committed && Milestone::Imported.is_reached(watcher, before, expected),
+            (Self::Writing, _) => Milestone::Answered.is_reached(watcher, before, expected),
+            // What the life before has left open is ended before anything is committed.
+            (Self::Transaction, Some(log))
+                if has_committed || !previous.is_some_and(Moment::has_left_open) =>
+            {
+                has_open_transaction(log) && !is_commit_prepared(log)?
             }
-            Self::Writing => Milestone::Answered.is_reached(watcher, before, expected),
-            // One of this life: what the one before has left is ended before anything is committed. And one that
-            // lasts: after a commit markers of its transaction may be missing still.
-            Self::Transaction if Milestone::Committed.is_reached(watcher, before, expected) => {
-                match watcher.log() {
-                    Some(log) => has_open_transaction(log) && !is_commit_prepared(log)?,
-                    None => false,
-                }
-            }
-            Self::Transaction => false,
+            (Self::Transaction, _) => false,
         })
     }
 
@@ -134,6 +137,10 @@ impl Moment {
             None => Milestone::Committed,
         };
         Ok(Self { stage, act })
+    }
+
+    fn has_left_open(self) -> bool {
+        matches!(self.act, Act::InTransaction | Act::Decided)
     }
 }
 
