@@ -11,6 +11,7 @@
 mod accumulator;
 mod future;
 mod outcome;
+mod transactions;
 mod writer;
 
 #[cfg(test)]
@@ -31,9 +32,11 @@ use crate::partitioner::{Partitioner, partition_for_key};
 use crate::record::Record;
 use crate::spawn::{self, Drive};
 use crate::topic::Topic;
+use crate::transaction::TransactionalProducer;
 
 use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max};
 use outcome::Outcome;
+use transactions::Transaction;
 use writer::Writer;
 
 pub use future::SendFuture;
@@ -53,6 +56,9 @@ pub struct ProducerOptions {
     pub compression: Option<Compression>,
     /// Whether batches carry a producer id and sequences, so that one written twice is noticed.
     pub idempotent: bool,
+    /// Under which id transactions are written. A record's future tells its place then; it is durable, and
+    /// seen by readers of committed records, once its transaction is committed.
+    pub transactional_id: Option<String>,
     /// How a record's partition is chosen.
     pub partitioner: Partitioner,
 }
@@ -65,6 +71,7 @@ impl Default for ProducerOptions {
             buffer_bytes_max: 32 << 20,
             compression: None,
             idempotent: false,
+            transactional_id: None,
             partitioner: Partitioner::Kafka,
         }
     }
@@ -81,9 +88,14 @@ impl Producer {
     /// A producer for `log`.
     ///
     /// # Errors
-    /// `Io` if its thread cannot be started; if it is to be idempotent, those of taking a producer id.
+    /// `Io` if its thread cannot be started; if it is to be idempotent, those of taking a producer id; with
+    /// a transactional id, those of [`Log::transactional`].
     pub fn new(log: &Log, options: ProducerOptions) -> Result<Self> {
-        let identity = if options.idempotent { Some(log.next_producer_id()?) } else { None };
+        let transactional =
+            options.transactional_id.as_deref().map(|id| log.transactional(id)).transpose()?;
+        // Transactions bring their own.
+        let needs_identity = options.idempotent && transactional.is_none();
+        let identity = if needs_identity { Some(log.next_producer_id()?) } else { None };
         let shared = Arc::new(Shared {
             log: log.clone(),
             state: Mutex::new(State {
@@ -91,11 +103,13 @@ impl Producer {
                 topics: HashMap::new(),
                 lanes: Vec::new(),
                 unsettled: Vec::new(),
+                transaction: Transaction::default(),
                 is_hurried: false,
                 is_closing: false,
                 is_dead: false,
             }),
             options,
+            transactional,
             writer: Mutex::new(Writer::new(identity)),
             due: Condvar::new(),
             room: Condvar::new(),
@@ -117,6 +131,7 @@ impl Producer {
         match self.shared.push(topic, &record) {
             Ok(pushed) => SendFuture::new(&self.shared, pushed.outcome, pushed.index),
             Err(error) => {
+                self.shared.state.lock().transaction.note_failure(&error);
                 let outcome = Arc::<Outcome>::default();
                 outcome.settle(Err(error));
                 SendFuture::new(&self.shared, outcome, 0)
@@ -165,6 +180,7 @@ impl std::fmt::Debug for Producer {
 struct Shared {
     log: Log,
     options: ProducerOptions,
+    transactional: Option<TransactionalProducer>,
     state: Mutex<State>,
     writer: Mutex<Writer>,
     /// Told when a batch is due earlier than the writer knows.
@@ -180,6 +196,7 @@ struct State {
     lanes: Vec<Target>,
     /// Batches that the writer has taken and not settled.
     unsettled: Vec<Arc<Outcome>>,
+    transaction: Transaction,
     /// Whether all batches are due, lingering or not.
     is_hurried: bool,
     is_closing: bool,
@@ -218,6 +235,7 @@ impl Shared {
         let timestamp = record.timestamp.unwrap_or_else(|| clock.now());
         let (mut state, lane) = loop {
             let mut state = self.wait_for_room(bytes)?;
+            self.check_transaction(&state)?;
             if let Some(lane) = state.choose_lane(topic, record, self.options.partitioner) {
                 break (state, lane);
             }

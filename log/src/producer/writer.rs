@@ -15,6 +15,7 @@ use crate::partition::{Durability, Partition};
 use crate::record::{ProducerEpoch, ProducerId, Sequence};
 use crate::storage::SyncPurpose;
 use crate::ticket::FlushTicket;
+use crate::transaction::TransactionalProducer;
 
 /// Leaves nobody waiting for a thread that has panicked.
 struct AnswerOnPanic<'a>(&'a Shared);
@@ -124,9 +125,14 @@ impl Shared {
         let mut written = Vec::new();
         for (mut batch, target) in due {
             let held_bytes = batch.builder.encoded_len();
-            let result = writer.append(&mut batch, &target.partition);
+            let result = match &self.transactional {
+                Some(producer) => append_to(producer, &mut batch, &target.partition),
+                None => writer.append(&mut batch, &target.partition),
+            };
             self.state.lock().accumulator.keep(batch.lane, batch.builder);
-            let needs_sync = result.is_ok() && target.partition.config().durability == Durability::Sync;
+            // A transaction is synced when it is committed.
+            let is_sync = target.partition.config().durability == Durability::Sync;
+            let needs_sync = is_sync && result.is_ok() && self.transactional.is_none();
             let list = if needs_sync { &mut written } else { &mut *settled };
             list.push(Written { target, outcome: batch.outcome, result, held_bytes });
         }
@@ -178,9 +184,9 @@ impl State {
     fn forget(&mut self, written: &Written) {
         self.accumulator.release(written.held_bytes);
         self.unsettled.retain(|outcome| !Arc::ptr_eq(outcome, &written.outcome));
-        if written.result.is_err()
-            && let Some(route) = self.topics.get_mut(&*written.target.topic)
-        {
+        let Err(error) = &written.result else { return };
+        self.transaction.note_failure(error);
+        if let Some(route) = self.topics.get_mut(&*written.target.topic) {
             route.is_stale = true;
         }
     }
@@ -217,6 +223,16 @@ impl Writer {
             }));
         }
     }
+}
+
+/// Appends to the transaction that is open.
+fn append_to(
+    producer: &TransactionalProducer,
+    batch: &mut DueBatch,
+    partition: &Arc<Partition>,
+) -> Result<RecordPlace> {
+    let offset = producer.append(partition, batch.builder.seal())?;
+    Ok(RecordPlace { partition: partition.name().partition, offset })
 }
 
 fn distinct_partitions(written: &[Written]) -> Vec<Arc<Partition>> {
