@@ -18,6 +18,7 @@
 //! | [`partitioner`] | which partition a record goes to |
 //! | `whole_file` | small files that are replaced in one piece |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
+//! | `open_files` | files that are open while they are used, up to a bound |
 //! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Cleanup`], `retention`, `compaction`, `upkeep` | what becomes of old records: settings, decisions, who sees to it |
@@ -48,6 +49,7 @@ mod import;
 mod index;
 mod log;
 mod message_reader;
+mod open_files;
 mod partition;
 pub mod partitioner;
 mod producer;
@@ -78,7 +80,7 @@ pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, Star
 pub use error::{Error, ErrorKind, Result};
 pub use import::{ImportOptions, Imported, ImportedPartition, ImportedTopic};
 pub use index::AbortedTransaction;
-pub use log::{Log, LogOptions};
+pub use log::{Log, LogOptions, Repair, RepairReport, TouchedTransaction, TransactionFate};
 pub use partition::{
     Appended, CommittedBatches, Durability, Fetched, FoundOffset, Isolation, OffsetSpec, Partition,
     PartitionConfig, PartitionContext, PartitionOffsets, PartitionSite, Pin,

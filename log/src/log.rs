@@ -21,7 +21,10 @@ mod background;
 mod holder;
 mod last_handle;
 mod open;
+#[cfg(test)]
+mod open_files_tests;
 mod options;
+mod repair;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -60,6 +63,7 @@ use topics::{Catalogued, Topics};
 pub(crate) use topics::Adoption;
 
 pub use options::LogOptions;
+pub use repair::{Repair, RepairReport, TouchedTransaction, TransactionFate};
 
 /// An open log. Clones are the same log; it closes when the last one goes.
 #[derive(Clone)]
@@ -107,6 +111,23 @@ impl Log {
     /// [`ErrorKind::NotFound`] if there is no log, and those of [`Self::open`].
     pub fn open_read_only(directory: impl AsRef<Path>, options: LogOptions) -> Result<Self> {
         open::open_read_only(directory.as_ref(), options)
+    }
+
+    /// Cuts a damaged partition of the log in `directory` off before its damage, so that the log opens
+    /// again. What is cut off is kept in a folder of the partition's directory. Transactions of which
+    /// records are lost are aborted there. Nobody may have the log open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no log or no such partition; [`ErrorKind::Locked`], naming the
+    /// holder; [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if
+    /// something before it is damaged too, and then nothing is changed; those of the operating system,
+    /// after which the same call can be made again.
+    pub fn repair(
+        directory: impl AsRef<Path>,
+        options: &LogOptions,
+        repair: &Repair,
+    ) -> Result<RepairReport> {
+        repair::repair(directory.as_ref(), options, repair)
     }
 
     /// Takes in what another process has appended, and the topics it made, since this log was opened

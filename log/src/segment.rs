@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::batch::{BatchError, BatchHeader, RecordBatch};
 use crate::files::{FileKind, Stage};
 use crate::index::{IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, TimeIndex, TransactionIndex};
+use crate::open_files::LazyFile;
 use crate::partition::PartitionSite;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{LeaderEpoch, Offset, Timestamp};
@@ -27,14 +28,14 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// A file of batches and its indexes.
 ///
-/// A segment that others have replaced is read to the end by those who hold it, through the files it has
-/// open: their names are gone or belong to what took its place.
+/// A segment that others have replaced is read to the end by those who hold it: its files are held open
+/// before their names go or belong to what took its place.
 pub(crate) struct Segment {
     /// Of all segments this process has opened: a base may be that of several, one after the other.
     id: u64,
     base: Offset,
     path: PathBuf,
-    file: Arc<dyn StorageFile>,
+    file: Arc<LazyFile>,
     density: Density,
     /// How much of the file holds whole batches that readers may see.
     bytes: AtomicU64,
@@ -44,6 +45,12 @@ pub(crate) struct Segment {
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
     pub(crate) aborted: TransactionIndex,
+}
+
+struct Indexes {
+    offsets: OffsetIndex,
+    times: TimeIndex,
+    aborted: TransactionIndex,
 }
 
 /// Batches read from a segment in one go.
@@ -73,42 +80,28 @@ impl Segment {
 
     /// Opens a segment of which nothing is known yet: no byte is published and no index entry believed.
     pub(crate) fn open(site: &PartitionSite, base: Offset, mode: OpenMode) -> io::Result<Self> {
-        let (storage, directory) = (site.storage(), &site.directory);
-        let path = FileKind::Log.path(directory, base);
-        Ok(Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            base,
-            file: storage.open(&path, mode)?,
-            path,
-            density: site.density(),
-            bytes: AtomicU64::new(0),
-            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
-            first_timestamp: OnceLock::new(),
-            offsets: OffsetIndex::empty(storage, directory, base),
-            times: TimeIndex::empty(storage, directory, base),
-            aborted: TransactionIndex::empty(storage, directory, base),
-        })
+        let path = FileKind::Log.path(&site.directory, base);
+        let (context, directory) = (site.file_context(), &site.directory);
+        let indexes = Indexes {
+            offsets: OffsetIndex::empty(&context, directory, base),
+            times: TimeIndex::empty(&context, directory, base),
+            aborted: TransactionIndex::empty(&context, directory, base),
+        };
+        Self::with_indexes(site, base, path, mode, indexes)
     }
 
     /// Makes the files of a segment that is to replace others, under names of their own. Its batches may
     /// leave gaps.
     pub(crate) fn create_cleaned(site: &PartitionSite, base: Offset) -> io::Result<Self> {
-        let (storage, directory) = (site.storage(), &site.directory);
-        let at = |kind: FileKind| kind.path_at(directory, base, Stage::Cleaned);
-        let path = at(FileKind::Log);
-        Ok(Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            base,
-            file: storage.open(&path, OpenMode::Create)?,
-            path,
-            density: Density::Sparse,
-            bytes: AtomicU64::new(0),
-            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
-            first_timestamp: OnceLock::new(),
-            offsets: OffsetIndex::at(storage, at(FileKind::OffsetIndex), base),
-            times: TimeIndex::at(storage, at(FileKind::TimeIndex), base),
-            aborted: TransactionIndex::at(storage, at(FileKind::TransactionIndex)),
-        })
+        let at = |kind: FileKind| kind.path_at(&site.directory, base, Stage::Cleaned);
+        let context = site.file_context();
+        let indexes = Indexes {
+            offsets: OffsetIndex::at(&context, at(FileKind::OffsetIndex), base),
+            times: TimeIndex::at(&context, at(FileKind::TimeIndex), base),
+            aborted: TransactionIndex::at(&context, at(FileKind::TransactionIndex), base),
+        };
+        let segment = Self::with_indexes(site, base, at(FileKind::Log), OpenMode::Create, indexes)?;
+        Ok(Self { density: Density::Sparse, ..segment })
     }
 
     /// Opens a segment that has taken the place of others.
@@ -118,12 +111,15 @@ impl Segment {
 
     /// Opens a segment whose file and indexes are complete.
     pub(crate) fn open_sealed(site: &PartitionSite, base: Offset, mode: OpenMode) -> io::Result<Self> {
-        let (storage, directory) = (site.storage(), &site.directory);
-        let mut segment = Self::open(site, base, mode)?;
-        segment.offsets = OffsetIndex::sealed(storage, directory, base)?;
-        segment.times = TimeIndex::sealed(storage, directory, base)?;
-        segment.aborted = TransactionIndex::sealed(storage, directory, base)?;
-        segment.bytes = AtomicU64::new(segment.file.len()?);
+        let path = FileKind::Log.path(&site.directory, base);
+        let (context, directory) = (site.file_context(), &site.directory);
+        let indexes = Indexes {
+            offsets: OffsetIndex::sealed(&context, directory, base)?,
+            times: TimeIndex::sealed(&context, directory, base)?,
+            aborted: TransactionIndex::sealed(&context, directory, base)?,
+        };
+        let mut segment = Self::with_indexes(site, base, path, mode, indexes)?;
+        segment.bytes = AtomicU64::new(segment.file()?.len()?);
         if let Some(largest) = segment.times.last()? {
             segment.max_timestamp = AtomicI64::new(largest.timestamp.0);
         }
@@ -137,12 +133,36 @@ impl Segment {
         mode: OpenMode,
         below: Offset,
     ) -> io::Result<Self> {
-        let (storage, directory) = (site.storage(), &site.directory);
-        let mut segment = Self::open(site, base, mode)?;
-        segment.offsets = OffsetIndex::believed(storage, directory, base, below)?;
-        segment.times = TimeIndex::believed(storage, directory, base, below)?;
-        segment.aborted = TransactionIndex::believed(storage, directory, base, below)?;
-        Ok(segment)
+        let path = FileKind::Log.path(&site.directory, base);
+        let (context, directory) = (site.file_context(), &site.directory);
+        let indexes = Indexes {
+            offsets: OffsetIndex::believed(&context, directory, base, below)?,
+            times: TimeIndex::believed(&context, directory, base, below)?,
+            aborted: TransactionIndex::believed(&context, directory, base, below)?,
+        };
+        Self::with_indexes(site, base, path, mode, indexes)
+    }
+
+    fn with_indexes(
+        site: &PartitionSite,
+        base: Offset,
+        path: PathBuf,
+        mode: OpenMode,
+        Indexes { offsets, times, aborted }: Indexes,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            base,
+            file: LazyFile::open(site.storage(), &site.context.open_files, &path, mode)?,
+            path,
+            density: site.density(),
+            bytes: AtomicU64::new(0),
+            max_timestamp: AtomicI64::new(NO_TIMESTAMP),
+            first_timestamp: OnceLock::new(),
+            offsets,
+            times,
+            aborted,
+        })
     }
 
     /// Which segment it is, of all that this process has opened.
@@ -159,8 +179,18 @@ impl Segment {
         &self.path
     }
 
-    pub(crate) fn file(&self) -> &Arc<dyn StorageFile> {
-        &self.file
+    /// The file, which is opened if it is not. Whoever writes to it keeps it until that is synced.
+    ///
+    /// # Errors
+    /// Those of opening it; [`is_stale`](crate::open_files::is_stale) if another segment has its name by now.
+    pub(crate) fn file(&self) -> io::Result<Arc<dyn StorageFile>> {
+        self.file.get()
+    }
+
+    /// Keeps open what readers need of it for as long as this lives: it is about to be replaced or removed.
+    pub(crate) fn hold(&self) -> io::Result<()> {
+        self.file.hold()?;
+        self.aborted.hold()
     }
 
     /// Bytes of whole batches.
@@ -183,14 +213,14 @@ impl Segment {
         }
         let mut bytes = [0; BatchHeader::BYTES];
         let wanted = bytes.len().min(self.bytes() as usize);
-        let read = self.file.read_at(0, &mut bytes[..wanted])?;
+        let read = self.file()?.read_at(0, &mut bytes[..wanted])?;
         let header = BatchHeader::parse(&bytes[..read]).ok();
         Ok(header.map(|header| *self.first_timestamp.get_or_init(|| header.max_timestamp)))
     }
 
     /// The batches from `start` to the end.
-    pub(crate) fn scan(&self, start: BatchPlace) -> Scanner {
-        Scanner::new(self.file.clone(), start, self.bytes(), self.density)
+    pub(crate) fn scan(&self, start: BatchPlace) -> io::Result<Scanner> {
+        Ok(Scanner::new(self.file()?, start, self.bytes(), self.density))
     }
 
     /// Where the first batch begins.
@@ -216,7 +246,7 @@ impl Segment {
         let mut bytes = [0; BatchHeader::BYTES];
         let position = indexed.position;
         if position + bytes.len() as u64 <= end {
-            let read = self.file.read_at(position, &mut bytes)?;
+            let read = self.file()?.read_at(position, &mut bytes)?;
             if let Ok(header) = BatchHeader::parse(&bytes[..read])
                 && header.last_offset() == indexed.last_offset
             {
@@ -244,12 +274,18 @@ impl Segment {
             Some(largest) => self.holds(largest)?,
             None => true,
         };
-        Ok(is_timed && self.aborted.is_within(self.base, next)?)
+        Ok(is_timed && self.aborted.is_sound(next)?)
+    }
+
+    /// Whether a file of its indexes holds more than is believed.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
+        leftovers.iter().any(|leftover| *leftover != Leftover::Nothing)
     }
 
     /// Whether there is a batch of this last offset and timestamp.
     fn holds(&self, largest: LargestTimestamp) -> Result<bool, ReadError> {
-        let mut scanner = self.scan(self.place_before(largest.offset)?);
+        let mut scanner = self.scan(self.place_before(largest.offset)?)?;
         loop {
             match scanner.next() {
                 Ok(Some((_, batch))) if batch.header().last_offset() < largest.offset => {}
@@ -271,6 +307,7 @@ impl Segment {
         mut place: BatchPlace,
         buffers: &ReadBuffers,
     ) -> Result<Option<SegmentRead>, ReadError> {
+        let file = self.file()?;
         let bytes_usual = range.bytes_max.max(BatchHeader::BYTES);
         let mut bytes_wanted = bytes_usual as u64;
         loop {
@@ -279,7 +316,7 @@ impl Segment {
                 return Ok(None);
             }
             let mut buffer = buffers.take(bytes_wanted.min(available) as usize);
-            self.read_exact(place.position, buffer.as_mut_slice())?;
+            read_exact(&*file, place.position, buffer.as_mut_slice())?;
             let found = measure(buffer.as_ref(), place, range, self.density)?;
             if found.end.position > found.wanted.position {
                 let relative = |to: BatchPlace| (to.position - place.position) as usize;
@@ -298,17 +335,9 @@ impl Segment {
         }
     }
 
-    fn read_exact(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        if self.file.read_at(position, buffer)? == buffer.len() {
-            return Ok(());
-        }
-        let message = "the log file is shorter than what was written to it";
-        Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
-    }
-
     /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
     pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
-        let mut written = vec![self.offsets.persist()?, self.times.persist()?];
+        let mut written = vec![self.offsets.write_out()?.file, self.times.write_out()?.file];
         written.extend(self.aborted.persist()?.map(|persisted| persisted.file));
         Ok(written)
     }
@@ -316,6 +345,14 @@ impl Segment {
     fn publish(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Release);
     }
+}
+
+fn read_exact(file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+    if file.read_at(position, buffer)? == buffer.len() {
+        return Ok(());
+    }
+    let message = "the log file is shorter than what was written to it";
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
 }
 
 /// Which batches in a buffer a reader gets.
@@ -370,6 +407,8 @@ fn measure(
 /// The last segment, as its writer knows it.
 pub(crate) struct ActiveSegment {
     pub(crate) segment: Arc<Segment>,
+    /// Its file, while it has bytes that were written here and are not synced.
+    unsynced: Option<Arc<dyn StorageFile>>,
     /// Bytes appended since the last entry of the offset index.
     bytes_since_entry: u64,
     largest: Option<LargestTimestamp>,
@@ -387,6 +426,7 @@ impl ActiveSegment {
     pub(crate) fn new(segment: Arc<Segment>, index_interval_bytes: u64) -> Self {
         Self {
             segment,
+            unsynced: None,
             bytes_since_entry: 0,
             largest: None,
             noted: None,
@@ -407,12 +447,13 @@ impl ActiveSegment {
         let mut active = Self::new(segment.clone(), index_interval_bytes);
         active.largest = segment.times.last()?;
         active.noted = active.largest.map(|largest| largest.timestamp);
-        let end = segment.file.len()?;
+        let file = segment.file()?;
+        let end = file.len()?;
         let start = match segment.offsets.lookup(offset.plus(-1))? {
             Some(indexed) => segment.check_place(indexed, end)?,
             None => segment.start(),
         };
-        let mut scanner = Scanner::new(segment.file.clone(), start, end, segment.density);
+        let mut scanner = Scanner::new(file, start, end, segment.density);
         while scanner.is_before(offset)? {
             let Some((position, batch)) = scanner.next()? else { break };
             active.resumed_behind = Some((position, batch.header().clone()));
@@ -423,6 +464,24 @@ impl ActiveSegment {
         segment.publish(scanner.place().position);
         active.publish_timestamp();
         Ok((active, scanner.place()))
+    }
+
+    /// Its file, to write to it. It stays open until [`Self::note_synced`].
+    pub(crate) fn file_to_write(&mut self) -> io::Result<&dyn StorageFile> {
+        if self.unsynced.is_none() {
+            self.unsynced = Some(self.segment.file()?);
+        }
+        Ok(&**self.unsynced.as_ref().expect("it was just opened"))
+    }
+
+    /// Its file, if something was written to it that is not synced.
+    pub(crate) fn unsynced(&self) -> Option<&Arc<dyn StorageFile>> {
+        self.unsynced.as_ref()
+    }
+
+    /// All that was written to it is synced.
+    pub(crate) fn note_synced(&mut self) {
+        self.unsynced = None;
     }
 
     /// Where the next batch goes.

@@ -59,6 +59,9 @@ pub struct WalkRules {
     pub recovery_point: Option<Offset>,
     /// Whether offsets may be missing, compaction having removed their records.
     pub has_gaps: bool,
+    /// Whether it is known where the partition begins: one of a log of ours says so. Otherwise its first
+    /// segment does.
+    pub is_start_known: bool,
 }
 
 /// What a walk has seen.
@@ -94,13 +97,15 @@ pub fn walk(
     directory: &Path,
     rules: WalkRules,
 ) -> Result<Walk> {
-    let WalkRules { recovery_point, has_gaps } = rules;
+    let WalkRules { recovery_point, has_gaps, is_start_known } = rules;
     let marks = Marks::read_in(storage, directory)?;
     let recovery_point = recovery_point.max(Some(marks.synced()).filter(|synced| *synced > Offset(0)));
     let io = |error| Error::io(format!("{partition}: cannot read {}", directory.display()), error);
     let listing = Listing::read(storage, directory).map_err(io)?.begin_at(marks.start);
     let (segments, swapped) = take_swap(listing, &marks);
-    let start = segments.first().copied().unwrap_or(Offset(0));
+    let first = segments.first().copied().unwrap_or(Offset(0));
+    let is_first_missing = is_start_known && first > marks.start;
+    let start = if is_first_missing { marks.start } else { first };
     let mut walker = Walker {
         directory,
         swapped,
@@ -119,6 +124,12 @@ pub fn walk(
         },
         place: BatchPlace { position: 0, offset: start },
     };
+    if is_first_missing {
+        let reason = "it is the first one, and those before it are missing".to_owned();
+        let bad = Bad { file: FileKind::Log.path(directory, first), place: walker.place, reason };
+        walker.walk.ending = WalkEnd::Corrupt(walker.damage(partition, bad));
+        return Ok(walker.walk);
+    }
     for (index, &base) in segments.iter().enumerate() {
         if let Some(bad) = walker.walk_segment(storage, base).map_err(io)? {
             let is_last = index + 1 == segments.len();
@@ -163,7 +174,8 @@ pub fn walk_log(
             let synced = recovery_points.get(&PartitionKey { topic: entry.id, partition }).copied();
             let within = directory.join(directory_name(name, partition));
             let partition = TopicPartition::new(name, partition);
-            let rules = WalkRules { recovery_point: synced, has_gaps: entry.config.has_gaps };
+            let rules =
+                WalkRules { recovery_point: synced, has_gaps: entry.config.has_gaps, is_start_known: true };
             let walk = walk(storage, &partition, &within, rules)?;
             walks.push((partition, walk));
         }

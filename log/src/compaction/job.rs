@@ -315,9 +315,8 @@ impl Reading {
     ) -> Result<bool> {
         let Some((segment, end)) = self.segments.pop_front() else { return Ok(false) };
         transactions.enter_segment(partition.aborted_between(segment.base(), end)?);
-        let place =
-            segment.place_before(from).map_err(|error| partition.read_failed(&segment, error.into()))?;
-        let scanner = segment.scan(place);
+        let scanner = segment.place_before(from).and_then(|place| segment.scan(place));
+        let scanner = scanner.map_err(|error| partition.read_failed(&segment, error.into()))?;
         self.scanner = Some((segment, scanner));
         Ok(true)
     }

@@ -4,6 +4,9 @@
 use crate::cleanup::CompactionConfig;
 use crate::record::{Offset, Timestamp};
 
+/// The most segments that become one: all of them are open while they are replaced.
+pub(crate) const GROUP_SEGMENTS_MAX: usize = 64;
+
 /// What is known of a sealed segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SealedFacts {
@@ -89,7 +92,7 @@ impl Dirt {
 }
 
 /// How many segments become one, from the front: as many as fit into one of `segment_bytes`, and into the
-/// `i32` that an index counts offsets with.
+/// `i32` that an index counts offsets with, and as may be open at once.
 pub(crate) fn group_len(segments: &[SealedFacts], segment_bytes: u64) -> usize {
     let Some(first) = segments.first() else { return 0 };
     let mut bytes = 0;
@@ -97,7 +100,7 @@ pub(crate) fn group_len(segments: &[SealedFacts], segment_bytes: u64) -> usize {
         bytes += segment.bytes;
         bytes <= segment_bytes && segment.end.0 - 1 - first.base.0 <= i64::from(i32::MAX)
     };
-    segments.iter().take_while(fits).count().max(1)
+    segments.iter().take(GROUP_SEGMENTS_MAX).take_while(fits).count().max(1)
 }
 
 #[cfg(test)]
@@ -188,6 +191,8 @@ mod tests {
         check(&three, 299, 2);
         check(&three, 199, 1);
         check(&three, 50, 1);
+        let tiny: Vec<_> = (0..100).map(|n| segment(n, n + 1, 1, 0)).collect();
+        check(&tiny, 300, 64);
         let far = i64::from(i32::MAX);
         check(&[segment(0, 10, 1, 0), segment(10, far + 1, 1, 0)], 100, 2);
         check(&[segment(0, 10, 1, 0), segment(10, far + 2, 1, 0)], 100, 1);

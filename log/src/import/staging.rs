@@ -12,6 +12,7 @@ use crate::batch::MarkerKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
 use crate::log::{Adoption, Log};
+use crate::partition::marks::Marks;
 use crate::partition::{Partition, PartitionContext, PartitionSite, write_metadata};
 use crate::record::{Offset, PartitionId, ProducerId};
 use crate::recovery::RecoveryBorder;
@@ -106,6 +107,9 @@ impl StagedPartition {
         let failed = |error| Error::io(format!("cannot copy {}", source.directory.display()), error);
         copy_partition(&**storage, source, &directory, &walk, start).map_err(failed)?;
         write_metadata(&site)?;
+        if start > Offset(0) {
+            Marks { start, ..Marks::default() }.write(&site)?;
+        }
         let border = RecoveryBorder { recovery_point: Some(walk.end), clean_shutdown: false };
         let (partition, report) = Partition::open(site, &border)?;
         if report.end != walk.end {
@@ -147,7 +151,7 @@ impl StagedPartition {
 /// Reads all of a broker's partition, and compares it with what the broker says.
 fn check(storage: &dyn Storage, source: &BrokerPartition) -> Result<Walk> {
     source.check_settled(storage)?;
-    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true };
+    let rules = WalkRules { recovery_point: source.recovery_point, has_gaps: true, is_start_known: false };
     let walk = walk(storage, &source.name, &source.directory, rules)?;
     let directory = source.directory.display();
     if walk.segments == 0 {

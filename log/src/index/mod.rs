@@ -1,6 +1,6 @@
 //! The three indexes beside a segment: by offset, by time, and of aborted transactions.
 //!
-//! They are hints, in Kafka's byte formats, always rebuildable from the segment. The entries of the
+//! They are in Kafka's byte formats and always rebuildable from the segment. The entries of the
 //! growing segment are kept in memory and written out in one go when the segment is sealed, when a
 //! producer snapshot is taken and when the partition is closed (those of aborted transactions with
 //! every round of group commit), so an append writes to one file only.
@@ -9,6 +9,7 @@
 //! search in memory, never while a file is read or written. After a crash the entries below the newest
 //! believed producer snapshot are believed: they were synced before the recovery point passed it.
 
+mod entry_file;
 mod offset;
 mod time;
 mod transaction;
@@ -17,12 +18,15 @@ mod transaction;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use crate::files::FileKind;
+use crate::open_files::OpenFiles;
+use crate::record::Offset;
+use crate::storage::{Storage, StorageFile};
 
-use crate::storage::{OpenMode, Storage, StorageFile};
+use entry_file::EntryFile;
 
 pub(crate) use offset::{IndexedBatch, OffsetIndex};
 pub(crate) use time::{LargestTimestamp, TimeIndex};
@@ -30,9 +34,15 @@ pub use transaction::AbortedTransaction;
 pub(crate) use transaction::TransactionIndex;
 
 /// What an index is a sequence of: entries of one size, in an order that searches rely on.
-trait Entry: Copy {
+pub(crate) trait Entry: Copy {
     /// Bytes of an entry on disk.
     const BYTES: usize;
+
+    /// Which file of a segment holds them.
+    const KIND: FileKind;
+
+    /// Whether readers only take longer without the index.
+    const IS_HINT: bool;
 
     fn encode(&self, out: &mut Vec<u8>);
 
@@ -42,17 +52,16 @@ trait Entry: Copy {
     /// Whether this entry may stand behind `before`. Bytes that never reached the disk read as zeros,
     /// which may not.
     fn follows(&self, before: &Self) -> bool;
+
+    /// Whether it can be of a segment that begins with `base`, and speaks of what lies before `below`.
+    fn is_within(&self, base: Offset, below: Offset) -> bool;
 }
 
-/// Entries on file and, behind them, those that are in memory only.
-struct EntryFile<E> {
-    storage: Arc<dyn Storage>,
-    path: PathBuf,
-    /// The file, where it is kept open: its name may be another file's by now, compaction having
-    /// replaced the segment, and who reads the old segment must not be told of the new one.
-    held: OnceLock<Arc<dyn StorageFile>>,
-    entries: RwLock<Entries<E>>,
-    leftover: Leftover,
+/// What the files of indexes are opened with.
+#[derive(Clone)]
+pub(crate) struct FileContext {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) open_files: Arc<OpenFiles>,
 }
 
 /// What a file holds behind the entries that are believed.
@@ -72,227 +81,55 @@ pub(crate) struct Persisted {
     pub(crate) is_new: bool,
 }
 
-/// Where a search ended.
-struct Found<E> {
-    /// How many entries it holds for.
-    count: u64,
-    /// The last of them.
-    last: Option<E>,
+/// An index of a segment.
+pub(crate) struct Index<E> {
+    /// Where the segment begins.
+    base: Offset,
+    file: EntryFile<E>,
 }
 
-struct Entries<E> {
-    /// How many entries of the file are believed.
-    on_file: u64,
-    in_memory: Vec<E>,
-}
-
-impl<E: Entry> EntryFile<E> {
-    /// An index that holds nothing yet. What a file of that name holds is not believed.
-    fn empty(storage: Arc<dyn Storage>, path: PathBuf) -> Self {
-        let entries = RwLock::new(Entries { on_file: 0, in_memory: Vec::new() });
-        Self { storage, path, held: OnceLock::new(), entries, leftover: Leftover::Nothing }
+impl<E: Entry> Index<E> {
+    /// An index that holds nothing yet. What there is of its file is not believed.
+    pub(crate) fn empty(context: &FileContext, directory: &Path, base: Offset) -> Self {
+        Self::at(context, E::KIND.path(directory, base), base)
     }
 
-    /// The index of a sealed segment: every entry of the file is believed.
-    fn sealed(storage: Arc<dyn Storage>, path: PathBuf) -> io::Result<Self> {
-        let on_file = match open_if_there(&*storage, &path, OpenMode::Read)? {
-            Some(file) => file.len()? / E::BYTES as u64,
-            None => 0,
-        };
-        let index = Self::empty(storage, path);
-        index.entries.write().on_file = on_file;
-        Ok(index)
+    /// An index that holds nothing yet and goes into the file `path`.
+    pub(crate) fn at(context: &FileContext, path: PathBuf, base: Offset) -> Self {
+        Self { base, file: EntryFile::empty(context.clone(), path) }
     }
 
-    /// An index of which only the first entries are believed: as long as `is_believed` says so and each
-    /// follows the one before.
-    fn believed(
-        storage: Arc<dyn Storage>,
-        path: PathBuf,
-        is_believed: impl Fn(&E) -> bool,
+    /// The index of a sealed segment, as it is on file.
+    pub(crate) fn sealed(context: &FileContext, directory: &Path, base: Offset) -> io::Result<Self> {
+        let path = E::KIND.path(directory, base);
+        Ok(Self { base, file: EntryFile::sealed(context.clone(), path)? })
+    }
+
+    /// The index as far as it speaks of what lies before `below`.
+    pub(crate) fn believed(
+        context: &FileContext,
+        directory: &Path,
+        base: Offset,
+        below: Offset,
     ) -> io::Result<Self> {
-        let mut index = Self::sealed(storage, path)?;
-        let mut previous: Option<E> = None;
-        let mut believed = 0;
-        let mut leftover = Leftover::Nothing;
-        index.for_each_from(0, |entry| {
-            let is_possible = is_believed(&entry);
-            if leftover == Leftover::Nothing
-                && is_possible
-                && previous.is_none_or(|before| entry.follows(&before))
-            {
-                believed += 1;
-                previous = Some(entry);
-            } else {
-                leftover = if is_possible { Leftover::Contradiction } else { Leftover::Later };
-            }
-            leftover != Leftover::Contradiction
-        })?;
-        index.entries.write().on_file = believed;
-        index.leftover = leftover;
-        Ok(index)
+        let path = E::KIND.path(directory, base);
+        let is_believed = |entry: &E| entry.is_within(base, below);
+        Ok(Self { base, file: EntryFile::believed(context.clone(), path, is_believed)? })
     }
 
-    fn push(&self, entry: E) {
-        self.entries.write().in_memory.push(entry);
+    /// What the file holds behind what is believed of it.
+    pub(crate) fn leftover(&self) -> Leftover {
+        self.file.leftover()
     }
 
-    fn is_empty(&self) -> bool {
-        let entries = self.entries.read();
-        entries.on_file == 0 && entries.in_memory.is_empty()
+    /// Keeps its file open for as long as this lives: another segment's may take its name.
+    pub(crate) fn hold(&self) -> io::Result<()> {
+        self.file.hold()
     }
 
-    fn last(&self) -> io::Result<Option<E>> {
-        Ok(self.search(|_| true)?.last)
-    }
-
-    /// Finds the end of the entries for which `holds`; it must hold for the first ones and for none
-    /// behind them.
-    fn search(&self, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
-        let on_file = {
-            let entries = self.entries.read();
-            let count = entries.in_memory.partition_point(&holds);
-            if count > 0 {
-                let last = Some(entries.in_memory[count - 1]);
-                return Ok(Found { count: entries.on_file + count as u64, last });
-            }
-            entries.on_file
-        };
-        self.search_file(on_file, holds)
-    }
-
-    fn search_file(&self, on_file: u64, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
-        let mut found = Found { count: 0, last: None };
-        if on_file == 0 {
-            return Ok(found);
-        }
-        let Some(file) = self.open_to_read()? else { return Ok(found) };
-        let mut high = on_file;
-        while found.count < high {
-            let middle = found.count + (high - found.count) / 2;
-            let mut bytes = [0; MAX_ENTRY_BYTES];
-            let bytes = &mut bytes[..E::BYTES];
-            read_exact(&*file, middle * E::BYTES as u64, bytes)?;
-            let entry = E::decode(bytes);
-            if holds(&entry) {
-                found = Found { count: middle + 1, last: Some(entry) };
-            } else {
-                high = middle;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Calls `visit` for each entry from the `first` on, until it answers false.
-    fn for_each_from(&self, first: u64, mut visit: impl FnMut(E) -> bool) -> io::Result<()> {
-        const ENTRIES_PER_READ: u64 = 512;
-        let (on_file, in_memory) = {
-            let entries = self.entries.read();
-            (entries.on_file, entries.in_memory.clone())
-        };
-        if first < on_file
-            && let Some(file) = self.open_to_read()?
-        {
-            let mut bytes = Vec::new();
-            let mut next = first;
-            while next < on_file {
-                let count = ENTRIES_PER_READ.min(on_file - next);
-                bytes.resize(count as usize * E::BYTES, 0);
-                read_exact(&*file, next * E::BYTES as u64, &mut bytes)?;
-                for entry in bytes.chunks_exact(E::BYTES) {
-                    if !visit(E::decode(entry)) {
-                        return Ok(());
-                    }
-                }
-                next += count;
-            }
-        }
-        let skipped = first.saturating_sub(on_file) as usize;
-        for entry in in_memory.into_iter().skip(skipped) {
-            if !visit(entry) {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what is in memory only behind what is believed on file, and cuts off whatever else the
-    /// file held. The file is to be synced: it may be as it should be and not be durable.
-    fn persist(&self) -> io::Result<Persisted> {
-        let (on_file, bytes) = {
-            let entries = self.entries.read();
-            let mut bytes = Vec::with_capacity(entries.in_memory.len() * E::BYTES);
-            entries.in_memory.iter().for_each(|entry| entry.encode(&mut bytes));
-            (entries.on_file, bytes)
-        };
-        let there = open_if_there(&*self.storage, &self.path, OpenMode::Write)?;
-        let is_new = there.is_none();
-        let file = there.map_or_else(|| self.storage.open(&self.path, OpenMode::Create), Ok)?;
-        let believed = on_file * E::BYTES as u64;
-        if file.len()? > believed {
-            file.truncate(believed)?;
-        }
-        if !bytes.is_empty() {
-            file.write_at(believed, &bytes)?;
-        }
-        let mut entries = self.entries.write();
-        entries.on_file += (bytes.len() / E::BYTES) as u64;
-        entries.in_memory.clear();
-        Ok(Persisted { file, is_new })
-    }
-
-    /// The file, unless it is gone with its segment: then the index knows nothing.
-    fn open_to_read(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
-        match self.held.get() {
-            Some(file) => Ok(Some(file.clone())),
-            None => open_if_there(&*self.storage, &self.path, OpenMode::Read),
-        }
-    }
-
-    /// Keeps the file open if anything in it is believed.
-    fn hold(&self) -> io::Result<()> {
-        if self.entries.read().on_file > 0
-            && let Some(file) = self.open_to_read()?
-        {
-            self.hold_file(&file);
-        }
-        Ok(())
-    }
-
-    fn hold_file(&self, file: &Arc<dyn StorageFile>) {
-        self.held.get_or_init(|| file.clone());
-    }
-
-    fn has_unwritten(&self) -> bool {
-        !self.entries.read().in_memory.is_empty()
-    }
-
-    /// Whether there is, or has to be, a file.
-    fn has_file(&self) -> io::Result<bool> {
-        self.storage.exists(&self.path)
-    }
-}
-
-/// The longest entry: that of an aborted transaction.
-const MAX_ENTRY_BYTES: usize = 34;
-
-fn open_if_there(
-    storage: &dyn Storage,
-    path: &std::path::Path,
-    mode: OpenMode,
-) -> io::Result<Option<Arc<dyn StorageFile>>> {
-    match storage.open(path, mode) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn read_exact(file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-    if file.read_at(position, buffer)? == buffer.len() {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the index is shorter than it was"))
+    /// Writes the index out, be it empty.
+    pub(crate) fn write_out(&self) -> io::Result<Persisted> {
+        self.file.persist()
     }
 }
 

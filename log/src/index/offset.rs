@@ -1,26 +1,25 @@
 //! Where batches begin: an entry every few kilobytes of a segment.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::{Entry, EntryFile, Leftover, field};
+use super::{Entry, Index, field};
 use crate::files::FileKind;
 use crate::record::Offset;
-use crate::storage::{Storage, StorageFile};
 
 /// | bytes | field | |
 /// |---|---|---|
 /// | 0..4 | offset | `i32`, of the last record of the batch, less the segment's base offset |
 /// | 4..8 | position | `i32`, of the first byte of the batch in the segment |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OffsetEntry {
+pub(crate) struct OffsetEntry {
     relative_offset: i32,
     position: i32,
 }
 
 impl Entry for OffsetEntry {
     const BYTES: usize = 8;
+    const KIND: FileKind = FileKind::OffsetIndex;
+    const IS_HINT: bool = true;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.relative_offset.to_be_bytes());
@@ -37,6 +36,10 @@ impl Entry for OffsetEntry {
     fn follows(&self, before: &Self) -> bool {
         self.relative_offset > before.relative_offset && self.position > before.position
     }
+
+    fn is_within(&self, base: Offset, below: Offset) -> bool {
+        self.relative_offset >= 0 && self.position >= 0 && i64::from(self.relative_offset) < below.0 - base.0
+    }
 }
 
 /// What the index says of one batch. Whoever goes there checks that the batch is this one.
@@ -49,42 +52,9 @@ pub(crate) struct IndexedBatch {
 }
 
 /// The sparse index of a segment by offset.
-pub(crate) struct OffsetIndex {
-    base: Offset,
-    file: EntryFile<OffsetEntry>,
-}
+pub(crate) type OffsetIndex = Index<OffsetEntry>;
 
-impl OffsetIndex {
-    pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        Self::at(storage, FileKind::OffsetIndex.path(directory, base), base)
-    }
-
-    /// An index that holds nothing yet and goes into the file `path`.
-    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf, base: Offset) -> Self {
-        Self { base, file: EntryFile::empty(storage.clone(), path) }
-    }
-
-    pub(crate) fn sealed(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
-        let path = FileKind::OffsetIndex.path(directory, base);
-        Ok(Self { base, file: EntryFile::sealed(storage.clone(), path)? })
-    }
-
-    /// The index as far as it speaks of offsets below `below`.
-    pub(crate) fn believed(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
-        base: Offset,
-        below: Offset,
-    ) -> io::Result<Self> {
-        let path = FileKind::OffsetIndex.path(directory, base);
-        let is_believed = |entry: &OffsetEntry| {
-            entry.relative_offset >= 0
-                && entry.position >= 0
-                && i64::from(entry.relative_offset) < below.0 - base.0
-        };
-        Ok(Self { base, file: EntryFile::believed(storage.clone(), path, is_believed)? })
-    }
-
+impl Index<OffsetEntry> {
     /// Notes the batch that ends with `last_offset` and begins at `position`.
     pub(crate) fn push(&self, batch: IndexedBatch) {
         let relative_offset = i32::try_from(batch.last_offset.0 - self.base.0);
@@ -103,14 +73,5 @@ impl OffsetIndex {
             last_offset: self.base.plus(i64::from(entry.relative_offset)),
             position: entry.position as u64,
         }))
-    }
-
-    /// What the file holds behind what is believed of it.
-    pub(crate) fn leftover(&self) -> Leftover {
-        self.file.leftover
-    }
-
-    pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
-        self.file.persist().map(|persisted| persisted.file)
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId, Timestamp};
+use crate::storage::OpenMode;
 use crate::storage::memory::MemoryStorage;
 
 const BASE: Offset = Offset(1000);
@@ -14,6 +15,10 @@ fn disk() -> Arc<dyn Storage> {
     let storage = MemoryStorage::new(1);
     storage.create_dir_all(Path::new("/p")).expect("the disk is empty");
     storage
+}
+
+fn context(storage: &Arc<dyn Storage>) -> FileContext {
+    FileContext { storage: storage.clone(), open_files: Arc::default() }
 }
 
 fn contents(storage: &Arc<dyn Storage>, kind: FileKind) -> Vec<u8> {
@@ -36,7 +41,7 @@ proptest! {
         reopens in any::<bool>(),
     ) {
         let storage = disk();
-        let mut index = OffsetIndex::empty(&storage, Path::new("/p"), BASE);
+        let mut index = OffsetIndex::empty(&context(&storage), Path::new("/p"), BASE);
         let mut entries = Vec::new();
         let mut next = IndexedBatch { last_offset: BASE, position: 0 };
         for (offsets, bytes) in steps {
@@ -46,13 +51,13 @@ proptest! {
         let persisted = if entries.is_empty() { 0 } else { persisted.index(entries.len()) };
         for (n, entry) in entries.iter().enumerate() {
             if n == persisted {
-                index.persist().expect("the disk is fine");
+                index.write_out().expect("the disk is fine");
             }
             index.push(*entry);
         }
         if reopens {
-            index.persist().expect("the disk is fine");
-            index = OffsetIndex::sealed(&storage, Path::new("/p"), BASE).expect("it is there");
+            index.write_out().expect("the disk is fine");
+            index = OffsetIndex::sealed(&context(&storage), Path::new("/p"), BASE).expect("it is there");
         }
         for target in BASE.0..=next.last_offset.0 + 1 {
             let expected = entries.iter().rfind(|entry| entry.last_offset.0 <= target).copied();
@@ -68,7 +73,7 @@ proptest! {
         persists in any::<bool>(),
     ) {
         let storage = disk();
-        let index = TransactionIndex::empty(&storage, Path::new("/p"), BASE);
+        let index = TransactionIndex::empty(&context(&storage), Path::new("/p"), BASE);
         let mut all = Vec::new();
         let mut last_offset = BASE;
         for (length, distance) in aborted {
@@ -79,7 +84,7 @@ proptest! {
         }
         all.iter().for_each(|aborted| index.push(*aborted));
         if persists {
-            index.persist().expect("the disk is fine");
+            index.write_out().expect("the disk is fine");
         }
         let (from, to) = (BASE.plus(from - 50), BASE.plus(from - 50 + length));
         let mut found = Vec::new();
@@ -94,17 +99,17 @@ proptest! {
 fn entries_have_kafkas_bytes() {
     let storage = disk();
     let directory = Path::new("/p");
-    let offsets = OffsetIndex::empty(&storage, directory, BASE);
+    let offsets = OffsetIndex::empty(&context(&storage), directory, BASE);
     offsets.push(IndexedBatch { last_offset: Offset(1258), position: 0x0102_0304 });
-    offsets.persist().expect("the disk is fine");
+    offsets.write_out().expect("the disk is fine");
     assert_eq!(contents(&storage, FileKind::OffsetIndex), [0, 0, 1, 2, 1, 2, 3, 4]);
 
-    let times = TimeIndex::empty(&storage, directory, BASE);
+    let times = TimeIndex::empty(&context(&storage), directory, BASE);
     times.push(LargestTimestamp { timestamp: Timestamp(0x0102_0304_0506), offset: Offset(1003) });
-    times.persist().expect("the disk is fine");
+    times.write_out().expect("the disk is fine");
     assert_eq!(contents(&storage, FileKind::TimeIndex), [0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 3]);
 
-    let aborted = TransactionIndex::empty(&storage, directory, BASE);
+    let aborted = TransactionIndex::empty(&context(&storage), directory, BASE);
     aborted.push(AbortedTransaction {
         producer_id: ProducerId(1),
         first_offset: Offset(2),
@@ -122,7 +127,7 @@ fn entries_have_kafkas_bytes() {
 #[test]
 fn a_segment_without_aborted_transactions_has_no_file_for_them() {
     let storage = disk();
-    let aborted = TransactionIndex::empty(&storage, Path::new("/p"), BASE);
+    let aborted = TransactionIndex::empty(&context(&storage), Path::new("/p"), BASE);
     assert!(aborted.persist().expect("there is nothing to do").is_none());
     let path = FileKind::TransactionIndex.path(Path::new("/p"), BASE);
     assert!(!storage.exists(&path).expect("the disk is fine"));
@@ -139,8 +144,8 @@ fn bytes_that_never_reached_the_disk_are_not_believed() {
     }
     write(&storage, FileKind::OffsetIndex, &bytes);
     let believed = |below| {
-        let index =
-            OffsetIndex::believed(&storage, Path::new("/p"), BASE, Offset(below)).expect("it is there");
+        let index = OffsetIndex::believed(&context(&storage), Path::new("/p"), BASE, Offset(below))
+            .expect("it is there");
         index.lookup(Offset(5000)).expect("the disk is fine").map(|entry| entry.last_offset)
     };
     assert_eq!(believed(5000), Some(Offset(1014)));
@@ -153,8 +158,9 @@ fn what_is_not_believed_is_gone_once_the_index_is_written() {
     let storage = disk();
     let entry = |offset: i32| [offset.to_be_bytes(), (10 * offset).to_be_bytes()].concat();
     write(&storage, FileKind::OffsetIndex, &[entry(5), entry(9), entry(14)].concat());
-    let index = OffsetIndex::believed(&storage, Path::new("/p"), BASE, Offset(1009)).expect("it is there");
+    let index =
+        OffsetIndex::believed(&context(&storage), Path::new("/p"), BASE, Offset(1009)).expect("it is there");
     index.push(IndexedBatch { last_offset: Offset(1011), position: 110 });
-    index.persist().expect("the disk is fine");
+    index.write_out().expect("the disk is fine");
     assert_eq!(contents(&storage, FileKind::OffsetIndex), [entry(5), entry(11)].concat());
 }

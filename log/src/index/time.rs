@@ -1,26 +1,25 @@
 //! From which offset on timestamps may be as large as one asked for.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::{Entry, EntryFile, Leftover, field};
+use super::{Entry, Index, field};
 use crate::files::FileKind;
 use crate::record::{Offset, Timestamp};
-use crate::storage::{Storage, StorageFile};
 
 /// | bytes | field | |
 /// |---|---|---|
 /// | 0..8 | timestamp | `i64`, ms; the largest one in the segment so far |
 /// | 8..12 | offset | `i32`, of the last record of the batch that holds it, less the segment's base offset |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TimeEntry {
+pub(crate) struct TimeEntry {
     timestamp: i64,
     relative_offset: i32,
 }
 
 impl Entry for TimeEntry {
     const BYTES: usize = 12;
+    const KIND: FileKind = FileKind::TimeIndex;
+    const IS_HINT: bool = true;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.timestamp.to_be_bytes());
@@ -37,6 +36,10 @@ impl Entry for TimeEntry {
     fn follows(&self, before: &Self) -> bool {
         self.timestamp > before.timestamp && self.relative_offset > before.relative_offset
     }
+
+    fn is_within(&self, base: Offset, below: Offset) -> bool {
+        self.relative_offset >= 0 && i64::from(self.relative_offset) < below.0 - base.0
+    }
 }
 
 /// The largest timestamp among the records up to some offset, and the last offset of its batch.
@@ -48,40 +51,9 @@ pub(crate) struct LargestTimestamp {
 
 /// The sparse index of a segment by time. Transaction markers, which carry the clock's time and not an
 /// event's, are not in it.
-pub(crate) struct TimeIndex {
-    base: Offset,
-    file: EntryFile<TimeEntry>,
-}
+pub(crate) type TimeIndex = Index<TimeEntry>;
 
-impl TimeIndex {
-    pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        Self::at(storage, FileKind::TimeIndex.path(directory, base), base)
-    }
-
-    /// An index that holds nothing yet and goes into the file `path`.
-    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf, base: Offset) -> Self {
-        Self { base, file: EntryFile::empty(storage.clone(), path) }
-    }
-
-    pub(crate) fn sealed(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
-        let path = FileKind::TimeIndex.path(directory, base);
-        Ok(Self { base, file: EntryFile::sealed(storage.clone(), path)? })
-    }
-
-    /// The index as far as it speaks of offsets below `below`.
-    pub(crate) fn believed(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
-        base: Offset,
-        below: Offset,
-    ) -> io::Result<Self> {
-        let path = FileKind::TimeIndex.path(directory, base);
-        let is_believed = |entry: &TimeEntry| {
-            entry.relative_offset >= 0 && i64::from(entry.relative_offset) < below.0 - base.0
-        };
-        Ok(Self { base, file: EntryFile::believed(storage.clone(), path, is_believed)? })
-    }
-
+impl Index<TimeEntry> {
     /// Notes the largest timestamp so far; it is larger than the last one noted.
     pub(crate) fn push(&self, largest: LargestTimestamp) {
         let relative_offset = i32::try_from(largest.offset.0 - self.base.0);
@@ -108,14 +80,5 @@ impl TimeIndex {
             timestamp: Timestamp(entry.timestamp),
             offset: self.base.plus(i64::from(entry.relative_offset)),
         }
-    }
-
-    /// What the file holds behind what is believed of it.
-    pub(crate) fn leftover(&self) -> Leftover {
-        self.file.leftover
-    }
-
-    pub(crate) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
-        self.file.persist().map(|persisted| persisted.file)
     }
 }

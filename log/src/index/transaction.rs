@@ -1,13 +1,10 @@
 //! The transactions that were aborted, in the segment that holds their marker.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::{Entry, EntryFile, Leftover, Persisted, field};
+use super::{Entry, Index, Persisted, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
-use crate::storage::Storage;
 
 /// A transaction that was aborted: the batches of this producer in this range do not count.
 ///
@@ -32,6 +29,8 @@ pub struct AbortedTransaction {
 
 impl Entry for AbortedTransaction {
     const BYTES: usize = 34;
+    const KIND: FileKind = FileKind::TransactionIndex;
+    const IS_HINT: bool = false;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&0i16.to_be_bytes());
@@ -53,54 +52,23 @@ impl Entry for AbortedTransaction {
     fn follows(&self, before: &Self) -> bool {
         self.last_offset > before.last_offset
     }
+
+    fn is_within(&self, base: Offset, below: Offset) -> bool {
+        (base..below).contains(&self.last_offset) && self.first_offset <= self.last_offset
+    }
 }
 
 /// The aborted transactions of a segment, in the order of their markers.
-pub(crate) struct TransactionIndex {
-    file: EntryFile<AbortedTransaction>,
-}
+pub(crate) type TransactionIndex = Index<AbortedTransaction>;
 
-impl TransactionIndex {
-    pub(crate) fn empty(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Self {
-        Self::at(storage, FileKind::TransactionIndex.path(directory, base))
-    }
-
-    /// An index that holds nothing yet and goes into the file `path`.
-    pub(crate) fn at(storage: &Arc<dyn Storage>, path: PathBuf) -> Self {
-        Self { file: EntryFile::empty(storage.clone(), path) }
-    }
-
-    pub(crate) fn sealed(storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> io::Result<Self> {
-        let path = FileKind::TransactionIndex.path(directory, base);
-        let file = EntryFile::sealed(storage.clone(), path)?;
-        file.hold()?;
-        Ok(Self { file })
-    }
-
-    /// The index as far as it speaks of markers below `below`.
-    pub(crate) fn believed(
-        storage: &Arc<dyn Storage>,
-        directory: &Path,
-        base: Offset,
-        below: Offset,
-    ) -> io::Result<Self> {
-        let path = FileKind::TransactionIndex.path(directory, base);
-        let is_believed = |entry: &AbortedTransaction| {
-            (base.0..below.0).contains(&entry.last_offset.0) && entry.first_offset <= entry.last_offset
-        };
-        let file = EntryFile::believed(storage.clone(), path, is_believed)?;
-        file.hold()?;
-        Ok(Self { file })
-    }
-
-    /// Whether each entry may follow the one before and speaks of a marker from `base` to `next`.
-    pub(crate) fn is_within(&self, base: Offset, next: Offset) -> io::Result<bool> {
+impl Index<AbortedTransaction> {
+    /// Whether each entry may follow the one before and speaks of a marker before `next`.
+    pub(crate) fn is_sound(&self, next: Offset) -> io::Result<bool> {
         let mut previous: Option<AbortedTransaction> = None;
         let mut is_sound = true;
         self.file.for_each_from(0, |entry| {
-            is_sound = previous.is_none_or(|before| entry.follows(&before))
-                && (base..next).contains(&entry.last_offset)
-                && entry.first_offset <= entry.last_offset;
+            is_sound =
+                previous.is_none_or(|before| entry.follows(&before)) && entry.is_within(self.base, next);
             previous = Some(entry);
             is_sound
         })?;
@@ -138,20 +106,8 @@ impl TransactionIndex {
         self.file.has_unwritten()
     }
 
-    /// What the file holds behind what is believed of it.
-    pub(crate) fn leftover(&self) -> Leftover {
-        self.file.leftover
-    }
-
     /// Writes the index out, unless it is empty and has no file: most segments have none.
     pub(crate) fn persist(&self) -> io::Result<Option<Persisted>> {
         if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.write_out().map(Some) }
-    }
-
-    /// Writes the index out, be it empty.
-    pub(crate) fn write_out(&self) -> io::Result<Persisted> {
-        let persisted = self.file.persist()?;
-        self.file.hold_file(&persisted.file);
-        Ok(persisted)
     }
 }

@@ -13,13 +13,18 @@ use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
+use crate::open_files::OpenFiles;
 use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
 use crate::record::{PartitionId, PartitionKey};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
+use crate::spawn::{Drive, in_parallel};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
 use crate::transaction::TRANSACTION_TOPIC;
+
+/// How many partitions are recovered at once.
+const RECOVERY_THREADS_MAX: usize = 8;
 
 pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let storage = options.storage.clone();
@@ -106,7 +111,7 @@ impl Inner {
         clean_shutdown: Option<CleanShutdown>,
     ) -> Result<Self> {
         let core = Core::new(directory, &options);
-        let LogOptions { storage, clock, durability, seed, .. } = options;
+        let LogOptions { storage, clock, durability, seed, open_files_max, .. } = options;
         let background = Background::start(core.clone())
             .map_err(|error| Error::io("cannot start the log's thread", error))?;
         let is_read_only = clean_shutdown.is_none();
@@ -115,6 +120,7 @@ impl Inner {
             context.clean_shutdown = Arc::new(clean_shutdown);
         }
         context.flusher = Arc::downgrade(&core.flusher);
+        context.open_files = Arc::new(OpenFiles::new(open_files_max));
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();
         let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, is_begun, catalogue };
@@ -137,22 +143,33 @@ impl Inner {
     }
 
     /// Recovers every partition of every topic; nothing is published before all are. They do not depend
-    /// on each other.
+    /// on each other, and mostly wait for the disk: several are recovered at once, unless the caller steps
+    /// everything.
     fn recover_partitions(&mut self, points: &RecoveryPoints, clean_shutdown: bool) -> Result<Vec<Topic>> {
         let entries = self.catalogued.get_mut().catalogue.topics.clone();
-        let mut topics = Vec::with_capacity(entries.len());
-        for (name, CatalogueEntry { id, config }) in entries {
-            let mut partitions = Vec::new();
+        let mut jobs = Vec::new();
+        for (name, CatalogueEntry { id, config }) in &entries {
             for partition in (0..config.partitions).map(PartitionId) {
-                let recovery_point = points.get(&PartitionKey { topic: id, partition }).copied();
+                let recovery_point = points.get(&PartitionKey { topic: *id, partition }).copied();
                 let border = RecoveryBorder { recovery_point, clean_shutdown };
-                let (partition, report) = Partition::open(self.site(&name, id, &config, partition), &border)?;
-                self.reports.push(report);
-                partitions.push(partition);
+                jobs.push((self.site(name, *id, config, partition), border));
             }
-            topics.push(Topic::new(name, id, config, partitions));
         }
-        Ok(topics)
+        let threads = match self.core.driver.drive() {
+            Drive::Manual => 1,
+            Drive::Thread => RECOVERY_THREADS_MAX,
+        };
+        let recover = |(site, border)| Partition::open(site, &border);
+        let recovered = in_parallel("lotic-recovery", threads, jobs, recover)
+            .map_err(|error| Error::io("cannot start the threads that recover partitions", error))??;
+        let (partitions, reports): (Vec<_>, Vec<_>) = recovered.into_iter().unzip();
+        self.reports = reports;
+        let mut partitions = partitions.into_iter();
+        let topic = |(name, CatalogueEntry { id, config }): (String, CatalogueEntry)| {
+            let own = partitions.by_ref().take(config.partitions as usize).collect();
+            Topic::new(name, id, config, own)
+        };
+        Ok(entries.into_iter().map(topic).collect())
     }
 
     /// Goes on with the recovery points as they were stored, or writes them anew. A directory that nothing

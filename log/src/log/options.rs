@@ -7,6 +7,7 @@ use rand::rngs::OsRng;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::open_files::OPEN_FILES_MAX;
 use crate::partition::Durability;
 use crate::spawn::Drive;
 use crate::storage::Storage;
@@ -35,6 +36,9 @@ pub struct LogOptions {
     pub upkeep: UpkeepOptions,
     /// Whether a log is begun where there is none; `NotFound` otherwise.
     pub begins: bool,
+    /// How many files of segments and indexes stay open because they were used lately. A segment with
+    /// bytes that are not synced is open beside these, and so is what is read or replaced at the moment.
+    pub open_files_max: usize,
 }
 
 impl LogOptions {
@@ -57,6 +61,7 @@ impl LogOptions {
             seed,
             upkeep: UpkeepOptions::default(),
             begins: true,
+            open_files_max: OPEN_FILES_MAX,
         })
     }
 
@@ -64,7 +69,8 @@ impl LogOptions {
     pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
         let durability = Durability::Sync;
         let (holder, upkeep) = (program_name(), UpkeepOptions::default());
-        Self { storage, clock, drive: Drive::Manual, durability, holder, seed, begins: true, upkeep }
+        let (drive, open_files_max) = (Drive::Manual, OPEN_FILES_MAX);
+        Self { storage, clock, drive, durability, holder, seed, upkeep, begins: true, open_files_max }
     }
 }
 

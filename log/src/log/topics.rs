@@ -273,12 +273,7 @@ impl Inner {
         catalogued.catalogue = catalogue;
         self.topics.write().remove(name);
         for partition in topic.partitions() {
-            partition.mark_deleted();
-            // What cannot be made durable any more is being deleted.
-            if let Err(error) = partition.close() {
-                tracing::debug!(%error, "a partition that is deleted did not close");
-            }
-            partition.release_segments();
+            partition.delete();
         }
         self.core.flusher.forget(topic.id());
         self.remove_directories(name, deleted)?;

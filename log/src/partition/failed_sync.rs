@@ -37,8 +37,15 @@ pub(super) fn write(site: &PartitionSite, synced: Offset) -> io::Result<()> {
     file.write_at(0, &encode(synced))
 }
 
-/// Where to cut, if a sync failed.
-pub(crate) fn read(site: &PartitionSite) -> io::Result<Option<Offset>> {
+/// A note that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Where to cut; none if the note is not whole. It is in the way of a later one then.
+    pub(crate) synced: Option<Offset>,
+}
+
+/// The note, if there is one.
+pub(crate) fn read(site: &PartitionSite) -> io::Result<Option<Note>> {
     let file = match site.storage().open(&path(site), OpenMode::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -49,7 +56,7 @@ pub(crate) fn read(site: &PartitionSite) -> io::Result<Option<Offset>> {
     if synced.is_none() {
         tracing::warn!(partition = %site.name, "the note of a failed sync is not whole and is not followed");
     }
-    Ok(synced)
+    Ok(Some(Note { synced }))
 }
 
 /// Removes the note; for good once the directory is synced. Says whether there was one.

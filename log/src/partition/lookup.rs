@@ -48,6 +48,10 @@ impl Partition {
     /// [`crate::ErrorKind::NotFound`] once the topic is deleted; [`crate::ErrorKind::Corrupt`] and
     /// [`crate::ErrorKind::Unsupported`]; those of the operating system.
     pub fn find_offset(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Option<FoundOffset>> {
+        self.read_again_if_replaced(|| self.find_offset_once(spec, isolation))
+    }
+
+    fn find_offset_once(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Option<FoundOffset>> {
         self.check_not_deleted()?;
         let offsets = self.offsets();
         let bound = match isolation {
@@ -71,9 +75,8 @@ impl Partition {
     /// # Errors
     /// Those of [`Self::find_offset`].
     pub fn offset_for_timestamp(&self, timestamp: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
-        self.check_not_deleted()?;
-        let offsets = self.offsets();
-        self.find_at_or_after(timestamp, Range { start: offsets.start, bound: offsets.high_watermark })
+        let found = self.find_offset(OffsetSpec::AtOrAfter(timestamp), Isolation::ReadUncommitted)?;
+        Ok(found.and_then(|FoundOffset { offset, timestamp }| Some((offset, timestamp?))))
     }
 
     fn find_at_or_after(&self, timestamp: Timestamp, range: Range) -> Result<Option<(Offset, Timestamp)>> {
@@ -150,7 +153,8 @@ impl Partition {
         earliest: Timestamp,
         mut visit: impl FnMut(Offset, Timestamp) -> bool,
     ) -> Result<()> {
-        let mut scanner: Scanner = segment.scan(start);
+        let scanner = segment.scan(start).map_err(|error| self.read_failed(segment, error.into()));
+        let mut scanner: Scanner = scanner?;
         let mut scratch = DecompressionBuffer::new();
         while scanner.place().offset < range.bound {
             let place = scanner.place();

@@ -17,7 +17,7 @@
 //!
 //! Everything below start and rewritten end was synced when the file was written. Producer snapshots
 //! below the rewritten end are not believed: they may speak of a transaction whose marker is gone.
-//! A partition without the file begins where its first segment does and was never compacted.
+//! A partition without the file begins with offset 0 and was never compacted.
 
 use std::path::{Path, PathBuf};
 
@@ -90,7 +90,7 @@ impl Marks {
     }
 
     /// Makes these the marks of a partition, durably. Waits for the disk.
-    pub(super) fn write(&self, site: &PartitionSite) -> Result<()> {
+    pub(crate) fn write(&self, site: &PartitionSite) -> Result<()> {
         site.begin_writing()?;
         let path = path(site);
         let written = whole_file::replace(&**site.storage(), &path, &self.encode(), SyncPurpose::Marks);

@@ -13,6 +13,9 @@ use crate::segment::{ReadRange, Segment};
 /// How many readers that read on where they stopped are spared the index.
 const HINTS_MAX: usize = 16;
 
+/// How often a fetch is begun anew because another process was replacing segments meanwhile.
+const READS_MAX: usize = 8;
+
 /// What a fetch found.
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -49,6 +52,24 @@ impl Partition {
     /// the topic is deleted; [`ErrorKind::Corrupt`]
     /// names the first bad byte's batch; those of the operating system.
     pub fn fetch(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
+        self.read_again_if_replaced(|| self.fetch_once(from, max_bytes, isolation))
+    }
+
+    /// Reads, and once more if the writer in another process has replaced or removed what was read.
+    pub(super) fn read_again_if_replaced<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
+        for _ in 1..READS_MAX {
+            match read() {
+                Err(error) if error.kind() == ErrorKind::Retry => {
+                    self.check_not_deleted()?;
+                    self.refresh()?;
+                }
+                done => return done,
+            }
+        }
+        read()
+    }
+
+    fn fetch_once(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
         self.check_not_deleted()?;
         let offsets = self.offsets();
         if from < offsets.start || from > offsets.end {

@@ -12,8 +12,8 @@
 //! partition next if need be. The indexes take their names, the segments behind the first one go; last
 //! the log takes the name of the first one. Each arrow is one step, which waits for the disk once.
 //!
-//! Nobody who reads is waited for. A reader that holds a replaced segment reads it to its end through the
-//! files it has open; the next fetch finds the new one.
+//! Nobody who reads is waited for. The replaced segments are held open before it is decided, and whoever
+//! reads one reads it to its end; the next fetch finds the new one.
 //!
 //! A failure before the decision leaves everything as it was; one after it poisons the partition, whose
 //! next opening finishes.
@@ -46,6 +46,8 @@ const INDEXES: [FileKind; 3] = [FileKind::OffsetIndex, FileKind::TimeIndex, File
 /// A segment that is being written to take the place of others.
 pub(crate) struct CleanedSegment {
     active: ActiveSegment,
+    /// Open until it is sealed.
+    file: Arc<dyn StorageFile>,
     /// Batches that are noted in the indexes and not written yet.
     unwritten: Vec<u8>,
     /// How much is written.
@@ -57,8 +59,9 @@ impl CleanedSegment {
     pub(crate) fn create(site: &PartitionSite, base: Offset) -> io::Result<Self> {
         remove_cleaned(site, base)?;
         let segment = Arc::new(Segment::create_cleaned(site, base)?);
+        let file = segment.file()?;
         let active = ActiveSegment::new(segment, site.config.index_interval_bytes);
-        Ok(Self { active, unwritten: Vec::new(), position: 0 })
+        Ok(Self { active, file, unwritten: Vec::new(), position: 0 })
     }
 
     /// Appends the batch that `write` appends to the buffer it is given, if it does.
@@ -88,7 +91,7 @@ impl CleanedSegment {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.active.segment.file().write_at(self.position, &self.unwritten)?;
+        self.file.write_at(self.position, &self.unwritten)?;
         self.position += self.unwritten.len() as u64;
         self.unwritten.clear();
         Ok(())
@@ -102,7 +105,7 @@ impl CleanedSegment {
         let mut files: Vec<Arc<dyn StorageFile>> = segment.persist_indexes()?;
         // It has to take the place of an older one of its name.
         files.push(segment.aborted.write_out()?.file);
-        files.push(segment.file().clone());
+        files.push(self.file.clone());
         Ok(files.iter().map(|file| file.sync(SyncPurpose::Compacted)).collect())
     }
 
@@ -164,6 +167,8 @@ impl Partition {
             }
             Step::Marked => {
                 self.check_not_pinned(end)?;
+                let held = replacement.replaced.iter().try_for_each(|segment| segment.hold());
+                held.map_err(|error| self.site.io("hold segments open in", &self.site.directory, error))?;
                 decide(&self.site, base).map_err(|error| self.fail_replacement(error))?;
                 Step::Decided
             }

@@ -11,6 +11,8 @@ use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flusher;
+use crate::index::FileContext;
+use crate::open_files::{OpenFiles, is_stale};
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
 use crate::record::{Offset, PartitionKey, TopicId, TopicPartition};
@@ -83,6 +85,8 @@ pub struct PartitionContext {
     pub(crate) synced_points: Arc<SyncedPoints>,
     /// Who makes a partition durable in the background; nobody where that is gone.
     pub(crate) flusher: Weak<Flusher>,
+    /// The files of segments that are open.
+    pub(crate) open_files: Arc<OpenFiles>,
 }
 
 impl PartitionContext {
@@ -97,6 +101,7 @@ impl PartitionContext {
             clean_shutdown,
             synced_points: Arc::default(),
             flusher: Weak::new(),
+            open_files: Arc::default(),
         }
     }
 }
@@ -154,6 +159,10 @@ impl PartitionSite {
         &self.context.storage
     }
 
+    pub(crate) fn file_context(&self) -> FileContext {
+        FileContext { storage: self.context.storage.clone(), open_files: self.context.open_files.clone() }
+    }
+
     pub(crate) fn key(&self) -> PartitionKey {
         PartitionKey { topic: self.topic_id, partition: self.name.partition }
     }
@@ -168,8 +177,13 @@ impl PartitionSite {
         Error::new(kind, format!("{self}: {what}"))
     }
 
-    /// The operating system's error while `doing` something to `path`.
+    /// The operating system's error while `doing` something to `path`; [`ErrorKind::Retry`] where another
+    /// file has its name by now.
     pub(crate) fn io(&self, doing: &str, path: &Path, error: io::Error) -> Error {
+        if is_stale(&error) {
+            return self
+                .error(ErrorKind::Retry, format!("{} was replaced or removed: read again", path.display()));
+        }
         Error::io(format!("{self}: cannot {doing} {}", path.display()), error)
     }
 

@@ -37,11 +37,11 @@ impl Flush for Partition {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
-    /// read-only partition has nothing to sync.
+    /// partition that is read-only or deleted has nothing to sync.
     fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
         let mut submitted = self.submitted.lock();
         let mut writer = self.writer.lock();
-        if let Mode::ReadOnly { .. } = writer.mode {
+        if matches!(writer.mode, Mode::ReadOnly { .. }) || self.check_not_deleted().is_err() {
             return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
         }
         let unsynced = self.take_unsynced(&mut writer, purpose)?;
@@ -53,6 +53,7 @@ impl Flush for Partition {
 
     fn flushed(&self, upto: Offset) {
         self.bounds.publish_durable(upto);
+        self.writer.lock().note_synced(upto);
         self.site.context.progress.raise();
     }
 
@@ -88,9 +89,8 @@ impl Partition {
     fn take_unsynced(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<Unsynced> {
         self.check_not_poisoned()?;
         self.write_aborted_transactions(writer, purpose)?;
-        let (tail, durable) = (&writer.tail, self.bounds.durable());
-        let dirty = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) > durable);
-        let mut files: Vec<_> = dirty.map(|index| (tail.segments[index].file().clone(), purpose)).collect();
+        let segments = writer.sealed.iter().map(|(_, file)| file).chain(writer.tail.active.unsynced());
+        let mut files: Vec<_> = segments.map(|file| (file.clone(), purpose)).collect();
         files.append(&mut writer.unsynced);
         writer.is_flush_requested = false;
         writer.sync_begun = writer.tail.end;

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::batch::{BatchHeader, ControlRecord, RecordBatch};
+use crate::open_files::is_stale;
 use crate::producer_state::ProducerStates;
 use crate::record::Offset;
 use crate::scanner::BatchPlace;
@@ -25,6 +26,8 @@ pub(crate) struct Tail {
     pub(crate) snapshots: Vec<Offset>,
     /// The last batch, for whoever only reads to see whether it is still there.
     pub(crate) last: Option<LastBatch>,
+    /// Whether the directory is as closing would leave it: nothing is known that it does not hold.
+    pub(crate) is_as_closed: bool,
 }
 
 /// What tells a batch from any other that another writer may put in its place.
@@ -56,6 +59,7 @@ impl Tail {
             bytes_since_snapshot: 0,
             snapshots: Vec::new(),
             last: None,
+            is_as_closed: true,
         }
     }
 
@@ -65,13 +69,14 @@ impl Tail {
         let segment = &self.active.segment;
         let is_there = || {
             let named = storage.open(segment.path(), OpenMode::Read)?.len()?;
-            let open = segment.file().len()?;
+            let open = segment.file()?.len()?;
             // Behind the name there is another file by now, if it holds more than this one ever did.
             let is_it = named <= open && named >= segment.bytes();
             Ok(is_it && self.last.as_ref().map_or(Ok(true), |last| last.is_there(storage))?)
         };
-        match is_there() {
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(false),
+        let found: io::Result<bool> = is_there();
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_stale(&error) => Ok(false),
             found => found,
         }
     }

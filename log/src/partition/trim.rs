@@ -12,6 +12,7 @@ use super::replace::remove_segment;
 use super::writer::Mode;
 use crate::error::{ErrorKind, Result};
 use crate::record::Offset;
+use crate::segment::Segment;
 
 /// Offsets that are pinned, by who has pinned them.
 #[derive(Default)]
@@ -130,8 +131,11 @@ impl Partition {
             self.segments.store(Arc::new(tail.segments.clone()));
             removed
         };
-        let outcome =
-            removed.iter().try_for_each(|segment: &Arc<_>| remove_segment(&self.site, segment.base()));
+        // Only who loaded the list before has a segment still; nobody else gets one.
+        let mut read = removed.iter().filter(|segment: &&Arc<Segment>| Arc::strong_count(segment) > 1);
+        let outcome = read
+            .try_for_each(|segment| segment.hold())
+            .and_then(|()| removed.iter().try_for_each(|segment| remove_segment(&self.site, segment.base())));
         // Those that stay are removed when the partition is opened again.
         outcome.map_err(|error| self.site.io("remove segments from", &self.site.directory, error))
     }
@@ -183,10 +187,23 @@ impl Partition {
         }
     }
 
-    /// No record is shown any more, and nothing is written: the topic is deleted. Readers in the middle
-    /// of a fetch are not waited for; what they hold of the files goes with the last of them.
-    pub(crate) fn mark_deleted(&self) {
+    /// No record is shown any more, and nothing is written or synced: the topic is deleted. Readers in the
+    /// middle of a fetch are not waited for; what they hold of the files goes with the last of them.
+    pub(crate) fn delete(&self) {
         self.is_deleted.store(true, Ordering::Release);
+        // Whoever replaces segments gets done with the step that is under way.
+        let _marks = self.marks.lock();
+        let mut writer = self.writer.lock();
+        writer.mode = Mode::Closed;
+        // Nobody waits for what is deleted to be synced.
+        self.bounds.publish_durable(writer.tail.end);
+        writer.sealed.clear();
+        writer.unsynced.clear();
+        writer.has_new_names = false;
+        writer.tail.active.note_synced();
+        writer.tail.segments.clear();
+        self.segments.store(Arc::default());
+        drop(writer);
         self.site.context.progress.raise();
     }
 
@@ -197,13 +214,5 @@ impl Partition {
             return Err(self.site.error(ErrorKind::NotFound, "the topic was deleted"));
         }
         Ok(())
-    }
-
-    /// Lets go of the segments, so that their files go with the last fetch under way.
-    pub(crate) fn release_segments(&self) {
-        let mut writer = self.writer.lock();
-        debug_assert!(writer.mode == Mode::Closed, "nobody writes to what is deleted");
-        writer.tail.segments.clear();
-        self.segments.store(Arc::default());
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Mode {
 pub(super) struct Writer {
     pub(super) mode: Mode,
     pub(super) tail: Tail,
+    /// The files of sealed segments that are not known to be synced, and where each ends.
+    pub(super) sealed: Vec<(Offset, Arc<dyn StorageFile>)>,
     /// Files other than segments that were written since the last sync began, and what their sync is for.
     pub(super) unsynced: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
     /// Whether names were made or removed since the last sync began.
@@ -47,15 +49,26 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(tail: Tail, mode: Mode) -> Self {
-        let sync_begun = tail.end;
+        let (sync_begun, is_as_closed) = (tail.end, tail.is_as_closed);
         Self {
             mode,
             tail,
+            sealed: Vec::new(),
             unsynced: Vec::new(),
             has_new_names: false,
             sync_begun,
-            is_as_closed: true,
+            is_as_closed,
             is_flush_requested: false,
+        }
+    }
+}
+
+impl Writer {
+    /// Everything before `upto` is synced: files that hold nothing else may be closed.
+    pub(super) fn note_synced(&mut self, upto: Offset) {
+        self.sealed.retain(|(end, _)| *end > upto);
+        if self.tail.end <= upto {
+            self.tail.active.note_synced();
         }
     }
 }
@@ -223,10 +236,11 @@ impl Partition {
         batch.place(writer.tail.end, writer.tail.active.leader_epoch);
         let header = batch.header();
         self.make_room(writer, &header).map_err(|error| self.poison(error))?;
-        let active = &writer.tail.active;
-        let (segment, position) = (&active.segment, active.position());
-        if let Err(error) = segment.file().write_at(position, batch.finish()) {
-            return Err(self.poison(self.site.io("append to", segment.path(), error)));
+        let active = &mut writer.tail.active;
+        let position = active.position();
+        let written = active.file_to_write().and_then(|file| file.write_at(position, batch.finish()));
+        if let Err(error) = written {
+            return Err(self.poison(self.site.io("append to", active.segment.path(), error)));
         }
         writer.tail.absorb(&header, control);
         self.bounds.publish(writer.tail.end, writer.tail.producers.first_unstable());
@@ -264,6 +278,7 @@ impl Partition {
         let segment = Segment::create(&self.site, base).map_err(|error| {
             self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
         })?;
+        writer.sealed.extend(writer.tail.active.unsynced().map(|file| (base, file.clone())));
         writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);
         writer.has_new_names = true;
         self.segments.store(Arc::new(writer.tail.segments.clone()));

@@ -23,6 +23,8 @@ pub(super) struct Assessment {
     /// From where on batches were read.
     pub(super) scanned_from: Offset,
     pub(super) scan: Scan,
+    /// Whether there is a note of a sync that failed.
+    pub(super) has_note: bool,
 }
 
 /// What reading batches to the end came to.
@@ -51,14 +53,17 @@ pub(super) struct Limits {
     recovery_point: Offset,
     /// What is at or behind it is not believed: its sync failed.
     failed_sync: Option<Offset>,
+    /// Whether there is a note of a failed sync, whole or not.
+    has_note: bool,
 }
 
 impl Limits {
     pub(super) fn new(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Self> {
-        let failed_sync = failed_sync::read(site);
+        let note = failed_sync::read(site).map_err(|error| site.io("read", &site.directory, error))?;
         Ok(Self {
             recovery_point: recovery_point.unwrap_or(Offset(0)),
-            failed_sync: failed_sync.map_err(|error| site.io("read", &site.directory, error))?,
+            failed_sync: note.and_then(|note| note.synced),
+            has_note: note.is_some(),
         })
     }
 }
@@ -115,7 +120,8 @@ pub(super) fn assess(
         let what = format!("the log ends here; offsets up to {} were synced", limits.recovery_point);
         return Err(site.corrupt(path, tail.place(), what));
     }
-    Ok(Assessment { listing, tail, scanned_from: known.offset, scan })
+    let has_note = limits.has_note;
+    Ok(Assessment { listing, tail, scanned_from: known.offset, scan, has_note })
 }
 
 /// The snapshots that may be started from, ascending.
@@ -178,7 +184,7 @@ fn resume(
     segments.push(segment.clone());
     let resumed = ActiveSegment::resume(segment.clone(), interval, known.offset);
     let (mut active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
-    let bytes = segment.file().len().map_err(|error| open_error(site, base, error))?;
+    let bytes = segment.file().and_then(|file| file.len()).map_err(|error| open_error(site, base, error))?;
     // Compaction leaves the end of the log alone, so no gap is there.
     let is_end = last + 1 == listing.segments.len() && place.position == bytes;
     let density = if is_end { Density::Dense } else { site.density() };
@@ -201,6 +207,7 @@ fn resume(
         bytes_since_snapshot: 0,
         snapshots: Vec::new(),
         last,
+        is_as_closed: true,
     })))
 }
 
@@ -267,9 +274,11 @@ fn scan_segment(
     scan: &mut Scan,
 ) -> Result<Option<Cut>> {
     let segment = tail.active.segment.clone();
-    let bytes = segment.file().len().map_err(|error| site.io("read", segment.path(), error))?;
+    let io = |error| site.io("read", segment.path(), error);
+    let file = segment.file().map_err(io)?;
+    let bytes = file.len().map_err(io)?;
     let density = site.density();
-    let mut scanner = Scanner::new(segment.file().clone(), tail.place(), bytes, density);
+    let mut scanner = Scanner::new(file, tail.place(), bytes, density);
     loop {
         let place = scanner.place();
         let found = scanner.next();

@@ -24,10 +24,11 @@ mod tests;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Result};
-use crate::files::{Listing, Stage};
+use crate::files::{FileKind, Listing, Stage};
 use crate::partition::marks::Marks;
 use crate::partition::{PartitionSite, Tail};
 use crate::record::{Offset, TopicPartition};
+use crate::scanner::BatchPlace;
 use crate::segment::Segment;
 use crate::storage::{OpenMode, SyncPurpose};
 
@@ -168,7 +169,8 @@ fn absorb_later(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Of
         return Err(site.error(ErrorKind::Retry, what));
     }
     let base = segment.base();
-    let mut later = list(site, &Marks::default())?.segments;
+    let later = Listing::read(&**site.storage(), &site.directory);
+    let mut later = later.map_err(|error| site.io("list", &site.directory, error))?.segments;
     later.retain(|offset| *offset > base);
     let limits = assess::Limits::new(site, recovery_point)?;
     assess::scan(site, tail, &later, &limits, OpenMode::Read).map(|_| ())
@@ -176,7 +178,15 @@ fn absorb_later(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Of
 
 fn list(site: &PartitionSite, marks: &Marks) -> Result<Listing> {
     let listing = Listing::read(&**site.storage(), &site.directory);
-    Ok(listing.map_err(|error| site.io("list", &site.directory, error))?.begin_at(marks.start))
+    let listing = listing.map_err(|error| site.io("list", &site.directory, error))?.begin_at(marks.start);
+    match listing.segments.first() {
+        Some(&first) if first > marks.start => {
+            let path = FileKind::Log.path(&site.directory, first);
+            let place = BatchPlace { position: 0, offset: marks.start };
+            Err(site.corrupt(&path, place, "it is the first one, and those before it are missing"))
+        }
+        _ => Ok(listing),
+    }
 }
 
 /// Begins a partition whose directory is there and holds no segment yet.

@@ -10,11 +10,43 @@ use crate::error::Result;
 use crate::files::FileKind;
 use crate::partition::{Durability, PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
-use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
 
 /// How much is written again at a time.
 const CHUNK_BYTES: u64 = 256 << 10;
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Nothing: the directory is as closing would leave it.
+    None,
+    /// Nothing was found that is not believed. What was read is synced; indexes and a snapshot of it can
+    /// wait until the writer writes them, as they would have without a crash.
+    Sync,
+    /// What is not believed goes, and what was read is written down, durably.
+    Whole,
+}
+
+impl Extent {
+    fn of(found: &Assessment, strays: &[PathBuf], border: &RecoveryBorder) -> Self {
+        let Assessment { listing, tail, scan, .. } = found;
+        let is_clean = scan.cut.is_none() && strays.is_empty();
+        if border.clean_shutdown && is_clean && scan.bytes == 0 {
+            return Self::None;
+        }
+        let is_believed = is_clean && !found.has_note && tail.snapshots == listing.snapshots;
+        let is_one_segment = listing.segments.last().is_none_or(|last| *last <= found.scanned_from);
+        if !is_believed || !is_one_segment {
+            return Self::Whole;
+        }
+        let is_written_down = tail.snapshots.last() == Some(&tail.end) || tail.end == Offset(0);
+        if scan.bytes == 0 && is_written_down && !tail.active.segment.has_leftovers() {
+            Self::None
+        } else {
+            Self::Sync
+        }
+    }
+}
 
 /// Cuts off what is not kept, syncs what is, removes what is not believed.
 pub(super) fn repair(
@@ -23,13 +55,22 @@ pub(super) fn repair(
     border: &RecoveryBorder,
 ) -> Result<(Tail, RecoveryReport)> {
     let failed = |doing| move |error| site.io(doing, &site.directory, error);
-    let Assessment { listing, mut tail, scanned_from, scan } = assessment;
-    let segments: Vec<_> = tail.segments.iter().map(|segment| segment.base()).collect();
-    let strays = listing.strays(&site.directory, &segments);
-    let is_as_closed = border.clean_shutdown && scan.bytes == 0 && scan.cut.is_none() && strays.is_empty();
+    let segments: Vec<_> = assessment.tail.segments.iter().map(|segment| segment.base()).collect();
+    let strays = assessment.listing.strays(&site.directory, &segments);
+    let extent = Extent::of(&assessment, &strays, border);
+    let Assessment { listing, mut tail, scanned_from, scan, .. } = assessment;
+    tail.is_as_closed = extent != Extent::Sync;
     let mut truncated = None;
-    if !is_as_closed {
+    if extent != Extent::None {
         site.begin_writing()?;
+    }
+    let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
+    if extent == Extent::Sync && !is_all_synced {
+        sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
+        // The segment may have been begun after the snapshot was synced.
+        sync_names(site).map_err(failed("sync the names in"))?;
+    }
+    if extent == Extent::Whole {
         forget_snapshots(site, &listing.snapshots, &tail).map_err(failed("remove snapshots from"))?;
         if let Some(cut) = &scan.cut {
             truncated =
@@ -67,16 +108,17 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
     let storage = &**site.storage();
     let segment = &tail.active.segment;
     let position = tail.active.position();
+    let file = segment.file()?;
     let mut truncation = Truncation {
         offset: tail.end,
         file: segment.path().to_owned(),
         position,
-        bytes: segment.file().len()? - position,
+        bytes: file.len()? - position,
         reason: cut.reason.clone(),
         torn_files: Vec::new(),
     };
-    if cut.keeps_sound_batches && torn::holds_sound_batch(&**segment.file(), position, tail.end)? {
-        let kept = torn::keep_aside(storage, segment.path(), &**segment.file(), position)?;
+    if cut.keeps_sound_batches && torn::holds_sound_batch(&*file, position, tail.end)? {
+        let kept = torn::keep_aside(storage, segment.path(), &*file, position)?;
         truncation.torn_files.push(kept);
     }
     for &base in beyond {
@@ -94,7 +136,7 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
     }
     // What is kept aside is there before it is gone from the log.
     storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    segment.file().truncate(position)?;
+    file.truncate(position)?;
     Ok(truncation)
 }
 
@@ -125,31 +167,31 @@ fn write_snapshot(site: &PartitionSite, tail: &mut Tail) -> io::Result<()> {
 }
 
 /// Syncs the batches that may not be synced yet: a decision that was only in the page cache must not
-/// be shown and then vanish.
+/// be shown and then vanish. One segment after the other: there may be more than can be open at once, and
+/// what is in an older one is on its way to the disk already.
 fn sync_kept(site: &PartitionSite, tail: &Tail, unsynced: Option<(usize, u64)>) -> io::Result<()> {
     let Some((first, position)) = unsynced else { return Ok(()) };
-    let segments = &tail.segments[first..];
-    if site.config.durability != Durability::Os {
-        for (index, segment) in segments.iter().enumerate() {
-            write_again(segment, if index == 0 { position } else { 0 })?;
+    for (index, segment) in tail.segments[first..].iter().enumerate() {
+        let file = segment.file()?;
+        if site.config.durability != Durability::Os {
+            write_again(&*file, if index == 0 { position } else { 0 }, segment.bytes())?;
         }
+        file.sync(SyncPurpose::Recovered).wait()?;
     }
-    let files: Vec<_> = segments.iter().map(|segment| segment.file().clone()).collect();
-    sync_all(&files)
+    Ok(())
 }
 
-/// Writes what a segment holds from `position` on once more. After a sync that failed, the system takes
+/// Writes what a file holds from `position` to `end` once more. After a sync that failed, the system takes
 /// the bytes for clean though they are not on the disk, and a further sync would do nothing.
-fn write_again(segment: &Segment, position: u64) -> io::Result<()> {
+fn write_again(file: &dyn StorageFile, mut position: u64, end: u64) -> io::Result<()> {
     let mut chunk = Vec::new();
-    let (mut position, end) = (position, segment.bytes());
     while position < end {
         chunk.resize(CHUNK_BYTES.min(end - position) as usize, 0);
-        let read = segment.file().read_at(position, &mut chunk)?;
+        let read = file.read_at(position, &mut chunk)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        segment.file().write_at(position, &chunk[..read])?;
+        file.write_at(position, &chunk[..read])?;
         position += read as u64;
     }
     Ok(())

@@ -423,7 +423,7 @@ fn a_walk_counts_and_names_the_first_bad_byte() {
             &*storage,
             &name,
             Path::new(DIRECTORY),
-            WalkRules { recovery_point: recovery_point.map(Offset), has_gaps: false },
+            WalkRules { recovery_point: recovery_point.map(Offset), has_gaps: false, is_start_known: true },
         )
         .expect("it can be read")
     };
@@ -518,7 +518,7 @@ fn a_gap_in_a_log_that_is_not_compacted_is_damage() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let name = crate::TopicPartition::new("topic", PartitionId(3));
     let go = |has_gaps| {
-        let rules = WalkRules { recovery_point: Some(Offset(42)), has_gaps };
+        let rules = WalkRules { recovery_point: Some(Offset(42)), has_gaps, is_start_known: true };
         walk(&*storage, &name, Path::new(DIRECTORY), rules).expect("it can be read")
     };
     let WalkEnd::Corrupt(damage) = go(false).ending else { panic!("offsets are missing") };
@@ -565,4 +565,59 @@ fn the_leader_epoch_of_an_imported_log_never_decreases() {
     partition.append(batch([43])).expect("the disk is fine");
     flush(&partition).expect("the disk is fine");
     assert_eq!(last_epoch(&partition, 43), LeaderEpoch(3));
+}
+
+#[test]
+fn a_missing_first_segment_is_corruption_wherever_the_log_is_known_to_begin() {
+    for start in [0, 20] {
+        let storage = many_segments();
+        if start > 0 {
+            let (partition, _) =
+                Partition::open(site(&storage, small()), &unclean(60)).expect("nothing is bad");
+            partition.delete_records(Offset(start)).expect("it is durable");
+            let holding = segments(&storage).into_iter().rfind(|base| base.0 <= start).expect("one holds it");
+            partition.remove_segments_before(holding).expect("the disk is fine");
+        }
+        storage.kill();
+        let first = segments(&storage)[0];
+        storage.remove_file(&FileKind::Log.path(Path::new(DIRECTORY), first)).expect("it is there");
+        let error = Partition::open(site(&storage, small()), &unclean(60)).expect_err("records are missing");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        for part in ["topic topic, partition 3", &format!("offset {start}: ")] {
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
+        let reader = Partition::open_read_only(site(&storage, small()), &unclean(60));
+        assert_eq!(reader.expect_err("it is missing for readers too").kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_crash_that_tears_nothing_is_recovered_from_without_writing_anything_down() {
+    let storage = disk(3);
+    let config = PartitionConfig { snapshot_interval_bytes: 1 << 20, ..PartitionConfig::default() };
+    let partition = create(&storage, config.clone());
+    for number in 0..50 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    storage.kill();
+    let before = everything(&storage);
+    for synced in [50, 10] {
+        let syncs = storage.sync_count(SyncPurpose::Recovered);
+        let opened = Partition::open(site(&storage, config.clone()), &unclean(synced));
+        let (partition, report) = opened.expect("nothing is bad");
+        assert_eq!(numbers(&partition), (0..50).collect::<Vec<_>>());
+        assert!(report.scanned_bytes > 0);
+        // The segment and its name.
+        let expected = if synced < 50 { 2 } else { 0 };
+        assert_eq!(storage.sync_count(SyncPurpose::Recovered) - syncs, expected, "synced up to {synced}");
+        assert_eq!(everything(&storage), before);
+        storage.kill();
+    }
+    // What was left out is made up for when the partition is closed.
+    let opened = Partition::open(site(&storage, config.clone()), &unclean(50));
+    opened.expect("nothing is bad").0.close().expect("the disk is fine");
+    let clean = RecoveryBorder { recovery_point: Some(Offset(50)), clean_shutdown: true };
+    let (_, report) = Partition::open(site(&storage, config), &clean).expect("nothing is bad");
+    assert_eq!(report.scanned_bytes, 0);
 }

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Entry, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket};
+use super::{
+    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket,
+};
 use crate::spawn::spawn;
 
 /// The largest number of threads that sync files.
@@ -149,6 +151,11 @@ struct DiskFile {
 impl StorageFile for DiskFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        let found = self.file.metadata()?;
+        Ok(FileIdentity { device: found.dev(), inode: found.ino(), made: found.created().ok() })
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
@@ -295,6 +302,20 @@ mod tests {
         storage.open(&path, OpenMode::Create).unwrap();
         let again = storage.open(&path, OpenMode::Create).err().unwrap();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_file_is_told_from_one_that_takes_its_name_and_is_the_same_under_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = DiskStorage::new(0).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let first = storage.open(&at("a"), OpenMode::Create).unwrap().identity().unwrap();
+        let other = storage.open(&at("b"), OpenMode::Create).unwrap().identity().unwrap();
+        assert_ne!(first, other);
+        storage.rename(&at("b"), &at("a")).unwrap();
+        let found = storage.open(&at("a"), OpenMode::Read).unwrap();
+        found.len().unwrap();
+        assert_eq!(found.identity().unwrap(), other);
     }
 
     #[test]

@@ -29,7 +29,9 @@ use rand_chacha::ChaCha8Rng;
 use self::faults::{Faults, Verdict};
 use self::mount::Mount;
 use self::platter::{Change, InodeId, Platter};
-use super::{Entry, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket};
+use super::{
+    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket,
+};
 
 /// When a submitted sync of a file takes effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -406,6 +408,11 @@ impl StorageFile for MemoryFile {
         let disk = self.storage.disk.lock();
         disk.alive(self.generation)?;
         Ok(disk.platter.bytes(self.inode).len() as u64)
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        self.storage.disk.lock().alive(self.generation)?;
+        Ok(FileIdentity { device: 0, inode: self.inode.number(), made: None })
     }
 
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
 //! A file that was synced but whose directory was not may be gone after a power cut.
 
+pub mod counting;
 pub mod disk;
 pub mod memory;
 
@@ -12,6 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -66,6 +68,20 @@ pub struct Entry {
     pub is_directory: bool,
 }
 
+/// What tells a file from every other that has had its name, or will have it.
+///
+/// A number that the file system gives to a file it gives again once that file is gone: when the file was
+/// made belongs to it, where the file system knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// Of the file system.
+    pub device: u64,
+    /// Of the file in it.
+    pub inode: u64,
+    /// When the file was made, where that is known.
+    pub made: Option<SystemTime>,
+}
+
 /// Files and directories.
 pub trait Storage: Send + Sync + 'static {
     /// Opens a file.
@@ -102,6 +118,9 @@ pub trait Storage: Send + Sync + 'static {
 pub trait StorageFile: Send + Sync {
     /// The length in bytes, unsynced bytes included.
     fn len(&self) -> io::Result<u64>;
+
+    /// Which file it is, whatever its name is by now.
+    fn identity(&self) -> io::Result<FileIdentity>;
 
     /// Whether the file holds nothing.
     fn is_empty(&self) -> io::Result<bool> {

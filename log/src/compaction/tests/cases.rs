@@ -431,7 +431,7 @@ fn who_reads_a_segment_while_it_is_replaced_reads_it_to_its_end() {
     bench.compact_twice();
     bench.compact_twice();
     assert_eq!(bench.offsets(), [5, 6, 7, 8]);
-    let mut scanner = held.scan(held.start());
+    let mut scanner = held.scan(held.start()).expect("it is held open");
     let mut offsets = Vec::new();
     while let Some((_, batch)) = scanner.next().expect("its file is there for who has it open") {
         offsets.push(batch.header().base_offset.0);

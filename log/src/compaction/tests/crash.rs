@@ -79,7 +79,7 @@ fn wherever_the_power_fails_the_old_segments_are_there_or_the_new_ones() {
 /// Nothing is damaged, also while nobody has finished what was begun.
 fn check_walk(bench: &Bench, durable: Offset, what: &str) {
     let directory = crate::partition::tests::DIRECTORY.as_ref();
-    let rules = WalkRules { recovery_point: Some(durable), has_gaps: false };
+    let rules = WalkRules { recovery_point: Some(durable), has_gaps: false, is_start_known: true };
     let walk = walk(&*bench.storage, bench.partition.name(), directory, rules).expect("it can be read");
     assert_eq!((walk.ending, walk.end), (WalkEnd::Complete, durable), "{what}");
 }

@@ -347,7 +347,7 @@ impl Run {
             &*self.storage,
             name,
             Path::new(DIRECTORY),
-            WalkRules { recovery_point: point, has_gaps: false },
+            WalkRules { recovery_point: point, has_gaps: false, is_start_known: true },
         )
         .map_err(failed)?;
         prop_assert_eq!((walk.end.0, walk.ending), (self.model.end(), WalkEnd::Complete));

@@ -15,6 +15,13 @@ pub(super) const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InodeId(u64);
 
+impl InodeId {
+    /// Never given twice.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 const ROOT: InodeId = InodeId(0);
 
 pub(super) struct Platter {

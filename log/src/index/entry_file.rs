@@ -1,0 +1,259 @@
+//! The entries of an index: on file and, behind them, in memory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::RwLock;
+
+use super::{Entry, FileContext, Leftover, Persisted};
+use crate::open_files::{LazyFile, is_stale};
+use crate::storage::{OpenMode, Storage, StorageFile};
+
+/// How many entries are read at a time.
+const ENTRIES_PER_READ: u64 = 512;
+
+/// The longest entry: that of an aborted transaction.
+const MAX_ENTRY_BYTES: usize = 34;
+
+/// Entries on file and, behind them, those that are in memory only.
+pub(super) struct EntryFile<E> {
+    context: FileContext,
+    path: PathBuf,
+    /// The file, once it was found: the name may be another file's later, compaction having replaced the
+    /// segment, and who reads the old segment must not be told of the new one.
+    file: OnceLock<Arc<LazyFile>>,
+    entries: RwLock<Entries<E>>,
+    leftover: Leftover,
+}
+
+/// Where a search ended.
+pub(super) struct Found<E> {
+    /// How many entries it holds for.
+    pub(super) count: u64,
+    /// The last of them.
+    pub(super) last: Option<E>,
+}
+
+struct Entries<E> {
+    /// How many entries of the file are believed.
+    on_file: u64,
+    in_memory: Vec<E>,
+}
+
+impl<E: Entry> EntryFile<E> {
+    /// An index that holds nothing yet. What a file of that name holds is not believed.
+    pub(super) fn empty(context: FileContext, path: PathBuf) -> Self {
+        let entries = RwLock::new(Entries { on_file: 0, in_memory: Vec::new() });
+        Self { context, path, file: OnceLock::new(), entries, leftover: Leftover::Nothing }
+    }
+
+    /// The index of a sealed segment: every entry of the file is believed.
+    pub(super) fn sealed(context: FileContext, path: PathBuf) -> io::Result<Self> {
+        let index = Self::empty(context, path);
+        let Some(file) = open_if_there(&*index.context.storage, &index.path, OpenMode::Read)? else {
+            return Ok(index);
+        };
+        index.entries.write().on_file = file.len()? / E::BYTES as u64;
+        index.note_file(file)?;
+        Ok(index)
+    }
+
+    /// An index of which only the first entries are believed: as long as `is_believed` says so and each
+    /// follows the one before.
+    pub(super) fn believed(
+        context: FileContext,
+        path: PathBuf,
+        is_believed: impl Fn(&E) -> bool,
+    ) -> io::Result<Self> {
+        let mut index = Self::sealed(context, path)?;
+        let mut previous: Option<E> = None;
+        let mut believed = 0;
+        let mut leftover = Leftover::Nothing;
+        index.for_each_from(0, |entry| {
+            let is_possible = is_believed(&entry);
+            if leftover == Leftover::Nothing
+                && is_possible
+                && previous.is_none_or(|before| entry.follows(&before))
+            {
+                believed += 1;
+                previous = Some(entry);
+            } else {
+                leftover = if is_possible { Leftover::Contradiction } else { Leftover::Later };
+            }
+            leftover != Leftover::Contradiction
+        })?;
+        index.entries.write().on_file = believed;
+        index.leftover = leftover;
+        Ok(index)
+    }
+
+    /// What the file holds behind what is believed of it.
+    pub(super) fn leftover(&self) -> Leftover {
+        self.leftover
+    }
+
+    pub(super) fn push(&self, entry: E) {
+        self.entries.write().in_memory.push(entry);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let entries = self.entries.read();
+        entries.on_file == 0 && entries.in_memory.is_empty()
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.entries.read().in_memory.is_empty()
+    }
+
+    /// Whether there is, or has to be, a file.
+    pub(super) fn has_file(&self) -> io::Result<bool> {
+        self.context.storage.exists(&self.path)
+    }
+
+    pub(super) fn last(&self) -> io::Result<Option<E>> {
+        Ok(self.search(|_| true)?.last)
+    }
+
+    /// Finds the end of the entries for which `holds`; it must hold for the first ones and for none
+    /// behind them.
+    pub(super) fn search(&self, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
+        let on_file = {
+            let entries = self.entries.read();
+            let count = entries.in_memory.partition_point(&holds);
+            if count > 0 {
+                let last = Some(entries.in_memory[count - 1]);
+                return Ok(Found { count: entries.on_file + count as u64, last });
+            }
+            entries.on_file
+        };
+        self.search_file(on_file, holds)
+    }
+
+    fn search_file(&self, on_file: u64, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
+        let mut found = Found { count: 0, last: None };
+        if on_file == 0 {
+            return Ok(found);
+        }
+        let Some(file) = self.open_to_read()? else { return Ok(found) };
+        let mut high = on_file;
+        while found.count < high {
+            let middle = found.count + (high - found.count) / 2;
+            let mut bytes = [0; MAX_ENTRY_BYTES];
+            let bytes = &mut bytes[..E::BYTES];
+            read_exact(&*file, middle * E::BYTES as u64, bytes)?;
+            let entry = E::decode(bytes);
+            if holds(&entry) {
+                found = Found { count: middle + 1, last: Some(entry) };
+            } else {
+                high = middle;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Calls `visit` for each entry from the `first` on, until it answers false.
+    pub(super) fn for_each_from(&self, first: u64, mut visit: impl FnMut(E) -> bool) -> io::Result<()> {
+        let (on_file, in_memory) = {
+            let entries = self.entries.read();
+            (entries.on_file, entries.in_memory.clone())
+        };
+        if first < on_file
+            && let Some(file) = self.open_to_read()?
+        {
+            let mut bytes = Vec::new();
+            let mut next = first;
+            while next < on_file {
+                let count = ENTRIES_PER_READ.min(on_file - next);
+                bytes.resize(count as usize * E::BYTES, 0);
+                read_exact(&*file, next * E::BYTES as u64, &mut bytes)?;
+                for entry in bytes.chunks_exact(E::BYTES) {
+                    if !visit(E::decode(entry)) {
+                        return Ok(());
+                    }
+                }
+                next += count;
+            }
+        }
+        let skipped = first.saturating_sub(on_file) as usize;
+        for entry in in_memory.into_iter().skip(skipped) {
+            if !visit(entry) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is in memory only behind what is believed on file, and cuts off whatever else the
+    /// file held. The file is to be synced: it may be as it should be and not be durable.
+    pub(super) fn persist(&self) -> io::Result<Persisted> {
+        let (on_file, bytes) = {
+            let entries = self.entries.read();
+            let mut bytes = Vec::with_capacity(entries.in_memory.len() * E::BYTES);
+            entries.in_memory.iter().for_each(|entry| entry.encode(&mut bytes));
+            (entries.on_file, bytes)
+        };
+        let storage = &*self.context.storage;
+        let there = open_if_there(storage, &self.path, OpenMode::Write)?;
+        let is_new = there.is_none();
+        let file = there.map_or_else(|| storage.open(&self.path, OpenMode::Create), Ok)?;
+        let believed = on_file * E::BYTES as u64;
+        if file.len()? > believed {
+            file.truncate(believed)?;
+        }
+        if !bytes.is_empty() {
+            file.write_at(believed, &bytes)?;
+        }
+        self.note_file(file.clone())?;
+        let mut entries = self.entries.write();
+        entries.on_file += (bytes.len() / E::BYTES) as u64;
+        entries.in_memory.clear();
+        Ok(Persisted { file, is_new })
+    }
+
+    /// Keeps the file open for as long as this lives, if anything in it is believed.
+    pub(super) fn hold(&self) -> io::Result<()> {
+        match self.file.get() {
+            Some(file) if self.entries.read().on_file > 0 => file.hold(),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_file(&self, file: Arc<dyn StorageFile>) -> io::Result<()> {
+        if self.file.get().is_none() {
+            let FileContext { storage, open_files } = &self.context;
+            let file = LazyFile::of(storage, open_files, &self.path, file, OpenMode::Read)?;
+            self.file.get_or_init(|| file);
+        }
+        Ok(())
+    }
+
+    /// The file, if there is one. A mere hint may be gone with its segment: then the index knows nothing.
+    fn open_to_read(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        match self.file.get().map(LazyFile::get) {
+            None => Ok(None),
+            Some(Err(error)) if E::IS_HINT && is_stale(&error) => Ok(None),
+            Some(opened) => opened.map(Some),
+        }
+    }
+}
+
+fn open_if_there(
+    storage: &dyn Storage,
+    path: &Path,
+    mode: OpenMode,
+) -> io::Result<Option<Arc<dyn StorageFile>>> {
+    match storage.open(path, mode) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_exact(file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+    if file.read_at(position, buffer)? == buffer.len() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the index is shorter than it was"))
+    }
+}

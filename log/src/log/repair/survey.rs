@@ -1,0 +1,293 @@
+//! What there is before the cut, which has to be sound, and what is lost behind it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+use super::{RepairReport, TouchedTransaction, TransactionFate, segments};
+use crate::batch::{BatchHeader, RecordBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::FileKind;
+use crate::partition::PartitionSite;
+use crate::partition::marks::Marks;
+use crate::producer_state::{OpenTransaction, ProducerStates};
+use crate::record::{Offset, ProducerEpoch, ProducerId};
+use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::storage::{OpenMode, StorageFile};
+
+/// How much is looked through at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Where the log is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// The segment whose file is cut.
+    pub(super) base: Offset,
+    /// Where in that file.
+    pub(super) position: u64,
+    /// The end of the log from then on.
+    pub(super) offset: Offset,
+}
+
+impl Cut {
+    pub(super) fn file(&self, site: &PartitionSite) -> PathBuf {
+        FileKind::Log.path(&site.directory, self.base)
+    }
+}
+
+/// What is known of a partition that is to be cut.
+pub(super) struct Survey {
+    pub(super) cut: Cut,
+    /// Bytes of the file that is cut, from the cut on.
+    pub(super) tail_bytes: u64,
+    /// The segments behind it.
+    pub(super) beyond: Vec<Offset>,
+    /// The transactions that are open at the cut.
+    open: Vec<OpenTransaction>,
+    lost: Lost,
+}
+
+/// What is behind the cut.
+#[derive(Default)]
+struct Lost {
+    bytes: u64,
+    sound_bytes: u64,
+    batches: u64,
+    records: u64,
+    upto: Option<Offset>,
+    /// The transactions with records there.
+    transactions: BTreeSet<(ProducerId, ProducerEpoch)>,
+}
+
+impl Survey {
+    /// Reads everything before `truncate_at`, and looks through what is behind it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if something
+    /// before it is damaged; those of the operating system.
+    pub(super) fn take(site: &PartitionSite, marks: &Marks, truncate_at: Offset) -> Result<Self> {
+        if truncate_at < marks.start {
+            let what = format!("it begins with offset {}, behind {truncate_at}", marks.start);
+            return Err(site.error(ErrorKind::Invalid, what));
+        }
+        let segments = segments(site, marks)?;
+        let first = segments.first().copied().filter(|first| *first <= marks.start).unwrap_or(marks.start);
+        let mut reading = Reading {
+            site,
+            truncate_at,
+            producers: ProducerStates::default(),
+            cut: Cut { base: first, position: 0, offset: first },
+            has_first: false,
+        };
+        let mut kept = 0;
+        for &base in &segments {
+            if !reading.goes_on(base)? || reading.read(base)? == Ended::AtCut {
+                break;
+            }
+            kept += 1;
+        }
+        let cut = reading.cut;
+        let is_cut_in_file = segments.get(kept) == Some(&cut.base);
+        let beyond = segments[kept + usize::from(is_cut_in_file)..].to_vec();
+        if kept == segments.len() && truncate_at > cut.offset {
+            let what = format!("the log ends at offset {}, before {truncate_at}", cut.offset);
+            return Err(site.error(ErrorKind::Invalid, what));
+        }
+        let mut survey = Self {
+            cut,
+            tail_bytes: 0,
+            beyond,
+            open: reading.producers.open_transactions(),
+            lost: Lost::default(),
+        };
+        survey.look_behind(site).map_err(|error| site.io("read", &site.directory, error))?;
+        Ok(survey)
+    }
+
+    /// Whether nothing is behind the cut.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tail_bytes == 0 && self.beyond.is_empty()
+    }
+
+    fn look_behind(&mut self, site: &PartitionSite) -> io::Result<()> {
+        let storage = &**site.storage();
+        match storage.open(&self.cut.file(site), OpenMode::Read) {
+            Ok(file) => {
+                self.tail_bytes = file.len()? - self.cut.position;
+                self.lost.look_through(&*file, self.cut.position)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        for &base in &self.beyond {
+            let file = storage.open(&FileKind::Log.path(&site.directory, base), OpenMode::Read)?;
+            self.lost.look_through(&*file, 0)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&self, site: &PartitionSite) -> RepairReport {
+        let Lost { bytes, sound_bytes, batches, records, upto, .. } = self.lost;
+        RepairReport {
+            partition: site.name.clone(),
+            cut_at: self.cut.offset,
+            file: self.cut.file(site),
+            position: self.cut.position,
+            segments: self.beyond.len(),
+            bytes,
+            damaged_bytes: bytes - sound_bytes,
+            batches,
+            records,
+            lost_upto: upto,
+            transactions: self.transactions(),
+            kept_in: None,
+        }
+    }
+
+    fn transactions(&self) -> Vec<TouchedTransaction> {
+        let is_damaged = self.lost.bytes > self.lost.sound_bytes;
+        let mut lost = self.lost.transactions.clone();
+        let open = self.open.iter().map(|open| {
+            let OpenTransaction { producer_id, producer_epoch, .. } = *open;
+            let has_lost = lost.remove(&(producer_id, producer_epoch));
+            // What is damaged may have been records of it.
+            let is_halved = has_lost || is_damaged;
+            let fate = if is_halved { TransactionFate::Aborted } else { TransactionFate::Unmarked };
+            TouchedTransaction { producer_id, producer_epoch, fate }
+        });
+        let mut touched: Vec<_> = open.collect();
+        touched.extend(lost.iter().map(|&(producer_id, producer_epoch)| TouchedTransaction {
+            producer_id,
+            producer_epoch,
+            fate: TransactionFate::Lost,
+        }));
+        touched
+    }
+}
+
+/// How reading a file ended.
+#[derive(PartialEq)]
+enum Ended {
+    AtCut,
+    WithFile,
+}
+
+/// Everything before the cut, as it is read.
+struct Reading<'a> {
+    site: &'a PartitionSite,
+    truncate_at: Offset,
+    producers: ProducerStates,
+    /// How far reading has come.
+    cut: Cut,
+    /// Whether the first segment was there.
+    has_first: bool,
+}
+
+impl Reading<'_> {
+    /// Whether the segment with this base follows what was read. If it does not, that is damage, and what
+    /// is before it is all that there can be.
+    fn goes_on(&self, base: Offset) -> Result<bool> {
+        let Cut { position, offset, .. } = self.cut;
+        // The first one is never compacted away.
+        if base == self.cut.base || (self.has_first && self.site.density().allows(base, offset)) {
+            return Ok(true);
+        }
+        if self.truncate_at <= offset {
+            return Ok(false);
+        }
+        Err(self
+            .damaged(BatchPlace { position, offset }, format!("the next segment begins with offset {base}")))
+    }
+
+    /// Reads a segment up to the cut, or to its end.
+    fn read(&mut self, base: Offset) -> Result<Ended> {
+        let path = FileKind::Log.path(&self.site.directory, base);
+        let io = |error| self.site.io("read", &path, error);
+        let file = self.site.storage().open(&path, OpenMode::Read).map_err(io)?;
+        let bytes = file.len().map_err(io)?;
+        self.has_first = true;
+        let offset = self.cut.offset.max(base);
+        self.cut = Cut { base, position: 0, offset };
+        let start = BatchPlace { position: 0, offset };
+        let mut scanner = Scanner::new(file, start, bytes, self.site.density());
+        loop {
+            let BatchPlace { position, offset } = scanner.place();
+            self.cut = Cut { base, position, offset };
+            if offset >= self.truncate_at && position < bytes {
+                return Ok(Ended::AtCut);
+            }
+            match scanner.next() {
+                Ok(None) => return Ok(Ended::WithFile),
+                Ok(Some((_, batch))) if batch.header().last_offset() >= self.truncate_at => {
+                    return Ok(Ended::AtCut);
+                }
+                Ok(Some((_, batch))) => absorb(&mut self.producers, &batch),
+                Err(ReadError::Bad { place, error }) => return Err(self.damaged(place, error.to_string())),
+                Err(ReadError::Io(error)) => return Err(self.site.io("read", &path, error)),
+            }
+        }
+    }
+
+    /// Something is damaged before the cut.
+    fn damaged(&self, place: BatchPlace, reason: String) -> Error {
+        let what = format!("{reason}; cut at offset {} or before", place.offset);
+        self.site.corrupt(&self.cut.file(self.site), place, what)
+    }
+}
+
+fn absorb(producers: &mut ProducerStates, batch: &RecordBatch<'_>) {
+    match batch.control() {
+        Ok(control) if batch.header().is_control => drop(producers.absorb_marker(batch.header(), control)),
+        _ if batch.header().is_control => {}
+        _ => producers.absorb_batch(batch.header()),
+    }
+}
+
+impl Lost {
+    /// Finds the sound batches from `position` on, wherever they begin.
+    fn look_through(&mut self, file: &dyn StorageFile, mut position: u64) -> io::Result<()> {
+        let end = file.len()?;
+        self.bytes += end - position;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while position + BatchHeader::BYTES as u64 <= end {
+            let read = file.read_at(position, &mut chunk)?;
+            let candidates = read.saturating_sub(BatchHeader::BYTES - 1);
+            if candidates == 0 {
+                break;
+            }
+            let mut skipped = candidates as u64;
+            for at in 0..candidates {
+                // It refuses almost all by the format's version.
+                let Ok(header) = BatchHeader::parse(&chunk[at..read]) else { continue };
+                let begins = position + at as u64;
+                if header.length as u64 <= end - begins && self.count(file, begins, header.length)? {
+                    skipped = at as u64 + header.length as u64;
+                    break;
+                }
+            }
+            position += skipped;
+        }
+        Ok(())
+    }
+
+    /// Counts the batch at `position`, if it is sound.
+    fn count(&mut self, file: &dyn StorageFile, position: u64, length: usize) -> io::Result<bool> {
+        let mut bytes = vec![0; length];
+        let read = file.read_at(position, &mut bytes)?;
+        let Some(batch) = RecordBatch::parse(&bytes[..read]).ok().filter(|batch| batch.verify().is_ok())
+        else {
+            return Ok(false);
+        };
+        let header = batch.header();
+        self.sound_bytes += length as u64;
+        self.batches += 1;
+        self.upto = self.upto.max(Some(header.next_offset()));
+        if !header.is_control {
+            self.records += header.record_count as u64;
+            if header.is_transactional {
+                self.transactions.insert((header.producer_id, header.producer_epoch));
+            }
+        }
+        Ok(true)
+    }
+}

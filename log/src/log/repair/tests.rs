@@ -1,0 +1,354 @@
+//! Partitions that are damaged, cut, and opened again.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::batch::{BatchBuilder, Batches, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
+use crate::clock::ManualClock;
+use crate::log::Log;
+use crate::partition::Isolation;
+use crate::record::{Sequence, Timestamp};
+use crate::storage::memory::MemoryStorage;
+use crate::topic::TopicConfig;
+use crate::verify::{WalkEnd, walk_log};
+
+const DIRECTORY: &str = "/log";
+const BATCHES: i64 = 40;
+
+fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
+    LogOptions::manual(storage.mount(), ManualClock::new(), 1)
+}
+
+fn open(storage: &Arc<MemoryStorage>) -> Result<Log> {
+    Log::open(DIRECTORY, options(storage))
+}
+
+fn batch(number: i64) -> SealedBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(Timestamp(number), None, Some(number.to_string().as_bytes()), &[]).expect("it is small");
+    builder.seal()
+}
+
+fn transactional(number: i64, epoch: i16, sequence: i32) -> SealedBatch {
+    let mut batch = batch(number);
+    let (id, epoch) = (ProducerId(7), ProducerEpoch(epoch));
+    batch.stamp(Some(ProducerStamp { id, epoch, base_sequence: Sequence(sequence), transactional: true }));
+    batch
+}
+
+/// A log with one topic of many small segments, of one record to a batch, that was closed.
+fn closed_log() -> Arc<MemoryStorage> {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).expect("an empty disk");
+    let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
+    let topic = log.create_topic("t", config).expect("a new topic");
+    for number in 0..BATCHES {
+        topic.partitions()[0].append(batch(number)).expect("the disk is fine");
+    }
+    log.close().expect("the disk is fine");
+    storage
+}
+
+fn segments(storage: &MemoryStorage) -> Vec<Offset> {
+    Listing::read(storage, &directory()).expect("it is there").segments
+}
+
+fn directory() -> PathBuf {
+    Path::new(DIRECTORY).join("t-0")
+}
+
+/// Flips a byte of the batch that holds the record of this offset.
+fn damage(storage: &MemoryStorage, offset: i64) {
+    let base = segments(storage).into_iter().rfind(|base| base.0 <= offset).expect("one holds it");
+    let path = FileKind::Log.path(&directory(), base);
+    let bytes = storage.contents(&path).expect("it is there");
+    let mut position = 0;
+    for batch in Batches::new(&bytes) {
+        let header = batch.expect("it is sound so far").header().clone();
+        if header.base_offset.0 == offset {
+            break;
+        }
+        position += header.length as u64;
+    }
+    storage.corrupt(&path, position + 64, 1).expect("the byte is there");
+}
+
+fn at(truncate_at: i64) -> Repair {
+    Repair {
+        topic: "t".to_owned(),
+        partition: PartitionId(0),
+        truncate_at: Offset(truncate_at),
+        dry_run: false,
+    }
+}
+
+fn repair(storage: &Arc<MemoryStorage>, repair: &Repair) -> Result<RepairReport> {
+    Log::repair(DIRECTORY, &options(storage), repair)
+}
+
+fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
+    let partition = log.topic("t").expect("it is there").partitions()[0].clone();
+    let mut scratch = DecompressionBuffer::new();
+    let (mut numbers, mut next) = (Vec::new(), partition.offsets().start);
+    loop {
+        let fetched = partition.fetch(next, 1000, isolation).expect("it is sound");
+        if fetched.bytes.is_empty() {
+            return numbers;
+        }
+        for batch in fetched.committed() {
+            for record in batch.expect("it is sound").records(&mut scratch).expect("it is not compressed") {
+                let value = record.expect("it is sound").value.expect("it has one");
+                numbers.push(std::str::from_utf8(value).expect("text").parse().expect("a number"));
+            }
+        }
+        next = fetched.next;
+    }
+}
+
+/// Everything in the partition's directory.
+fn everything(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![PathBuf::from(DIRECTORY)];
+    while let Some(folder) = folders.pop() {
+        for entry in storage.list(&folder).expect("it is there") {
+            let path = folder.join(&entry.name);
+            if entry.is_directory {
+                folders.push(path);
+            } else {
+                found.insert(path.clone(), storage.contents(&path).expect("it is listed"));
+            }
+        }
+    }
+    found
+}
+
+/// The bytes of all logs in a folder, in the order of their names.
+fn logs(storage: &MemoryStorage, folder: &Path) -> Vec<u8> {
+    let names = storage.list(folder).expect("it is there").into_iter().map(|entry| entry.name);
+    let logs = names.filter(|name| name.ends_with(".log"));
+    logs.flat_map(|name| storage.contents(&folder.join(name)).expect("it is listed")).collect()
+}
+
+fn check_sound(storage: &Arc<MemoryStorage>) {
+    for (partition, walk) in walk_log(&*storage.mount(), Path::new(DIRECTORY), None).expect("it can be read")
+    {
+        assert_eq!(walk.ending, WalkEnd::Complete, "{partition}");
+    }
+}
+
+#[test]
+fn a_partition_that_does_not_open_is_cut_where_the_damage_is_and_all_that_is_cut_is_kept() {
+    for damaged in [0, 1, 11, 20, BATCHES - 1] {
+        let storage = closed_log();
+        damage(&storage, damaged);
+        // As after a crash, all of it is below the recovery point.
+        storage.remove_file(&Path::new(DIRECTORY).join("clean-shutdown")).expect("it was closed");
+        let before = logs(&storage, &directory());
+        let report = repair(&storage, &at(damaged)).expect("what is before is sound");
+        assert_eq!(report.cut_at, Offset(damaged));
+        let lost = (BATCHES - damaged) as u64;
+        let size = before.len() as u64;
+        assert_eq!((report.batches, report.records), (lost - 1, lost - 1), "one of them is damaged");
+        let one = report.damaged_bytes;
+        assert!(one > 60 && one < 100, "{one} bytes are those of one batch");
+        let kept_in = report.kept_in.expect("something was cut off");
+        let kept = logs(&storage, &kept_in);
+        assert_eq!(kept.len() as u64, report.bytes);
+        let stays = (size - report.bytes) as usize;
+        assert_eq!(kept, before[stays..], "what is kept is what was cut off");
+        check_sound(&storage);
+        let log = open(&storage).expect("it is sound");
+        assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..damaged).collect::<Vec<_>>());
+        let partition = log.topic("t").expect("it is there").partitions()[0].clone();
+        partition.append(batch(100)).expect("it goes on where it was cut");
+        log.close().expect("the disk is fine");
+        let log = open(&storage).expect("it is sound");
+        assert_eq!(numbers(&log, Isolation::ReadUncommitted).len() as i64, damaged + 1);
+        assert_eq!(logs(&storage, &kept_in), kept, "what is kept stays");
+    }
+}
+
+#[test]
+fn a_dry_run_says_the_same_and_changes_nothing() {
+    let storage = closed_log();
+    damage(&storage, 11);
+    let before = everything(&storage);
+    let said = repair(&storage, &Repair { dry_run: true, ..at(11) }).expect("what is before is sound");
+    assert_eq!(everything(&storage), before);
+    let done = repair(&storage, &at(11)).expect("what is before is sound");
+    assert_eq!(RepairReport { kept_in: None, ..done }, said);
+}
+
+#[test]
+fn a_second_cut_overwrites_nothing_of_what_the_first_has_kept() {
+    let storage = closed_log();
+    let first = repair(&storage, &at(20)).expect("it is sound");
+    let kept_in = first.kept_in.expect("something was cut off");
+    let kept = logs(&storage, &kept_in);
+    let log = open(&storage).expect("it is sound");
+    log.topic("t").expect("it is there").partitions()[0].append(batch(100)).expect("the disk is fine");
+    log.close().expect("the disk is fine");
+    let second = repair(&storage, &at(20)).expect("it is sound");
+    assert_ne!(second.kept_in.expect("something was cut off"), kept_in);
+    assert_eq!(logs(&storage, &kept_in), kept);
+}
+
+#[test]
+fn damage_before_the_cut_is_named_and_nothing_is_changed() {
+    let storage = closed_log();
+    damage(&storage, 5);
+    let before = everything(&storage);
+    let error = repair(&storage, &at(20)).expect_err("a batch before it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(
+        error.to_string().contains("offset 5: ") && error.to_string().contains("cut at offset 5"),
+        "{error}"
+    );
+    for (offset, kind) in [(BATCHES, ErrorKind::Corrupt), (BATCHES + 1, ErrorKind::Corrupt)] {
+        assert_eq!(repair(&storage, &at(offset)).expect_err("it is damaged").kind(), kind);
+    }
+    assert_eq!(everything(&storage), before);
+}
+
+#[test]
+fn an_offset_outside_of_the_partition_is_refused() {
+    let storage = closed_log();
+    for offset in [-1, BATCHES, BATCHES + 1] {
+        assert_eq!(repair(&storage, &at(offset)).expect_err("nothing is there").kind(), ErrorKind::Invalid);
+    }
+    let elsewhere =
+        [Repair { topic: "u".to_owned(), ..at(1) }, Repair { partition: PartitionId(1), ..at(1) }];
+    for elsewhere in elsewhere {
+        assert_eq!(repair(&storage, &elsewhere).expect_err("it is not there").kind(), ErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn a_log_that_is_open_is_not_repaired() {
+    let storage = closed_log();
+    let _log = open(&storage).expect("it is sound");
+    assert_eq!(repair(&storage, &at(20)).expect_err("it is open").kind(), ErrorKind::Locked);
+}
+
+#[test]
+fn a_missing_segment_is_cut_before_and_what_is_behind_it_is_kept() {
+    let storage = closed_log();
+    let segments = segments(&storage);
+    storage.remove_file(&FileKind::Log.path(&directory(), segments[2])).expect("it is there");
+    let report = repair(&storage, &at(segments[2].0)).expect("what is before is sound");
+    assert_eq!((report.cut_at, report.segments), (segments[2], segments.len() - 3));
+    assert_eq!(report.records as i64, BATCHES - segments[3].0);
+    check_sound(&storage);
+    let log = open(&storage).expect("it is sound");
+    assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..segments[2].0).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_without_its_first_segment_begins_anew() {
+    let storage = closed_log();
+    storage.remove_file(&FileKind::Log.path(&directory(), Offset(0))).expect("it is there");
+    assert_eq!(open(&storage).expect_err("records are missing").kind(), ErrorKind::Corrupt);
+    assert_eq!(repair(&storage, &at(20)).expect_err("records are missing").kind(), ErrorKind::Corrupt);
+    repair(&storage, &at(0)).expect("nothing is before it");
+    check_sound(&storage);
+    let log = open(&storage).expect("it is sound");
+    assert!(numbers(&log, Isolation::ReadUncommitted).is_empty());
+}
+
+/// Appends to a topic transactions of one record, of three, and an open one; returns the offsets at which
+/// each begins, and the end.
+fn log_with_transactions() -> (Arc<MemoryStorage>, Vec<i64>) {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).expect("an empty disk");
+    let topic = log.create_topic("t", TopicConfig::default()).expect("a new topic");
+    let partition = &topic.partitions()[0];
+    let mut begins = Vec::new();
+    for (epoch, records) in [(0, 1), (1, 3), (2, 2)] {
+        begins.push(partition.offsets().end.0);
+        for sequence in 0..records {
+            let number = i64::from(epoch) * 10 + i64::from(sequence);
+            partition.append(transactional(number, epoch, sequence)).expect("it is acceptable");
+        }
+        let marker = partition.append_marker(MarkerKind::Commit, ProducerId(7), ProducerEpoch(epoch), 0);
+        marker.expect("the disk is fine").expect("it was open");
+    }
+    begins.push(partition.offsets().end.0);
+    log.close().expect("the disk is fine");
+    (storage, begins)
+}
+
+#[test]
+fn half_of_a_transaction_is_never_shown_though_it_was_committed() {
+    let (storage, begins) = log_with_transactions();
+    // Between the second and the third record of the second transaction.
+    let report = repair(&storage, &at(begins[1] + 2)).expect("it is sound");
+    let touched = |epoch, fate| TouchedTransaction {
+        producer_id: ProducerId(7),
+        producer_epoch: ProducerEpoch(epoch),
+        fate,
+    };
+    assert_eq!(
+        report.transactions,
+        [touched(1, TransactionFate::Aborted), touched(2, TransactionFate::Lost)]
+    );
+    check_sound(&storage);
+    let log = open(&storage).expect("it is sound");
+    assert_eq!(numbers(&log, Isolation::ReadCommitted), [0]);
+    let offsets = log.topic("t").expect("it is there").partitions()[0].offsets();
+    assert_eq!((offsets.stable, offsets.end), (Offset(begins[1] + 3), Offset(begins[1] + 3)));
+}
+
+#[test]
+fn a_transaction_that_has_lost_its_marker_alone_is_left_to_the_next_opening() {
+    let (storage, begins) = log_with_transactions();
+    let report = repair(&storage, &at(begins[1] + 3)).expect("it is sound");
+    assert_eq!(report.transactions[0].fate, TransactionFate::Unmarked);
+    let log = open(&storage).expect("it is sound");
+    // Nobody has decided about it: it was written without a coordinator.
+    assert_eq!(numbers(&log, Isolation::ReadCommitted), [0]);
+}
+
+#[test]
+fn wherever_the_power_fails_the_same_repair_can_be_made_again_and_nothing_is_lost() {
+    let mut operations = 0;
+    loop {
+        let storage = closed_log();
+        damage(&storage, 11);
+        let contents =
+            |base: Offset| storage.contents(&FileKind::Log.path(&directory(), base)).expect("it is there");
+        let bases = segments(&storage);
+        let first = bases.iter().rposition(|base| base.0 <= 11).expect("one holds it");
+        let mut cut_off: Vec<_> = bases[first + 1..].iter().map(|base| (*base, contents(*base))).collect();
+        let file = contents(bases[first]);
+        let before_cut = Batches::new(&file).take((11 - bases[first].0) as usize);
+        let position: usize = before_cut.map(|batch| batch.expect("it is sound").header().length).sum();
+        cut_off.push((Offset(11), file[position..].to_vec()));
+        storage.fail_after(operations);
+        let outcome = repair(&storage, &at(11));
+        let is_done = !storage.is_unplugged();
+        storage.clear_faults();
+        storage.crash();
+        if !is_done && let Err(error) = repair(&storage, &at(11)) {
+            // It was done but for the end: there is nothing to cut.
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        }
+        check_sound(&storage);
+        let log = open(&storage).expect("it is sound");
+        assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..11).collect::<Vec<_>>());
+        drop(log);
+        let folders = storage.list(&directory()).expect("it is there").into_iter();
+        let folders = folders.filter(|entry| entry.name.starts_with(KEPT_PREFIX));
+        let folders: Vec<_> = folders.map(|entry| directory().join(entry.name)).collect();
+        for (offset, bytes) in &cut_off {
+            let is_it = |folder: &PathBuf| {
+                storage.contents(&FileKind::Log.path(folder, *offset)).is_ok_and(|kept| kept == *bytes)
+            };
+            assert!(folders.iter().any(is_it), "after {operations} operations, offset {offset}");
+        }
+        if is_done {
+            outcome.expect("nothing failed");
+            return;
+        }
+        operations += 1;
+    }
+}
