@@ -6,6 +6,7 @@
 //! | `batch` | encoding and decoding in memory, beside a plain copy |
 //! | `log` | append and replay, beside a plain loop over the same bytes and beside Kafka's own tools |
 //! | `flights` | the flights example over a whole year, beside the same aggregation as a plain loop over the same JSON, and beside DuckDB over the same files |
+//! | `start` | opening a log after its process was killed: how long, and how much is read |
 //! | `exactly_once` | what epochs cost: flights with one every 100 ms, beside one at the end |
 //! | `measure` | alternating runs, medians, CPU time |
 //! | `kafka`, `programs` | the peers that are other processes |
@@ -17,6 +18,7 @@ mod kafka;
 mod log;
 mod measure;
 mod programs;
+mod start;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ struct Arguments {
     /// Measured runs of each side, one at least.
     #[arg(long, default_value = "5")]
     runs: NonZeroUsize,
+    #[command(flatten)]
+    victim: start::Victim,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +47,8 @@ enum Benchmark {
     Flights,
     /// What epochs cost.
     ExactlyOnce,
+    /// Opening a log after its process was killed.
+    Start,
 }
 
 /// Why a benchmark could not be run.
@@ -50,6 +56,15 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(written) = arguments.victim.write() {
+        return match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                eprintln!("bench: {failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let chosen = if arguments.benchmarks.is_empty() {
         Benchmark::value_variants().to_vec()
     } else {
@@ -63,6 +78,7 @@ fn main() -> ExitCode {
             Benchmark::Log => log::run(runs),
             Benchmark::Flights => flights::run(runs),
             Benchmark::ExactlyOnce => exactly_once::run(runs),
+            Benchmark::Start => start::run(runs),
         };
         if let Err(failure) = outcome {
             eprintln!("bench: {benchmark:?}: {failure}");

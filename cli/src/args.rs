@@ -50,6 +50,23 @@ pub(crate) enum Command {
     /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
     /// is no damage). 1: there is damage.
     Verify(VerifyOptions),
+    /// Cut a damaged partition off before its damage, so that the log opens again.
+    ///
+    /// `verify` names the offset. Everything before it has to be sound, and is read to make sure; everything
+    /// from it on goes, in the partition's directory, into a folder `cut-at-OFFSET` that nothing ever
+    /// overwrites. A batch goes whole: where OFFSET is in the middle of one, the log ends before it.
+    /// Transactions that lose some of their records are aborted in this partition, whatever was decided.
+    ///
+    /// Nobody may have the log open. If it is cut short, give the same command again.
+    ///
+    /// Examples:
+    ///
+    ///   lotic verify orders
+    ///
+    ///   lotic repair orders --partition 2 --truncate-at 1047 --dry-run
+    ///
+    ///   lotic repair orders --partition 2 --truncate-at 1047
+    Repair(RepairOptions),
     /// Bring in what another program has left.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -302,6 +319,25 @@ pub(crate) struct Start {
     /// since 1970.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub(crate) from_time: Option<lotic_log::Timestamp>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairOptions {
+    /// The topic's name.
+    pub(crate) topic: String,
+    /// Which partition.
+    #[arg(long, short, value_name = "N")]
+    pub(crate) partition: i32,
+    /// The first offset that goes.
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) truncate_at: i64,
+    /// Only say what would be lost.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// One object: topic, partition, cut_at, file, position, segments, bytes, damaged_bytes, batches,
+    /// records, lost_upto, transactions, kept_in.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Produce(options) => commands::produce::run(&arguments.data, &options),
         Command::Consume(options) => commands::consume::run(&arguments.data, &options),
         Command::Verify(options) => commands::verify::run(&arguments.data, &options),
+        Command::Repair(options) => commands::repair::run(&arguments.data, &options),
         Command::Import(ImportCommand::KafkaDir(options)) => commands::import::run(&arguments.data, &options),
     };
     match outcome {

@@ -5,6 +5,7 @@ pub(crate) mod consume;
 pub(crate) mod delete_records;
 pub(crate) mod import;
 pub(crate) mod produce;
+pub(crate) mod repair;
 pub(crate) mod topic;
 pub(crate) mod verify;
 
