@@ -36,8 +36,10 @@ pub enum ErrorKind {
     Closed,
     /// The format is newer than this version reads, or a codec it does not have.
     Unsupported,
-    /// A bounded buffer is full or a deadline passed. Try again.
+    /// A bounded buffer is full, or what was to be read is being changed. Try again.
     Retry,
+    /// A deadline passed. The message says whether what was asked for may happen all the same.
+    Timeout,
     /// The operating system refused a read or write for another reason.
     Io,
 }

@@ -8,7 +8,7 @@ use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::log::{Log, LogOptions};
 use crate::partition::Durability;
 use crate::spawn::Drive;
-use crate::storage::memory::MemoryStorage;
+use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::topic::{Topic, TopicConfig};
 
 /// An open log in memory.
@@ -47,6 +47,20 @@ impl TestLog {
     pub(crate) fn create_topic_with(&self, name: &str, partitions: i32, durability: Durability) -> Topic {
         let config = TopicConfig { partitions, durability: Some(durability), ..TopicConfig::default() };
         self.log.create_topic(name, config).expect("a new topic")
+    }
+
+    pub(crate) fn create_topic_as(&self, name: &str, config: TopicConfig) -> Topic {
+        self.log.create_topic(name, config).expect("a new topic")
+    }
+
+    /// When syncs of files take effect.
+    pub(crate) fn set_sync_mode(&self, mode: SyncMode) {
+        self.storage.set_sync_mode(mode);
+    }
+
+    /// Completes the syncs that are delayed.
+    pub(crate) fn complete_syncs(&self) {
+        self.storage.complete_syncs();
     }
 
     /// Pulls the plug at the `operations`-th write or sync from now.

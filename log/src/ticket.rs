@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -76,6 +77,21 @@ impl Ticket {
                 self.wake(&self.driver.waker());
                 self.driver.step_until(|| self.poll()).unwrap_or_else(|| Err(given_up()))
             }
+        }
+    }
+
+    /// Waits until there is an outcome, or for so long. Whoever steps the log meanwhile waits for the
+    /// outcome: time is up to the caller then.
+    pub(crate) fn wait_for(&self, timeout: Option<Duration>) {
+        match (self.driver.drive(), timeout) {
+            (Drive::Thread, Some(timeout)) => {
+                let mut state = self.shared.state.lock();
+                if state.outcome.is_none() {
+                    self.shared.done.wait_for(&mut state, timeout);
+                }
+            }
+            // How it ended is looked at by whoever polls it.
+            _ => drop(self.wait()),
         }
     }
 

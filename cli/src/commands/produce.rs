@@ -18,10 +18,11 @@ pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Fai
     let log = open(data)?;
     let topic = log.topic(&options.topic)?;
     let compression = options.compression;
-    let producer_options = ProducerOptions { idempotent: true, compression, ..ProducerOptions::default() };
-    let line_bytes_max = topic.config().batch_bytes_max.min(producer_options.buffer_bytes_max);
+    let defaults = ProducerOptions::default();
+    let record_bytes_max = topic.config().batch_bytes_max.min(defaults.buffer_bytes_max);
+    let producer_options = ProducerOptions { idempotent: true, compression, record_bytes_max, ..defaults };
     let producer = Producer::new(&log, producer_options)?;
-    let mut lines = Lines::new(io::stdin().lock(), line_bytes_max);
+    let mut lines = Lines::new(io::stdin().lock(), record_bytes_max);
     let mut in_flight = InFlight::default();
     while let Some(line) = lines.next()? {
         let record = record(line, options.key_separator.as_deref())

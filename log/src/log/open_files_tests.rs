@@ -51,7 +51,10 @@ impl Bench {
     fn write(&self, numbers: std::ops::Range<i64>) {
         for number in numbers {
             self.partition.append(batch(number)).expect("the disk is fine");
-            self.log.flush(&[self.partition.clone()], SyncPurpose::Records).wait().expect("the disk is fine");
+            self.log
+                .flush(std::slice::from_ref(&self.partition), SyncPurpose::Records)
+                .wait()
+                .expect("the disk is fine");
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Lane(pub(super) usize);
 pub(super) struct Accumulator {
     /// How long after its first record a batch is due that is not full.
     linger: Duration,
+    /// How long after its first record a batch that is not durable has failed.
+    delivery_timeout: Duration,
     lanes: Vec<LaneState>,
     /// Batches that are full, in the order in which they became so.
     full: VecDeque<DueBatch>,
@@ -63,6 +65,8 @@ pub(super) struct DueBatch {
     pub(super) lane: Lane,
     pub(super) builder: BatchBuilder,
     pub(super) outcome: Arc<Outcome>,
+    /// When it has failed unless it is durable, on the clock's elapsed time.
+    pub(super) deadline: Duration,
 }
 
 /// Where a record went: its batch's outcome, and its place in the batch.
@@ -75,8 +79,9 @@ pub(super) struct Pushed {
 }
 
 impl Accumulator {
-    pub(super) fn new(linger: Duration) -> Self {
-        Self { linger, lanes: Vec::new(), full: VecDeque::new(), spare: Vec::new(), held_bytes: 0 }
+    pub(super) fn new(linger: Duration, delivery_timeout: Duration) -> Self {
+        let (lanes, full, spare) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { linger, delivery_timeout, lanes, full, spare, held_bytes: 0 }
     }
 
     /// Lanes for `count` more partitions; returns the first.
@@ -96,12 +101,18 @@ impl Accumulator {
         self.held_bytes -= bytes;
     }
 
-    /// Whether `record` would join a batch that is open already.
-    pub(super) fn joins_open_batch(&self, lane: Lane, record: &Record) -> bool {
+    /// Whether `record` would join the batch that is open already; `None` if none is.
+    pub(super) fn joins_open_batch(&self, lane: Lane, record: &Record) -> Option<bool> {
         let LaneState { config, open } = &self.lanes[lane.0];
-        open.as_ref().is_some_and(|open| {
+        let joins = |open: &OpenBatch| {
             open.batch.builder.encoded_len() + record_bytes_max(record) <= config.batch_bytes
-        })
+        };
+        open.as_ref().map(joins)
+    }
+
+    /// How large the lane's batches become.
+    pub(super) fn batch_bytes(&self, lane: Lane) -> usize {
+        self.lanes[lane.0].config.batch_bytes
     }
 
     /// Adds `record` to the lane's batch, to a new one if it does not fit. `now` tells the elapsed time.
@@ -115,7 +126,7 @@ impl Accumulator {
         timestamp: Timestamp,
         now: impl FnOnce() -> Duration,
     ) -> Result<Pushed, BatchError> {
-        let is_new = !self.joins_open_batch(lane, record);
+        let is_new = self.joins_open_batch(lane, record) != Some(true);
         if is_new {
             self.close(lane);
             self.lanes[lane.0].open = Some(self.open_batch(lane, now()));
@@ -158,6 +169,12 @@ impl Accumulator {
         self.lanes.iter().filter_map(|lane| lane.open.as_ref()).map(|open| open.due).min()
     }
 
+    /// The elapsed time at which the first batch has failed that was not taken.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref()).map(|open| &open.batch);
+        self.full.iter().chain(open).map(|batch| batch.deadline).min()
+    }
+
     /// The outcomes of all batches that have not been taken.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = &Arc<Outcome>> {
         let open = self.lanes.iter().filter_map(|lane| lane.open.as_ref()).map(|open| &open.batch.outcome);
@@ -180,7 +197,8 @@ impl Accumulator {
             None => BatchBuilder::new(wanted),
         };
         let due = now.saturating_add(self.linger);
-        OpenBatch { batch: DueBatch { lane, builder, outcome: Arc::default() }, due }
+        let deadline = now.saturating_add(self.delivery_timeout);
+        OpenBatch { batch: DueBatch { lane, builder, outcome: Arc::default(), deadline }, due }
     }
 
     /// Drops a batch that no record went into.
@@ -217,9 +235,10 @@ mod tests {
 
     const LINGER: Duration = Duration::from_millis(5);
     const NOW: Duration = Duration::from_secs(1);
+    const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
     fn accumulator() -> (Accumulator, Lane, Lane) {
-        let mut accumulator = Accumulator::new(LINGER);
+        let mut accumulator = Accumulator::new(LINGER, DELIVERY_TIMEOUT);
         let config = LaneConfig { batch_bytes: 400, compression: Compression::None };
         let first = accumulator.add_lanes(2, config);
         (accumulator, first, Lane(first.0 + 1))

@@ -10,7 +10,10 @@
 
 mod accumulator;
 mod future;
+#[cfg(test)]
+mod limits_tests;
 mod outcome;
+mod room;
 mod transactions;
 mod writer;
 
@@ -29,13 +32,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::Partition;
 use crate::partitioner::{Partitioner, partition_for_key};
-use crate::record::Record;
+use crate::record::{PartitionId, Record};
 use crate::spawn::{self, Drive};
 use crate::topic::Topic;
 use crate::transaction::TransactionalProducer;
 
-use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max};
+use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max, record_bytes_max};
 use outcome::Outcome;
+use room::RoomWaiter;
 use transactions::Transaction;
 use writer::Writer;
 
@@ -50,8 +54,16 @@ pub struct ProducerOptions {
     /// A batch of this size, before compression, waits no longer; less where the topic allows less. A
     /// larger record gets its own batch.
     pub batch_bytes: usize,
+    /// The largest record that is sent, with what a batch of its own takes beside it: Kafka's
+    /// `max.request.size`. What the topic takes is a setting of the topic.
+    pub record_bytes_max: usize,
     /// Bytes of records that may be on their way; sending more waits for room.
     pub buffer_bytes_max: usize,
+    /// How long sending waits for room before it fails: Kafka's `max.block.ms`.
+    pub max_block: Duration,
+    /// How long after the first record was sent a batch fails that is not as durable as its topic
+    /// promises: Kafka's `delivery.timeout.ms`. Longer than `linger`.
+    pub delivery_timeout: Duration,
     /// How batches are compressed; as their topic says where absent.
     pub compression: Option<Compression>,
     /// Whether batches carry a producer id and sequences, so that one written twice is noticed.
@@ -68,7 +80,10 @@ impl Default for ProducerOptions {
         Self {
             linger: Duration::from_millis(5),
             batch_bytes: 128 << 10,
+            record_bytes_max: 1 << 20,
             buffer_bytes_max: 32 << 20,
+            max_block: Duration::from_secs(60),
+            delivery_timeout: Duration::from_secs(120),
             compression: None,
             idempotent: false,
             transactional_id: None,
@@ -88,9 +103,17 @@ impl Producer {
     /// A producer for `log`.
     ///
     /// # Errors
-    /// `Io` if its thread cannot be started; if it is to be idempotent, those of taking a producer id; with
-    /// a transactional id, those of [`Log::transactional`].
+    /// `Invalid` for a delivery timeout that is not longer than the linger; `Io` if its thread cannot be
+    /// started; if it is to be idempotent, those of taking a producer id; with a transactional id, those of
+    /// [`Log::transactional`].
     pub fn new(log: &Log, options: ProducerOptions) -> Result<Self> {
+        let ProducerOptions { linger, delivery_timeout, .. } = options;
+        if delivery_timeout <= linger {
+            let what = format!(
+                "a producer that lingers for {linger:?} needs more than {delivery_timeout:?} for its deliveries"
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         let transactional =
             options.transactional_id.as_deref().map(|id| log.transactional(id)).transpose()?;
         // Transactions bring their own.
@@ -99,11 +122,13 @@ impl Producer {
         let shared = Arc::new(Shared {
             log: log.clone(),
             state: Mutex::new(State {
-                accumulator: Accumulator::new(options.linger),
+                partitioner: options.partitioner,
+                accumulator: Accumulator::new(linger, delivery_timeout),
                 topics: HashMap::new(),
                 lanes: Vec::new(),
                 unsettled: Vec::new(),
                 transaction: Transaction::default(),
+                waiting: Vec::new(),
                 is_hurried: false,
                 is_closing: false,
                 is_dead: false,
@@ -125,10 +150,29 @@ impl Producer {
         Ok(Self { shared, thread })
     }
 
-    /// Sends a record. Waits while the buffer is full; the future tells where the record went, or why
-    /// not. The record is written whether or not the future is kept.
+    /// Sends a record. Blocks while the buffer is full ([`Self::send_async`] does not); the future tells
+    /// where the record went, or why not. The record is written whether or not the future is kept.
     pub fn send(&self, topic: &str, record: Record) -> SendFuture {
-        match self.shared.push(topic, &record) {
+        self.future(self.shared.push(Destination::of(topic), &record))
+    }
+
+    /// Sends a record to this partition, whatever its key; see [`Self::send`].
+    pub fn send_to(&self, topic: &str, partition: PartitionId, record: Record) -> SendFuture {
+        self.future(self.shared.push(Destination { topic, partition: Some(partition) }, &record))
+    }
+
+    /// Sends a record, and waits for it to be as durable as its topic promises; for room in the buffer
+    /// first, without blocking the thread. Dropped while it waits for room, the record is not sent.
+    ///
+    /// # Errors
+    /// Those that [`Self::send`]'s future tells.
+    pub async fn send_async(&self, topic: &str, record: Record) -> Result<RecordPlace> {
+        let pushed = self.shared.push_async(Destination::of(topic), &record).await;
+        self.future(pushed).await
+    }
+
+    fn future(&self, pushed: Result<Pushed>) -> SendFuture {
+        match pushed {
             Ok(pushed) => SendFuture::new(&self.shared, pushed.outcome, pushed.index),
             Err(error) => {
                 self.shared.state.lock().transaction.note_failure(&error);
@@ -190,6 +234,7 @@ struct Shared {
 }
 
 struct State {
+    partitioner: Partitioner,
     accumulator: Accumulator,
     topics: HashMap<String, Route>,
     /// By lane.
@@ -197,6 +242,8 @@ struct State {
     /// Batches that the writer has taken and not settled.
     unsettled: Vec<Arc<Outcome>>,
     transaction: Transaction,
+    /// Who waits for room without blocking.
+    waiting: Vec<RoomWaiter>,
     /// Whether all batches are due, lingering or not.
     is_hurried: bool,
     is_closing: bool,
@@ -208,10 +255,26 @@ struct State {
 struct Route {
     first: Lane,
     partition_count: i32,
-    /// The partition that records without a key go to, before it is moved on.
+    /// The partition that records without a key go to.
     cursor: i32,
+    /// Bytes that went to it since it became that one.
+    cursor_bytes: usize,
     /// A write failed: the topic may be another one by now, or open again.
     is_stale: bool,
+}
+
+/// Where a record is to go.
+#[derive(Clone, Copy)]
+struct Destination<'a> {
+    topic: &'a str,
+    /// As the partitioner says where absent.
+    partition: Option<PartitionId>,
+}
+
+impl<'a> Destination<'a> {
+    fn of(topic: &'a str) -> Self {
+        Self { topic, partition: None }
+    }
 }
 
 /// Where a lane's batches go.
@@ -222,33 +285,54 @@ struct Target {
 }
 
 impl Shared {
-    /// Puts a record into its batch.
-    fn push(&self, topic: &str, record: &Record) -> Result<Pushed> {
-        let bytes = lone_batch_bytes_max(record);
-        let bytes_max = self.options.buffer_bytes_max;
-        if bytes > bytes_max {
-            let context =
-                format!("record for topic {topic} takes {bytes} bytes, the producer holds {bytes_max}");
-            return Err(Error::new(ErrorKind::Invalid, context));
+    /// Puts a record into its batch, once there is room.
+    fn push(&self, to: Destination<'_>, record: &Record) -> Result<Pushed> {
+        let bytes = self.check_size(to, record)?;
+        let deadline = self.log.clock().elapsed().saturating_add(self.options.max_block);
+        loop {
+            let state = self.wait_for_room(bytes, deadline)?;
+            if let Some(pushed) = self.push_into(state, to, record)? {
+                return Ok(pushed);
+            }
+            self.resolve(to.topic)?;
         }
+    }
+
+    /// Bytes that the record may take.
+    ///
+    /// # Errors
+    /// `Invalid` if those are too many.
+    fn check_size(&self, to: Destination<'_>, record: &Record) -> Result<usize> {
+        let bytes = lone_batch_bytes_max(record);
+        let ProducerOptions { record_bytes_max, buffer_bytes_max, .. } = self.options;
+        let bytes_max = record_bytes_max.min(buffer_bytes_max);
+        if bytes > bytes_max {
+            let topic = to.topic;
+            let what =
+                format!("record for topic {topic} takes {bytes} bytes, the producer sends {bytes_max}");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        Ok(bytes)
+    }
+
+    /// Puts a record into its batch, for which there is room; `None` if the topic has to be looked up first.
+    fn push_into(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        to: Destination<'_>,
+        record: &Record,
+    ) -> Result<Option<Pushed>> {
+        self.check_transaction(&state)?;
+        let Some(lane) = state.choose_lane(to, record)? else { return Ok(None) };
         let clock = self.log.clock();
         let timestamp = record.timestamp.unwrap_or_else(|| clock.now());
-        let (mut state, lane) = loop {
-            let mut state = self.wait_for_room(bytes)?;
-            self.check_transaction(&state)?;
-            if let Some(lane) = state.choose_lane(topic, record, self.options.partitioner) {
-                break (state, lane);
-            }
-            drop(state);
-            self.resolve(topic)?;
-        };
         let pushed = state.accumulator.push(lane, record, timestamp, || clock.elapsed());
         drop(state);
-        let pushed = pushed.map_err(|error| error.within(format_args!("record for topic {topic}")))?;
+        let pushed = pushed.map_err(|error| error.within(format_args!("record for topic {}", to.topic)))?;
         if pushed.wakes_writer {
             self.due.notify_one();
         }
-        Ok(pushed)
+        Ok(Some(pushed))
     }
 
     /// Gives the topic lanes, or finds out where those of a stale route go now.
@@ -260,29 +344,6 @@ impl Shared {
         };
         self.state.lock().add_route(&topic, config);
         Ok(())
-    }
-
-    /// The state, once it has room for a record.
-    ///
-    /// # Errors
-    /// `Closed` if nobody is left to write it.
-    fn wait_for_room(&self, bytes: usize) -> Result<MutexGuard<'_, State>> {
-        let mut state = self.state.lock();
-        while !state.is_dead && state.accumulator.held_bytes() + bytes > self.options.buffer_bytes_max {
-            state.is_hurried = true;
-            match self.log.drive() {
-                Drive::Thread => {
-                    self.due.notify_one();
-                    self.room.wait(&mut state);
-                }
-                Drive::Manual => {
-                    drop(state);
-                    self.advance();
-                    state = self.state.lock();
-                }
-            }
-        }
-        if state.is_dead { Err(writer::gone()) } else { Ok(state) }
     }
 
     /// Makes all that is not settled due, and returns it.
@@ -310,20 +371,26 @@ impl Shared {
 
 impl State {
     /// The lane that a record goes to; `None` if the topic has to be looked up first.
-    fn choose_lane(&mut self, topic: &str, record: &Record, partitioner: Partitioner) -> Option<Lane> {
-        let route = self.topics.get_mut(topic).filter(|route| !route.is_stale)?;
-        let lane = |index: i32| Lane(route.first.0 + index as usize);
-        let next = (route.cursor + 1) % route.partition_count;
-        Some(match (partitioner, &record.key) {
-            (Partitioner::Kafka, Some(key)) => lane(partition_for_key(key, route.partition_count).0),
-            (Partitioner::Kafka, None) if self.accumulator.joins_open_batch(lane(route.cursor), record) => {
-                lane(route.cursor)
+    ///
+    /// # Errors
+    /// `NotFound` if the topic has no such partition.
+    fn choose_lane(&mut self, to: Destination<'_>, record: &Record) -> Result<Option<Lane>> {
+        let Some(route) = self.topics.get_mut(to.topic).filter(|route| !route.is_stale) else {
+            return Ok(None);
+        };
+        let count = route.partition_count;
+        let index = match (to.partition, self.partitioner, &record.key) {
+            (Some(PartitionId(partition)), ..) if (0..count).contains(&partition) => partition,
+            (Some(partition), ..) => {
+                let what =
+                    format!("topic {} has no partition {partition}; it has 0 to {}", to.topic, count - 1);
+                return Err(Error::new(ErrorKind::NotFound, what));
             }
-            (Partitioner::Kafka, None) | (Partitioner::RoundRobin, _) => {
-                route.cursor = next;
-                Lane(route.first.0 + next as usize)
-            }
-        })
+            (None, Partitioner::Kafka, Some(key)) => partition_for_key(key, count).0,
+            (None, Partitioner::Kafka, None) => route.stick(&self.accumulator, record),
+            (None, Partitioner::RoundRobin, _) => route.next(),
+        };
+        Ok(Some(route.lane(index)))
     }
 
     /// Notes where the topic's batches go. The lanes of a stale route are kept where they fit.
@@ -342,9 +409,38 @@ impl State {
         }
         let first = self.accumulator.add_lanes(partitions.len(), config);
         self.lanes.extend(targets);
-        // One before the first, so that the first keyless record goes to partition 0.
-        let cursor = partition_count - 1;
-        let route = Route { first, partition_count, cursor, is_stale: false };
+        // In turn, the first record goes to partition 0 too.
+        let cursor = if self.partitioner == Partitioner::RoundRobin { partition_count - 1 } else { 0 };
+        let route = Route { first, partition_count, cursor, cursor_bytes: 0, is_stale: false };
         self.topics.insert(name.to_owned(), route);
+    }
+}
+
+impl Route {
+    fn lane(&self, partition: i32) -> Lane {
+        Lane(self.first.0 + partition as usize)
+    }
+
+    /// The partition after the last one.
+    fn next(&mut self) -> i32 {
+        self.cursor = (self.cursor + 1) % self.partition_count;
+        self.cursor_bytes = 0;
+        self.cursor
+    }
+
+    /// The partition of a record without a key: the same until it has got the bytes of a batch, so that
+    /// batches become full, and that end there (KIP-794). One that lingered long enough and is not full
+    /// moves nothing on.
+    fn stick(&mut self, accumulator: &Accumulator, record: &Record) -> i32 {
+        let lane = self.lane(self.cursor);
+        let is_done = match accumulator.joins_open_batch(lane, record) {
+            Some(joins) => !joins,
+            None => self.cursor_bytes >= accumulator.batch_bytes(lane),
+        };
+        if is_done {
+            self.next();
+        }
+        self.cursor_bytes += record_bytes_max(record);
+        self.cursor
     }
 }

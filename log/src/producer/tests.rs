@@ -140,7 +140,7 @@ fn a_round_robin_producer_takes_every_partition_in_turn() {
 #[test]
 fn what_is_dropped_unawaited_is_written_when_the_producer_goes() {
     for drive in [Drive::Manual, Drive::Thread] {
-        let options = ProducerOptions { linger: Duration::from_secs(3600), ..ProducerOptions::default() };
+        let options = ProducerOptions { linger: Duration::from_secs(100), ..ProducerOptions::default() };
         let Setup { log, producer } = setup(drive, options);
         drop(producer.send("in", record(Some("abc"), "v")));
         drop(producer);
@@ -167,7 +167,7 @@ fn a_record_carries_its_own_time_or_that_of_being_sent() {
 #[test]
 fn a_full_buffer_makes_room_by_writing() {
     let options =
-        ProducerOptions { buffer_bytes_max: 2_000, linger: Duration::from_secs(3600), ..Default::default() };
+        ProducerOptions { buffer_bytes_max: 2_000, linger: Duration::from_secs(100), ..Default::default() };
     for drive in [Drive::Manual, Drive::Thread] {
         let setup = setup(drive, options.clone());
         let sent: Vec<_> =

@@ -29,7 +29,7 @@ impl Drop for AnswerOnPanic<'_> {
         state.is_dead = true;
         let unsettled: Vec<_> = state.unsettled.iter().chain(state.accumulator.outcomes()).cloned().collect();
         drop(state);
-        self.0.room.notify_all();
+        self.0.wake_waiting(true);
         unsettled.iter().for_each(|outcome| outcome.settle(Err(gone())));
     }
 }
@@ -62,6 +62,8 @@ struct Written {
     outcome: Arc<Outcome>,
     result: Result<RecordPlace>,
     held_bytes: usize,
+    /// When it has failed unless it is durable; none once that was told.
+    deadline: Option<Duration>,
 }
 
 impl Shared {
@@ -82,9 +84,19 @@ impl Shared {
             return true;
         }
         let oldest = self.writer.lock().syncing.front().map(|round| round.ticket.clone());
+        let Some(ticket) = oldest else { return false };
         // What becomes due meanwhile goes into the next group commit either way. How it ended is looked
         // at by the next step.
-        oldest.map(|ticket| ticket.wait()).is_some()
+        let next = self.next_deadline().map(|next| next.saturating_sub(self.log.clock().elapsed()));
+        ticket.wait_for(next);
+        true
+    }
+
+    /// When the next batch fails that is not durable by then, or somebody gives up waiting for room.
+    fn next_deadline(&self) -> Option<Duration> {
+        let syncing = self.writer.lock().next_deadline();
+        let state = self.state.lock();
+        [syncing, state.accumulator.next_deadline(), state.next_to_give_up()].into_iter().flatten().min()
     }
 
     /// Writes what is due, settles what is durable; returns whether there was anything.
@@ -93,9 +105,14 @@ impl Shared {
         let mut writer = self.writer.lock();
         let wrote = self.write_due(&mut writer, &mut settled);
         writer.take_synced(&mut settled);
+        let late = writer.take_late(self.log.clock().elapsed());
         drop(writer);
-        let is_progress = wrote || !settled.is_empty();
+        let is_progress = wrote || !settled.is_empty() || !late.is_empty();
+        for (outcome, partition) in late {
+            outcome.settle(Err(self.too_late(&partition, "it was written, and whether it stays is unknown")));
+        }
         self.settle(settled);
+        self.wake_waiting(false);
         is_progress
     }
 
@@ -103,15 +120,17 @@ impl Shared {
     fn sleep_until_due(&self) -> bool {
         let mut state = self.state.lock();
         loop {
-            let Some(due) = state.accumulator.next_due() else {
+            let next = [state.accumulator.next_due(), state.next_to_give_up()].into_iter().flatten().min();
+            let Some(next) = next else {
                 if state.is_closing {
                     return false;
                 }
                 self.due.wait(&mut state);
                 continue;
             };
-            let sleep = due.saturating_sub(self.log.clock().elapsed());
-            if state.takes_all() || sleep == Duration::ZERO {
+            let sleep = next.saturating_sub(self.log.clock().elapsed());
+            let takes_all = state.takes_all() && state.accumulator.next_due().is_some();
+            if takes_all || sleep == Duration::ZERO {
                 return true;
             }
             self.due.wait_for(&mut state, sleep);
@@ -120,12 +139,14 @@ impl Shared {
 
     /// Appends what is due: what needs no sync is settled, the rest goes into one group commit.
     fn write_due(&self, writer: &mut Writer, settled: &mut Vec<Written>) -> bool {
-        let due = self.state.lock().take_due(self.log.clock().elapsed());
+        let now = self.log.clock().elapsed();
+        let due = self.state.lock().take_due(now);
         let wrote = !due.is_empty();
         let mut written = Vec::new();
         for (mut batch, target) in due {
             let held_bytes = batch.builder.encoded_len();
             let result = match &self.transactional {
+                _ if batch.deadline <= now => Err(self.too_late(&target.partition, "it was not written")),
                 Some(producer) => append_to(producer, &mut batch, &target.partition),
                 None => writer.append(&mut batch, &target.partition),
             };
@@ -134,7 +155,8 @@ impl Shared {
             let is_sync = target.partition.config().durability == Durability::Sync;
             let needs_sync = is_sync && result.is_ok() && self.transactional.is_none();
             let list = if needs_sync { &mut written } else { &mut *settled };
-            list.push(Written { target, outcome: batch.outcome, result, held_bytes });
+            let deadline = Some(batch.deadline);
+            list.push(Written { target, outcome: batch.outcome, result, held_bytes, deadline });
         }
         if !written.is_empty() {
             let ticket = self.log.flush(&distinct_partitions(&written), SyncPurpose::Records);
@@ -157,7 +179,17 @@ impl Shared {
             state.forget(written);
         }
         drop(state);
-        self.room.notify_all();
+        self.wake_waiting(true);
+    }
+
+    fn too_late(&self, partition: &Partition, what: &str) -> Error {
+        let (name, timeout) = (partition.name(), self.options.delivery_timeout);
+        let topic = &name.topic;
+        let context = format!(
+            "topic {topic}, partition {}: the record was not delivered within {timeout:?}: {what}",
+            name.partition
+        );
+        Error::new(ErrorKind::Timeout, context)
     }
 }
 
@@ -186,7 +218,10 @@ impl State {
         self.unsettled.retain(|outcome| !Arc::ptr_eq(outcome, &written.outcome));
         let Err(error) = &written.result else { return };
         self.transaction.note_failure(error);
-        if let Some(route) = self.topics.get_mut(&*written.target.topic) {
+        // What came too late says nothing about the topic.
+        if error.kind() != ErrorKind::Timeout
+            && let Some(route) = self.topics.get_mut(&*written.target.topic)
+        {
             route.is_stale = true;
         }
     }
@@ -210,6 +245,21 @@ impl Writer {
         let appended = partition.append(sealed)?;
         self.sequences.insert(batch.lane, next_sequence);
         Ok(RecordPlace { partition: partition.name().partition, offset: appended.base_offset })
+    }
+
+    /// When the next batch fails whose sync is under way.
+    fn next_deadline(&self) -> Option<Duration> {
+        self.syncing.iter().flat_map(|round| &round.written).filter_map(|written| written.deadline).min()
+    }
+
+    /// The batches that are being synced and are not done in time. They are told once; the sync goes on.
+    fn take_late(&mut self, now: Duration) -> Vec<(Arc<Outcome>, Arc<Partition>)> {
+        let written = self.syncing.iter_mut().flat_map(|round| &mut round.written);
+        let late = written.filter_map(|written| {
+            written.deadline.take_if(|deadline| *deadline <= now)?;
+            Some((written.outcome.clone(), written.target.partition.clone()))
+        });
+        late.collect()
     }
 
     /// Moves the batches whose sync has ended into `settled`.

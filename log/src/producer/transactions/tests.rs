@@ -21,7 +21,7 @@ fn log() -> TestLog {
 fn producer(log: &TestLog) -> Producer {
     let options = ProducerOptions {
         // Only ending a transaction writes what was sent into it.
-        linger: Duration::from_secs(3600),
+        linger: Duration::from_secs(100),
         transactional_id: Some("t".to_owned()),
         ..ProducerOptions::default()
     };
