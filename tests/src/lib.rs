@@ -12,6 +12,7 @@
 //! | [`stored`] | the committed records of a directory |
 //! | [`files`] | every file of a directory by its bytes: was anything changed? |
 //! | [`kafka`] | a real Kafka: its broker, its clients and its tools |
+//! | [`differential`] | the same operations on Lotic and on a real Kafka, compared |
 //! | [`skipped`] | tests that cannot be done here: named and counted |
 //! | [`crash`] | the flights example killed over and over, and compared with a run that was not |
 //!
@@ -19,6 +20,7 @@
 //! from the input, from DuckDB, or from a run that nobody disturbed.
 
 pub mod crash;
+pub mod differential;
 pub mod event_log;
 pub mod failure;
 pub mod files;

@@ -3,6 +3,7 @@
 //! - [`absences`]: what a package must not depend on, what only one file may do.
 //! - [`cli`]: the `lotic` command: what it prints, what it changes, what it refuses.
 //! - [`crash`]: the flights example killed and restarted. The campaign is in `src/crash`.
+//! - [`differential`]: Lotic does what a real Kafka does. The scripts are in `src/differential`.
 //! - [`event_log`]: what every kind of event log promises. The checks are in `src/event_log.rs`.
 //! - [`kafka_files`]: Kafka's tools read what Lotic writes, and Lotic reads what a broker writes.
 //! - [`power_cut`]: what must hold when the power fails, at any storage operation. The processor, its disk
@@ -17,6 +18,7 @@
 mod absences;
 mod cli;
 mod crash;
+mod differential;
 mod event_log;
 mod kafka_files;
 mod power_cut;

@@ -19,6 +19,8 @@ pub struct BatchBuilder {
     record_count: i32,
     base_timestamp: Timestamp,
     max_timestamp: Timestamp,
+    /// Whether a record has no key.
+    lacks_key: bool,
     /// The widths that the last record's lengths took: the guess for the next one's.
     widths: Widths,
 }
@@ -39,6 +41,7 @@ impl BatchBuilder {
             record_count: 0,
             base_timestamp: Timestamp(0),
             max_timestamp: Timestamp(0),
+            lacks_key: false,
             widths: Widths { record: 1, value: 1 },
         }
     }
@@ -72,7 +75,7 @@ impl BatchBuilder {
         put_field(out, key);
         put_field(out, value);
         put_headers(out, headers);
-        self.count(timestamp);
+        self.count(timestamp, key);
         Ok(())
     }
 
@@ -123,6 +126,7 @@ impl BatchBuilder {
             record_count: self.record_count,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,
+            lacks_key: self.lacks_key,
         };
         self.clear();
         SealedBatch::new(bytes, codec, summary)
@@ -133,6 +137,7 @@ impl BatchBuilder {
         self.bytes.truncate(BatchHeader::BYTES);
         self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.record_count = 0;
+        self.lacks_key = false;
     }
 
     /// The finished bytes, the header still blank.
@@ -175,7 +180,7 @@ impl BatchBuilder {
         self.widths.value = close_gap(out, value_gap, self.widths.value);
         put_headers(out, headers);
         self.widths.record = close_gap(out, record_gap, self.widths.record);
-        self.count(timestamp);
+        self.count(timestamp, key);
         Ok(())
     }
 
@@ -193,12 +198,13 @@ impl BatchBuilder {
     }
 
     #[inline]
-    fn count(&mut self, timestamp: Timestamp) {
+    fn count(&mut self, timestamp: Timestamp, key: Option<&[u8]>) {
         if self.is_empty() {
             self.base_timestamp = timestamp;
             self.max_timestamp = timestamp;
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
+        self.lacks_key |= key.is_none();
         self.record_count += 1;
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct Summary {
     pub(super) record_count: i32,
     pub(super) base_timestamp: Timestamp,
     pub(super) max_timestamp: Timestamp,
+    pub(super) lacks_key: bool,
 }
 
 /// A batch whose records are final: its producer stamps it, its partition places it, and the
@@ -31,6 +32,7 @@ pub struct SealedBatch {
     bytes: Vec<u8>,
     record_count: i32,
     max_timestamp: Timestamp,
+    lacks_key: bool,
     /// Whether the checksum in `bytes` is that of the rest.
     is_finished: bool,
 }
@@ -42,6 +44,7 @@ impl SealedBatch {
             bytes,
             record_count: summary.record_count,
             max_timestamp: summary.max_timestamp,
+            lacks_key: summary.lacks_key,
             is_finished: false,
         };
         let behind_length = (batch.bytes.len() - LENGTH_PREFIX_BYTES) as i32;
@@ -64,6 +67,11 @@ impl SealedBatch {
     /// The largest timestamp of a record.
     pub fn max_timestamp(&self) -> Timestamp {
         self.max_timestamp
+    }
+
+    /// Whether a record has no key: a compacted topic takes none such.
+    pub fn lacks_key(&self) -> bool {
+        self.lacks_key
     }
 
     /// Bytes of the whole batch.

@@ -92,7 +92,8 @@ impl Partition {
     /// last five batches is answered with its offsets and not appended again.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a batch that is too large, empty, or a marker;
+    /// [`ErrorKind::Invalid`] for a batch that is too large, empty, or a marker, and for one with a record
+    /// without a key where the topic is compacted;
     /// [`ErrorKind::OutOfOrderSequence`] and [`ErrorKind::Fenced`] by the producer's stamp;
     /// [`ErrorKind::TransactionState`] where an earlier transaction of the producer is open, or the
     /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
@@ -100,7 +101,7 @@ impl Partition {
     pub fn append(&self, mut batch: SealedBatch) -> Result<Appended> {
         batch.finish();
         let header = batch.header();
-        self.check_acceptable(&header)?;
+        self.check_acceptable(&header, batch.lacks_key())?;
         let mut writer = self.writer.lock();
         self.check_writable(&writer)?;
         match writer.tail.producers.check(&header) {
@@ -171,14 +172,17 @@ impl Partition {
         self.sync_last()
     }
 
-    fn check_acceptable(&self, header: &BatchHeader) -> Result<()> {
-        let bytes_max = self.config.load().batch_bytes_max;
+    fn check_acceptable(&self, header: &BatchHeader, lacks_key: bool) -> Result<()> {
+        let config = self.config.load();
+        let bytes_max = config.batch_bytes_max;
         let what = if header.is_control {
             "a marker is appended with append_marker".to_owned()
         } else if header.record_count == 0 {
             "a batch without records was to be appended".to_owned()
         } else if header.length > bytes_max {
             format!("a batch of {} bytes was to be appended, {bytes_max} are allowed", header.length)
+        } else if lacks_key && config.cleanup.policy.compacts() {
+            "a record without a key was to be appended, and the topic is compacted".to_owned()
         } else {
             return Ok(());
         };

@@ -65,7 +65,7 @@ impl TransactionalProducer {
     ///
     /// # Errors
     /// `TransactionState` if none is open, `Fenced`, and those of [`Partition::append`], after which the
-    /// transaction can only be aborted.
+    /// transaction can only be aborted: it takes nothing more, and answers `TransactionState`.
     pub fn append(&self, partition: &Arc<Partition>, batch: SealedBatch) -> Result<Offset> {
         self.session.append(partition, batch)
     }

@@ -127,6 +127,9 @@ impl Session {
         loop {
             let gate = self.gate.read();
             let Life::Open(open) = &gate.life else { return Err(self.refusal(&gate.life)) };
+            if let Some(cause) = open.broken.get() {
+                return Err(self.broken(cause));
+            }
             if let Some(written) = open.written.get(&key) {
                 let appended = written.append(open.producer, batch);
                 return appended.inspect_err(|error| {
@@ -164,8 +167,7 @@ impl Session {
         if kind == MarkerKind::Commit
             && let Some(cause) = open.broken.get()
         {
-            let what = format!("transactional id {}: abort it, an append has failed", self.id);
-            return Err(Error::caused(ErrorKind::TransactionState, what, cause.clone()));
+            return Err(self.broken(cause));
         }
         let is_empty = open.written.is_empty();
         let life = std::mem::replace(&mut gate.life, if is_empty { Life::Idle } else { Life::Ending });
@@ -227,6 +229,11 @@ impl Session {
     pub(super) fn fenced(&self) -> Error {
         let what = format!("transactional id {}: another producer has taken it over", self.id);
         Error::new(ErrorKind::Fenced, what)
+    }
+
+    fn broken(&self, cause: &Error) -> Error {
+        let what = format!("transactional id {}: abort it, an append has failed", self.id);
+        Error::caused(ErrorKind::TransactionState, what, cause.clone())
     }
 
     fn wrong_state(&self, what: &str) -> Error {

@@ -204,6 +204,9 @@ fn after_a_failed_append_only_abort_is_left() {
     write(&producer, out.partitions(), "x");
     let large = producer.append(&out.partitions()[0], batch(&"x".repeat(200))).unwrap_err();
     assert_eq!(large.kind(), ErrorKind::Invalid);
+    let end = out.partitions()[0].offsets().end;
+    let more = producer.append(&out.partitions()[0], batch("more")).unwrap_err();
+    assert_eq!((more.kind(), out.partitions()[0].offsets().end), (ErrorKind::TransactionState, end));
     assert_eq!(producer.commit(&[]).wait().unwrap_err().kind(), ErrorKind::TransactionState);
     producer.abort().unwrap();
     write(&producer, out.partitions(), "y");

@@ -62,6 +62,11 @@ impl Broker {
         &self.address
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Stops it in good order.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod script;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 pub use broker::Broker;
 pub use dump::{DumpedBatch, DumpedFile, DumpedRecord, dumped_files};
@@ -20,6 +21,9 @@ use crate::programs::root;
 use crate::skipped::skip;
 
 const SCRIPT: &str = "tests/peers/kafka/kafka";
+
+/// Many scripts take longer than other programs.
+const SCRIPTS_LIMIT: Duration = Duration::from_secs(1_800);
 
 /// What has to be there: a Java development kit, and what downloads Kafka.
 const NEEDED: [&str; 3] = ["java", "javac", "mvn"];
@@ -63,6 +67,21 @@ impl Kafka {
         let ended = Process::start(&mut command)?.end()?;
         ended.check_success("Kafka's client")?;
         ended.stdout.lines().map(|line| Answer::parse(line).about(line)).collect()
+    }
+
+    /// Does scripts, one JSON object a line, with a broker's clients: see `tests/peers/kafka/Scripts.java`. The
+    /// answers to each, in order.
+    ///
+    /// # Errors
+    /// If it does not come to an end, with what was said.
+    pub(crate) fn run_scripts(&self, scripts: &str, broker: &Broker) -> Result<Vec<serde_json::Value>> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), scripts)?;
+        let mut command = Command::new(&self.script);
+        command.arg("scripts").arg(file.path()).arg(broker.address()).arg(broker.data());
+        let ended = Process::start(&mut command)?.end_within(SCRIPTS_LIMIT)?;
+        ended.check_success("Kafka's clients")?;
+        ended.stdout.lines().map(|line| serde_json::from_str(line).about(line)).collect()
     }
 
     fn install(&self) -> Result<()> {

@@ -189,6 +189,23 @@ pub struct ReadRecord {
     pub headers: Vec<(String, Option<String>)>,
 }
 
+impl ReadRecord {
+    /// What was printed of it.
+    pub(crate) fn parse(value: &Value) -> Result<Self> {
+        let text = |field: &str| value[field].as_str().map(str::to_owned);
+        let number = |field: &str| value[field].as_i64().ok_or_else(|| format!("{value} has no {field}"));
+        Ok(Self {
+            topic: text("topic").ok_or("it has no topic")?,
+            partition: i32::try_from(number("partition")?)?,
+            offset: number("offset")?,
+            timestamp: number("timestamp")?,
+            key: text("key"),
+            value: text("value"),
+            headers: serde_json::from_value(value["headers"].clone())?,
+        })
+    }
+}
+
 /// What a step printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -215,17 +232,14 @@ impl Answer {
         if let (Some(stdout), Some(stderr)) = (text("stdout"), text("stderr")) {
             return Ok(Self::Tool { stdout, stderr });
         }
+        if number("offset").is_some() {
+            return ReadRecord::parse(&value).map(Self::Record);
+        }
         let topic = text("topic").ok_or("it has no topic")?;
-        let partition = number("partition").ok_or("it has no partition")?;
-        let partition = i32::try_from(partition)?;
-        Ok(match (number("start"), number("end"), number("offset"), number("timestamp")) {
-            (Some(start), ..) => Self::Start(topic, partition, start),
-            (_, Some(end), ..) => Self::End(topic, partition, end),
-            (_, _, Some(offset), Some(timestamp)) => {
-                let (key, content) = (text("key"), text("value"));
-                let headers = serde_json::from_value(value["headers"].clone())?;
-                Self::Record(ReadRecord { topic, partition, offset, timestamp, key, value: content, headers })
-            }
+        let partition = i32::try_from(number("partition").ok_or("it has no partition")?)?;
+        Ok(match (number("start"), number("end")) {
+            (Some(start), _) => Self::Start(topic, partition, start),
+            (_, Some(end)) => Self::End(topic, partition, end),
             _ => return Err("it is no answer".into()),
         })
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::batch::MarkerKind;
+use crate::cleanup::CleanupPolicy;
 
 fn producer(id: i64, epoch: i16) -> (ProducerId, ProducerEpoch) {
     (ProducerId(id), ProducerEpoch(epoch))
@@ -46,6 +47,30 @@ fn what_is_not_synced_is_shown_only_where_durability_does_not_ask_for_it() {
         let fetched = partition.fetch(Offset(0), 1000, Isolation::ReadUncommitted).expect("it is in range");
         assert_eq!(fetched.batches().count(), 1, "{durability:?}");
     }
+}
+
+#[test]
+fn a_compacted_partition_takes_no_record_without_a_key() {
+    let check = |policy, keys: &[Option<&str>], expected: bool| {
+        let cleanup = Cleanup { policy, ..Cleanup::default() };
+        let partition = create(&disk(1), PartitionConfig { cleanup, ..small() });
+        let mut builder = BatchBuilder::new(Compression::None);
+        for key in keys {
+            builder.push(Timestamp(0), key.map(str::as_bytes), Some(b"value"), &[]).expect("it is small");
+        }
+        let appended = partition.append(builder.seal());
+        assert_eq!(appended.is_ok(), expected, "{policy:?} {keys:?}");
+        if let Err(error) = appended {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+        // A builder that had one without makes one with.
+        builder.push(Timestamp(0), Some(b"key"), None, &[]).expect("it is small");
+        partition.append(builder.seal()).expect("it has a key");
+    };
+    check(CleanupPolicy::Delete, &[Some("key"), None], true);
+    check(CleanupPolicy::Compact, &[Some("key"), Some("")], true);
+    check(CleanupPolicy::Compact, &[Some("key"), None, Some("key")], false);
+    check(CleanupPolicy::CompactAndDelete, &[None], false);
 }
 
 #[test]

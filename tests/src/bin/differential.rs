@@ -1,0 +1,44 @@
+//! `differential [--scripts N] [--compacting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use lotic_log::{Clock, SystemClock};
+use lotic_tests::differential::Comparison;
+use lotic_tests::failure::Result;
+use lotic_tests::kafka::Kafka;
+
+/// Does scripts of operations on Lotic and, through Kafka's own clients, on a real broker, and compares what
+/// each operation came to. Needs Java and Maven.
+#[derive(Parser)]
+struct Arguments {
+    /// How many scripts that delete.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    scripts: u64,
+    /// How many scripts that compact.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    compacting: u64,
+    /// The seed of the first one; by the clock if not given.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { scripts, compacting, seed } = Arguments::parse();
+    let seed = seed.unwrap_or_else(|| SystemClock::new().now().0.unsigned_abs());
+    match run(Comparison { scripts, compacting, seed }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("differential: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(comparison: Comparison) -> Result<()> {
+    match Kafka::find("differential")? {
+        Some(kafka) => comparison.run(&kafka, &mut io::stdout()),
+        None => Err("there is no Kafka to compare with".into()),
+    }
+}

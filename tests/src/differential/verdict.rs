@@ -1,0 +1,138 @@
+//! Whether both came to the same.
+
+use std::fmt::Write;
+
+use lotic_log::ErrorKind;
+
+use super::outcome::Outcome;
+use super::script::{Operation, Script};
+
+/// Two outcomes of one script.
+pub(super) struct Verdict<'a> {
+    pub(super) script: &'a Script,
+    pub(super) ours: &'a [Outcome],
+    pub(super) theirs: &'a [Outcome],
+}
+
+impl Verdict<'_> {
+    /// The places of the operations that came to different things.
+    pub(super) fn differences(&self) -> Vec<usize> {
+        let agrees = |index: &usize| {
+            let (ours, theirs) = (self.ours.get(*index), self.theirs.get(*index));
+            ours == theirs || self.may_differ(*index)
+        };
+        (0..self.script.operations.len()).filter(|index| !agrees(index)).collect()
+    }
+
+    /// Whether the two outcomes of an operation are a difference that is meant: see the architecture.
+    fn may_differ(&self, index: usize) -> bool {
+        match self.script.operations[index] {
+            Operation::Begin(producer) | Operation::Commit(producer) | Operation::Abort(producer) => {
+                self.is_told_later(index, producer, &[Outcome::Done])
+            }
+            Operation::Send { producer, .. } | Operation::SendOffset { producer, .. } => {
+                self.is_told_later(index, producer, &[]) || self.is_told_of_an_earlier_send(index, producer)
+            }
+            Operation::Append { .. } => self.is_forgotten(index),
+            Operation::FindTime { partition, timestamp, .. } => {
+                let mut deleted = self.deleted(index, partition);
+                self.theirs[index] == Outcome::Found(None) && deleted.any(|(_, time)| time >= timestamp)
+            }
+            Operation::FindNewest { partition, .. } => {
+                let Outcome::Found(Some(found)) = self.theirs[index] else { return false };
+                let mut deleted = self.deleted(index, partition);
+                let is_newer = match self.ours[index] {
+                    Outcome::Found(ours) => ours.is_none_or(|(_, time)| time <= found.1),
+                    _ => false,
+                };
+                is_newer && deleted.any(|record| record == found)
+            }
+            Operation::Walk(_) if self.script.compacts => match (&self.ours[index], &self.theirs[index]) {
+                (Outcome::Walked(ours), Outcome::Walked(theirs)) => {
+                    ours.without_compacted_transactions() == theirs.without_compacted_transactions()
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Lotic tells a producer that was fenced off at once. Kafka's client learns of it with the first request
+    /// that it sends: to begin, and to end a transaction without records, it sends none. It sends none either
+    /// where it knows that no transaction is open, or that a send has failed.
+    fn is_told_later(&self, index: usize, producer: usize, more: &[Outcome]) -> bool {
+        let theirs = &self.theirs[index];
+        let is_unaware = *theirs == Outcome::Refused(ErrorKind::TransactionState) || more.contains(theirs);
+        self.script.has_been_fenced(producer, index)
+            && self.ours[index] == Outcome::Refused(ErrorKind::Fenced)
+            && is_unaware
+    }
+
+    /// A transaction of which a send was refused takes nothing more. Kafka's client says so, or says of what it
+    /// had taken before it knew what it said of the one that was refused.
+    fn is_told_of_an_earlier_send(&self, index: usize, producer: usize) -> bool {
+        let of_it = self.script.operations[..index].iter().zip(self.theirs).rev();
+        let refused = of_it
+            .take_while(|(operation, _)| **operation != Operation::Begin(producer))
+            .filter(
+                |(operation, _)| matches!(operation, Operation::Send { producer: of, .. } if *of == producer),
+            )
+            .map(|(_, outcome)| outcome);
+        self.ours[index] == Outcome::Refused(ErrorKind::TransactionState)
+            && refused
+                .clone()
+                .any(|outcome| matches!(outcome, Outcome::Refused(_)) && *outcome == self.theirs[index])
+    }
+
+    /// A log that was opened again may know of each producer no more than its last batch, which is what Kafka's
+    /// snapshots of producers hold, and Kafka itself after a restart.
+    fn is_forgotten(&self, index: usize) -> bool {
+        let append = &self.script.operations[index];
+        let mut before = self.script.operations[..index].iter().zip(self.theirs);
+        let was_written =
+            before.any(|(operation, outcome)| operation == append && *outcome == self.theirs[index]);
+        // What is left is what was done since.
+        was_written
+            && before.any(|(operation, _)| *operation == Operation::Reopen)
+            && self.ours[index] == Outcome::Refused(ErrorKind::OutOfOrderSequence)
+    }
+
+    /// Offset and timestamp of the records of a partition that are deleted when the operation is done. Kafka
+    /// goes by them when it chooses a segment to look for a time in, for as long as the segment is there.
+    fn deleted(&self, index: usize, partition: i32) -> impl Iterator<Item = (i64, i64)> {
+        let done = self.script.operations.iter().zip(self.theirs).take(index);
+        let start = done.clone().filter_map(move |(operation, outcome)| match (operation, outcome) {
+            (Operation::Delete { partition: of, .. }, Outcome::Deleted(start)) if *of == partition => {
+                Some(*start)
+            }
+            _ => None,
+        });
+        let start = start.max().unwrap_or(0);
+        let written = done.flat_map(|(operation, outcome)| match (operation, outcome) {
+            (
+                Operation::Send { records, .. } | Operation::Append { records, .. },
+                Outcome::Written(places),
+            ) => places.iter().zip(records).map(|(place, record)| (*place, record.timestamp)).collect(),
+            _ => Vec::new(),
+        });
+        written.filter_map(move |((of, offset), time)| {
+            (of == partition && offset < start).then_some((offset, time))
+        })
+    }
+
+    /// The script whole, with what each operation came to, and both outcomes where they differ.
+    pub(super) fn tell(&self) -> String {
+        let mut text = format!("{:?}\n", self.script.producers);
+        let differences = self.differences();
+        for (index, operation) in self.script.operations.iter().enumerate() {
+            let told = if differences.contains(&index) {
+                let (ours, theirs) = (self.ours.get(index), self.theirs.get(index));
+                writeln!(text, "{index:3} {operation:?}\n    Lotic {ours:?}\n    Kafka {theirs:?}")
+            } else {
+                writeln!(text, "{index:3} {operation:?} -> {:?}", self.ours[index])
+            };
+            told.expect("a string takes everything");
+        }
+        text
+    }
+}

@@ -1,0 +1,16 @@
+//! The same operations on Lotic and on a real Kafka. `differential --seed S --scripts N` does others.
+
+use lotic_tests::differential::Comparison;
+use lotic_tests::failure::Result;
+use lotic_tests::kafka::Kafka;
+
+#[test]
+fn the_same_scripts_come_to_the_same_on_lotic_and_on_kafka() -> Result<()> {
+    let Some(kafka) = Kafka::find("the_same_scripts_come_to_the_same_on_lotic_and_on_kafka")? else {
+        return Ok(());
+    };
+    let mut told = Vec::new();
+    let outcome = Comparison { scripts: 520, compacting: 60, seed: 1 }.run(&kafka, &mut told);
+    println!("{}", String::from_utf8_lossy(&told));
+    outcome
+}
