@@ -162,7 +162,7 @@ impl EmbeddedLog {
             .map(|&(key, offset)| {
                 let (topic, _) = &topics[key.topic as usize];
                 let partition = TopicPartition::new(&*topic.name, key.partition);
-                OffsetCommit { partition, topic_id: topic.id, offset }
+                OffsetCommit { partition, topic_id: topic.id, offset, metadata: String::new() }
             })
             .collect();
         if commits.is_empty() {

@@ -10,8 +10,8 @@
 //! | [`Log`] | a directory of topics: opens, locks, recovers, closes |
 //! | [`Topic`], `catalogue` | named sets of partitions, and which there are |
 //! | [`Producer`] | gathers records into batches and writes them |
-//! | [`Consumer`] | reads assigned partitions from a position on |
-//! | [`group`] | the offsets that groups of consumers have committed |
+//! | [`Consumer`] | reads partitions from a position on: assigned by hand, or by its group |
+//! | [`group`] | groups of consumers: who reads what, and what they have committed |
 //! | [`record`] | records and the newtypes that name their place |
 //! | [`batch`] | record batch v2: the layout on disk, checksums, compression |
 //! | [`Progress`] | tells who reads at the end of a log that there is more |
@@ -76,7 +76,10 @@ mod whole_file;
 pub use cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::CompactionReport;
-pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, RecordStream, StartAt};
+pub use consumer::{
+    ConsumedRecord, Consumer, ConsumerOptions, OffsetAndMetadata, OutOfRange, RebalanceListener,
+    RecordStream, StartAt,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use import::{ImportOptions, Imported, ImportedPartition, ImportedTopic};
 pub use index::AbortedTransaction;

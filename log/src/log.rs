@@ -37,7 +37,7 @@ mod upkeep_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -45,6 +45,7 @@ use crate::clock::Clock;
 use crate::driver::Steps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, FlushTarget};
+use crate::group::{GroupCoordinator, TopicList};
 use crate::partition::{Durability, Partition, PartitionContext};
 use crate::progress::Progress;
 use crate::record::ProducerId;
@@ -83,6 +84,8 @@ struct Inner {
     is_closed: AtomicBool,
     catalogued: Mutex<Catalogued>,
     topics: RwLock<Topics>,
+    /// How often topics were made, changed or deleted.
+    topics_version: AtomicU64,
     reports: Vec<RecoveryReport>,
     core: Arc<Core>,
     background: Mutex<Background>,
@@ -209,6 +212,29 @@ impl Log {
     pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
         self.inner.check_writable()?;
         TransactionalProducer::open(self, transactional_id)
+    }
+
+    /// Checks that something can be written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a log that was opened read-only or is closed.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.inner.check_writable()
+    }
+
+    pub(crate) fn group_coordinator(&self) -> &GroupCoordinator {
+        &self.inner.core.groups
+    }
+
+    /// Moves whenever [`Self::topic_list`] does.
+    pub(crate) fn topics_version(&self) -> u64 {
+        self.inner.topics_version.load(Ordering::Acquire)
+    }
+
+    /// All topics, each with its id and how many partitions it has.
+    pub(crate) fn topic_list(&self) -> TopicList {
+        let entry = |topic: &Topic| (topic.name().to_owned(), (topic.id(), topic.config().partitions));
+        self.inner.topics.read().values().map(entry).collect()
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {

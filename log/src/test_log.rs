@@ -63,6 +63,12 @@ impl TestLog {
         self.storage.complete_syncs();
     }
 
+    /// The same log, as another process sees it.
+    pub(crate) fn open_read_only(&self) -> Log {
+        let options = LogOptions::manual(self.storage.clone(), self.clock.clone(), 8);
+        Log::open_read_only("/log", options).expect("a log that opens")
+    }
+
     /// Pulls the plug at the `operations`-th write or sync from now.
     pub(crate) fn pull_plug_after(&self, operations: u64) {
         self.storage.fail_after(operations);

@@ -3,37 +3,31 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{ConsumerOptions, StartAt};
+use super::{ConsumerOptions, OutOfRange, StartAt};
 use crate::batch::{BatchError, DecompressionBuffer, RecordBatch, RecordView};
-use crate::error::Result;
-use crate::group::{CommittedOffset, OffsetCommit};
-use crate::partition::{Isolation, Partition};
-use crate::record::{Offset, TopicPartition};
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::{Committed, CommittedOffset, OffsetCommit};
+use crate::partition::{Isolation, OffsetSpec, Partition};
+use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// A partition that is read.
 #[derive(Clone, Debug)]
 pub(super) struct Assigned {
     pub(super) partition: Arc<Partition>,
-    /// The next offset to be read.
-    pub(super) position: Offset,
+    /// The next offset to be read; none before it is known where to begin.
+    pub(super) position: Option<Offset>,
     /// What its group has committed.
     pub(super) committed: Option<Offset>,
+    pub(super) is_paused: bool,
 }
 
 impl Assigned {
-    pub(super) fn new(
-        partition: Arc<Partition>,
-        committed: Option<&CommittedOffset>,
-        options: &ConsumerOptions,
-    ) -> Self {
-        let committed = committed.filter(|committed| is_believed(&partition, committed));
-        let committed = committed.map(|committed| committed.offset);
-        let mut assigned = Self { partition, position: Offset(0), committed };
-        assigned.position = committed.unwrap_or_else(|| match options.start {
-            StartAt::Beginning => assigned.partition.offsets().start,
-            StartAt::End => assigned.end(options.isolation),
-        });
-        assigned
+    pub(super) fn new(partition: Arc<Partition>) -> Self {
+        Self { partition, position: None, committed: None, is_paused: false }
+    }
+
+    pub(super) fn name(&self) -> &TopicPartition {
+        self.partition.name()
     }
 
     pub(super) fn is_of(&self, partition: &Arc<Partition>) -> bool {
@@ -49,41 +43,114 @@ impl Assigned {
         }
     }
 
-    pub(super) fn is_uncommitted(&self) -> bool {
-        self.committed != Some(self.position)
+    /// How many offsets lie before the end; none before it is known where to begin.
+    pub(super) fn lag(&self, isolation: Isolation) -> Option<u64> {
+        let lag = self.end(isolation).0 - self.position?.0;
+        Some(u64::try_from(lag).unwrap_or(0))
     }
 
-    pub(super) fn commit(&self) -> OffsetCommit {
-        OffsetCommit {
-            partition: self.partition.name().clone(),
-            topic_id: self.partition.topic_id(),
-            offset: self.position,
+    /// Goes to where the group has committed, else to where the options say. Stays without a position
+    /// while a transaction is about to commit another offset.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` if the options say nowhere; those of reading.
+    pub(super) fn begin(
+        &mut self,
+        committed: Committed,
+        options: &ConsumerOptions,
+        now: Timestamp,
+    ) -> Result<()> {
+        match committed {
+            Committed::Undecided => return Ok(()),
+            Committed::At(committed) if is_believed(&self.partition, &committed) => {
+                self.committed = Some(committed.offset);
+                self.position = Some(committed.offset);
+            }
+            Committed::At(_) | Committed::Nothing => self.position = Some(self.start(options, now)?),
+        }
+        Ok(())
+    }
+
+    /// Where the options say to begin.
+    fn start(&self, options: &ConsumerOptions, now: Timestamp) -> Result<Offset> {
+        match options.start {
+            StartAt::Beginning => Ok(self.partition.offsets().start),
+            StartAt::End => Ok(self.end(options.isolation)),
+            StartAt::Ago(time) => {
+                let age = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+                self.at_time(Timestamp(now.0.saturating_sub(age)), options.isolation)
+            }
+            StartAt::Nowhere => {
+                let TopicPartition { topic, partition } = self.name();
+                let (offsets, end) = (self.partition.offsets(), self.end(options.isolation));
+                let group =
+                    options.group.as_deref().map_or("no group".to_owned(), |group| format!("group {group}"));
+                let what =
+                    format!("topic {topic}, partition {partition}: {group} has committed no offset in it");
+                let what =
+                    format!("{what}, and nothing says where to begin; there are {} to {end}", offsets.start);
+                Err(Error::new(ErrorKind::OffsetOutOfRange, what))
+            }
         }
     }
 
-    /// Gives the records of one fetch to `visit`; returns how many.
+    /// The first record with this timestamp or a later one, or behind the last one.
+    pub(super) fn at_time(&self, time: Timestamp, isolation: Isolation) -> Result<Offset> {
+        let end = self.end(isolation);
+        let found = self.partition.find_offset(OffsetSpec::AtOrAfter(time), isolation)?;
+        Ok(found.map_or(end, |found| found.offset.min(end)))
+    }
+
+    pub(super) fn uncommitted(&self) -> Option<Offset> {
+        self.position.filter(|position| self.committed != Some(*position))
+    }
+
+    pub(super) fn commit(&self, offset: Offset, metadata: &str) -> OffsetCommit {
+        OffsetCommit {
+            partition: self.name().clone(),
+            topic_id: self.partition.topic_id(),
+            offset,
+            metadata: metadata.to_owned(),
+        }
+    }
+
+    /// Gives the records of one fetch to `visit`; returns how many. None while it is paused, or it is not
+    /// known where to begin.
     pub(super) fn read(
         &mut self,
         options: &ConsumerOptions,
+        now: impl Fn() -> Timestamp,
         scratch: &mut DecompressionBuffer,
         visit: &mut impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
     ) -> Result<usize> {
         loop {
-            let fetched = self.partition.fetch(self.position, options.fetch_bytes_max, options.isolation)?;
-            if fetched.next <= self.position {
+            let Some(position) = self.position.filter(|_| !self.is_paused) else { return Ok(0) };
+            let fetched = match self.partition.fetch(position, options.fetch_bytes_max, options.isolation) {
+                Err(error)
+                    if error.kind() == ErrorKind::OffsetOutOfRange
+                        && options.out_of_range == OutOfRange::StartAgain =>
+                {
+                    let start = self.start(options, now())?;
+                    tracing::warn!(partition = %self.name(), %position, %start, "there is no such record: reading starts again");
+                    self.position = Some(start);
+                    continue;
+                }
+                fetched => fetched?,
+            };
+            if fetched.next <= position {
                 return Ok(0);
             }
             let mut count = 0;
             for batch in fetched.committed() {
-                let batch = batch.map_err(|error| error.within(self.partition.name()))?;
-                let (given, flow) = self.read_batch(&batch, scratch, visit)?;
+                let batch = batch.map_err(|error| error.within(self.name()))?;
+                let (given, flow) = self.read_batch(&batch, position, scratch, visit)?;
                 count += given;
                 if flow.is_break() {
                     return Ok(count);
                 }
             }
             // Behind markers and aborted batches too.
-            self.position = fetched.next;
+            self.position = Some(fetched.next);
             if count > 0 {
                 return Ok(count);
             }
@@ -93,6 +160,7 @@ impl Assigned {
     fn read_batch(
         &mut self,
         batch: &RecordBatch<'_>,
+        from: Offset,
         scratch: &mut DecompressionBuffer,
         visit: &mut impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
     ) -> Result<(usize, ControlFlow<()>)> {
@@ -105,16 +173,16 @@ impl Assigned {
         let mut count = 0;
         for record in batch.records(scratch).map_err(damaged)? {
             let record = record.map_err(damaged)?;
-            if record.offset < self.position {
+            if record.offset < from {
                 continue;
             }
             count += 1;
-            self.position = record.offset.next();
+            self.position = Some(record.offset.next());
             if visit(partition.name(), record).is_break() {
                 return Ok((count, ControlFlow::Break(())));
             }
         }
-        self.position = self.position.max(batch.header().next_offset());
+        self.position = self.position.max(Some(batch.header().next_offset()));
         Ok((count, ControlFlow::Continue(())))
     }
 }

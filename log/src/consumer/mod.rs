@@ -1,11 +1,17 @@
-//! The consumer: reads assigned partitions from a position on, record by record, without copying.
+//! The consumer: reads partitions from a position on, record by record, without copying.
 //!
-//! A position is the next offset to be read. It moves on only over what the caller was given, so what
+//! The partitions are assigned by hand, or subscribed to and shared out among the members of a group. A
+//! position is the next offset to be read. It moves on only over what the caller was given, so what
 //! [`Consumer::commit`] writes down is never ahead of it, nor ahead of what is synced.
 
 mod assignment;
+mod commit;
+mod options;
 mod stream;
+mod subscription;
 
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod tests;
 
@@ -14,51 +20,21 @@ use std::time::Duration;
 
 use crate::batch::{DecompressionBuffer, RecordView};
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
 use crate::log::Log;
-use crate::partition::{Durability, Isolation};
 use crate::record::{Offset, Timestamp, TopicPartition};
-use crate::storage::SyncPurpose;
 
 use assignment::Assigned;
+use subscription::Member;
 
+pub use commit::OffsetAndMetadata;
+pub use options::{ConsumerOptions, OutOfRange, StartAt};
 pub use stream::{ConsumedRecord, RecordStream};
+pub use subscription::RebalanceListener;
 
-/// How a [`Consumer`] reads.
-#[derive(Clone, Debug)]
-pub struct ConsumerOptions {
-    /// Which records are read.
-    pub isolation: Isolation,
-    /// Bytes that are read from a partition at a time; a larger batch is read alone.
-    pub fetch_bytes_max: usize,
-    /// The group whose committed offsets are gone on from, and written by [`Consumer::commit`].
-    pub group: Option<String>,
-    /// Where a partition is read from that the group has committed nothing for.
-    pub start: StartAt,
-}
-
-/// Where a partition is read from if nothing else says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum StartAt {
-    /// At its first record.
-    #[default]
-    Beginning,
-    /// Behind its last one.
-    End,
-}
-
-impl Default for ConsumerOptions {
-    fn default() -> Self {
-        Self {
-            isolation: Isolation::ReadUncommitted,
-            fetch_bytes_max: 1 << 20,
-            group: None,
-            start: StartAt::Beginning,
-        }
-    }
-}
-
-/// Reads records from the partitions assigned to it.
+/// Reads records from partitions: those assigned to it by [`Self::assign`], or those of the topics it has
+/// subscribed to that its group gives it. One thread uses it at a time.
+///
+/// A member of a group leaves it when it is dropped; its listener is not called then.
 pub struct Consumer {
     log: Log,
     options: ConsumerOptions,
@@ -66,7 +42,11 @@ pub struct Consumer {
     /// The one that is read first by the next poll, so that none starves.
     turn: usize,
     scratch: DecompressionBuffer,
-    committed: CommittedOffsets,
+    /// None where partitions are assigned by hand.
+    member: Option<Member>,
+    listener: Option<Box<dyn RebalanceListener>>,
+    /// Whether the listener is being called.
+    is_rebalancing: bool,
     /// The log's progress before the last poll.
     seen: u64,
 }
@@ -75,31 +55,39 @@ impl Consumer {
     /// A consumer of `log` that nothing is assigned to yet.
     ///
     /// # Errors
-    /// Those of reading the group's committed offsets.
+    /// None at present.
     pub fn new(log: &Log, options: ConsumerOptions) -> Result<Self> {
-        let committed = match &options.group {
-            Some(_) => CommittedOffsets::read(log)?,
-            None => CommittedOffsets::default(),
-        };
-        let seen = log.progress().count();
-        let scratch = DecompressionBuffer::new();
-        Ok(Self { log: log.clone(), options, assigned: Vec::new(), turn: 0, scratch, committed, seen })
+        Ok(Self {
+            log: log.clone(),
+            options,
+            assigned: Vec::new(),
+            turn: 0,
+            scratch: DecompressionBuffer::new(),
+            member: None,
+            listener: None,
+            is_rebalancing: false,
+            seen: log.progress().count(),
+        })
     }
 
     /// Reads these partitions from now on, instead of those before: each from where its group has
     /// committed, else from [`ConsumerOptions::start`]. Partitions that stay keep their positions. An
-    /// offset committed for an earlier topic of the same name is not believed, and that is reported.
+    /// offset committed for an earlier topic of the same name is not believed, and that is reported. A
+    /// member of a group leaves it.
     ///
     /// # Errors
-    /// `NotFound` for a topic or partition that does not exist; nothing changes then.
+    /// `NotFound` for a topic or partition that does not exist; nothing changes then. Those of reading
+    /// what was committed.
     pub fn assign(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        if self.options.group.is_some() {
-            self.committed.refresh(&self.log)?;
-        }
         let assigned = partitions.iter().map(|name| self.assign_one(name)).collect::<Result<_>>()?;
+        self.leave();
         self.assigned = assigned;
         self.turn = 0;
-        Ok(())
+        match self.find_positions() {
+            // There may be a seek before it is read.
+            Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => Ok(()),
+            found => found,
+        }
     }
 
     /// A consumer of all partitions of `topic`.
@@ -116,7 +104,28 @@ impl Consumer {
 
     /// The partitions that are read.
     pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.assigned.iter().map(|assigned| assigned.partition.name())
+        self.assigned.iter().map(Assigned::name)
+    }
+
+    /// Gives no records of these partitions until [`Self::resume`]. What is assigned anew is not paused.
+    ///
+    /// # Errors
+    /// `Invalid` if one of them is not assigned.
+    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|partition| self.find(partition).map(|found| found.is_paused = true))
+    }
+
+    /// Gives records of these partitions again.
+    ///
+    /// # Errors
+    /// `Invalid` if one of them is not assigned.
+    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|partition| self.find(partition).map(|found| found.is_paused = false))
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.assigned.iter().filter(|assigned| assigned.is_paused).map(Assigned::name)
     }
 
     /// Goes on at `offset`. Whether there is such a record shows when it is read.
@@ -124,7 +133,7 @@ impl Consumer {
     /// # Errors
     /// `Invalid` if the partition is not assigned.
     pub fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
-        self.find(partition)?.position = offset;
+        self.find(partition)?.position = Some(offset);
         Ok(())
     }
 
@@ -134,7 +143,7 @@ impl Consumer {
     /// `Invalid` if the partition is not assigned.
     pub fn seek_to_beginning(&mut self, partition: &TopicPartition) -> Result<()> {
         let assigned = self.find(partition)?;
-        assigned.position = assigned.partition.offsets().start;
+        assigned.position = Some(assigned.partition.offsets().start);
         Ok(())
     }
 
@@ -145,7 +154,7 @@ impl Consumer {
     pub fn seek_to_end(&mut self, partition: &TopicPartition) -> Result<()> {
         let isolation = self.options.isolation;
         let assigned = self.find(partition)?;
-        assigned.position = assigned.end(isolation);
+        assigned.position = Some(assigned.end(isolation));
         Ok(())
     }
 
@@ -157,49 +166,65 @@ impl Consumer {
     pub fn seek_to_time(&mut self, partition: &TopicPartition, time: Timestamp) -> Result<Offset> {
         let isolation = self.options.isolation;
         let assigned = self.find(partition)?;
-        let end = assigned.end(isolation);
-        let found = assigned.partition.offset_for_timestamp(time)?;
-        assigned.position = found.map_or(end, |(offset, _)| offset.min(end));
-        Ok(assigned.position)
+        let found = assigned.at_time(time, isolation)?;
+        assigned.position = Some(found);
+        Ok(found)
     }
 
     /// The next offset to be read.
     ///
     /// # Errors
-    /// `Invalid` if the partition is not assigned.
+    /// `Invalid` if the partition is not assigned; `Retry` if it is not known yet where to begin: nothing
+    /// says so, which the next poll tells, or an open transaction is about to.
     pub fn position(&self, partition: &TopicPartition) -> Result<Offset> {
-        let found = self.assigned.iter().find(|assigned| assigned.partition.name() == partition);
-        found.map(|assigned| assigned.position).ok_or_else(|| not_assigned(partition))
+        self.get(partition)?.position.ok_or_else(|| {
+            let what = format!("it is not known yet where {partition} is read from: poll, or seek");
+            Error::new(ErrorKind::Retry, what)
+        })
     }
 
     /// How many offsets lie between the positions and the ends: the lag, in records or a little more.
+    /// Partitions of which it is not known yet where they are read from count for nothing.
     pub fn lag(&self) -> u64 {
-        let lags = self.assigned.iter().map(|assigned| {
-            let end = assigned.end(self.options.isolation);
-            (end.0 - assigned.position.0).max(0) as u64
-        });
-        lags.sum()
+        self.assigned.iter().filter_map(|assigned| assigned.lag(self.options.isolation)).sum()
+    }
+
+    /// The lag in one partition; none if it is not known yet where it is read from.
+    ///
+    /// # Errors
+    /// `Invalid` if the partition is not assigned.
+    pub fn lag_in(&self, partition: &TopicPartition) -> Result<Option<u64>> {
+        Ok(self.get(partition)?.lag(self.options.isolation))
     }
 
     /// Gives the next records to `visit`, from one partition, until what was fetched is used up or
     /// `visit` breaks; the record that it breaks on counts as read. The partitions take turns. Returns
-    /// how many records were given: 0 if there is nothing to read now. Never waits: see
+    /// how many records were given: 0 if there is nothing to read now. Never waits for records: see
     /// [`Consumer::wait`].
     ///
+    /// A member of a group takes part in its rebalances first, which may give it other partitions; it is
+    /// removed from the group if it does not poll for [`ConsumerOptions::poll_interval_max`].
+    ///
     /// # Errors
-    /// `OffsetOutOfRange` if a position lies outside of its partition; `Corrupt`; those of reading. The
+    /// `OffsetOutOfRange` if a position lies outside of its partition, or nothing says where to begin,
+    /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener. The
     /// positions stand behind the last record given.
     pub fn poll(
         &mut self,
         mut visit: impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
     ) -> Result<usize> {
         self.seen = self.log.progress().count();
+        self.take_part()?;
+        self.find_positions()?;
+        let now = || self.log.clock().now();
         for _ in 0..self.assigned.len() {
             let index = self.turn % self.assigned.len();
             self.turn = index + 1;
-            let count = self.assigned[index].read(&self.options, &mut self.scratch, &mut visit)?;
-            if count > 0 {
-                return Ok(count);
+            match self.assigned[index].read(&self.options, now, &mut self.scratch, &mut visit) {
+                Ok(0) => {}
+                // The next poll lets go of it.
+                Err(error) if error.kind() == ErrorKind::NotFound && self.member.is_some() => {}
+                read => return read,
             }
         }
         Ok(0)
@@ -235,65 +260,27 @@ impl Consumer {
         self.log.progress().wait(self.seen, timeout)
     }
 
-    /// Writes the positions down for the group, durably.
-    ///
-    /// Where committed offsets are synced, what lies below them is synced first: an offset beyond what
-    /// a power cut leaves is never committed.
-    ///
-    /// # Errors
-    /// `Invalid` without a group; those of appending and syncing.
-    pub fn commit(&mut self) -> Result<()> {
-        let Some(group) = &self.options.group else {
-            return Err(Error::new(ErrorKind::Invalid, "a consumer without a group cannot commit offsets"));
-        };
-        let moved: Vec<_> = self.assigned.iter().filter(|assigned| assigned.is_uncommitted()).collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let commits: Vec<_> = moved.iter().map(|assigned| assigned.commit()).collect();
-        let batch = offset_commits(group, &commits, self.log.clock().now())?;
-        let offsets = offsets_partition(&self.log)?;
-        let is_synced = offsets.config().durability == Durability::Sync;
-        let behind: Vec<_> = moved
-            .iter()
-            .filter(|assigned| assigned.partition.offsets().durable < assigned.position)
-            .map(|assigned| assigned.partition.clone())
-            .collect();
-        if is_synced && !behind.is_empty() {
-            self.log.flush(&behind, SyncPurpose::Consumed).wait()?;
-        }
-        offsets.append(batch)?;
-        if is_synced {
-            self.log.flush(&[offsets], SyncPurpose::Records).wait()?;
-        }
-        self.note_committed(&commits);
-        Ok(())
-    }
-
-    fn note_committed(&mut self, commits: &[OffsetCommit]) {
-        for commit in commits {
-            let assigned = self.find(&commit.partition).expect("what was committed is assigned");
-            assigned.committed = Some(commit.offset);
-        }
-    }
-
     fn assign_one(&self, name: &TopicPartition) -> Result<Assigned> {
         let topic = self.log.topic(&name.topic)?;
         let partition = topic.partition(name.partition)?;
         let stays = self.assigned.iter().find(|assigned| assigned.is_of(&partition));
-        if let Some(stays) = stays {
-            return Ok(stays.clone());
-        }
-        let group = self.options.group.as_deref();
-        let committed = group.and_then(|group| self.committed.get(group, name));
-        Ok(Assigned::new(partition, committed, &self.options))
+        Ok(stays.cloned().unwrap_or_else(|| Assigned::new(partition)))
+    }
+
+    fn get(&self, partition: &TopicPartition) -> Result<&Assigned> {
+        let found = self.assigned.iter().find(|assigned| assigned.name() == partition);
+        found.ok_or_else(|| not_assigned(partition))
     }
 
     fn find(&mut self, partition: &TopicPartition) -> Result<&mut Assigned> {
         let mut assigned = self.assigned.iter_mut();
-        assigned
-            .find(|assigned| assigned.partition.name() == partition)
-            .ok_or_else(|| not_assigned(partition))
+        assigned.find(|assigned| assigned.name() == partition).ok_or_else(|| not_assigned(partition))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -25,7 +25,9 @@ pub struct ConsumedRecord {
 /// The records that a consumer reads, one by one, those that are still to come too: it never ends.
 ///
 /// The records of one fetch are copied out ahead of being asked for, so the consumer's positions run
-/// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back.
+/// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back, and
+/// [`RecordStream::commit`] commits only what was yielded. A member of a group takes part in its
+/// rebalances when the next fetch is asked for: by then everything before was yielded.
 pub struct RecordStream {
     consumer: Consumer,
     ahead: VecDeque<ConsumedRecord>,
@@ -40,6 +42,20 @@ impl RecordStream {
             sought.expect("what was read is assigned");
         }
         self.consumer
+    }
+
+    /// Writes down for the group, durably, what was yielded so far.
+    ///
+    /// # Errors
+    /// Those of [`Consumer::commit`].
+    pub fn commit(&mut self) -> Result<()> {
+        let mut positions = self.consumer.positions();
+        for (partition, position) in &mut positions {
+            if let Some(record) = self.ahead.iter().find(|record| record.partition == *partition) {
+                position.offset = record.offset;
+            }
+        }
+        self.consumer.commit_offsets(&positions)
     }
 
     fn read_ahead(&mut self) -> Result<usize> {

@@ -7,10 +7,11 @@ use futures::{FutureExt, StreamExt};
 
 use super::*;
 use crate::batch::{BatchBuilder, Compression, MarkerKind, ProducerStamp};
-use crate::group::CommittedOffset;
-use crate::partition::Partition;
+use crate::group::{CommittedOffset, CommittedOffsets, offsets_partition};
+use crate::partition::{Durability, Isolation, Partition};
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Record, Sequence};
 use crate::spawn::{self, Drive};
+use crate::storage::SyncPurpose;
 use crate::test_log::TestLog;
 
 fn name(partition: i32) -> TopicPartition {
@@ -253,8 +254,13 @@ fn what_others_wrote_into_the_offsets_topic_is_understood_or_passed_over() {
     offsets.append(builder.seal()).expect("appended");
     log.flush(&[offsets], SyncPurpose::Records).wait().expect("synced");
     let committed = CommittedOffsets::read(&log).expect("readable");
-    let expected =
-        CommittedOffset { offset: Offset(5), topic_id: None, leader_epoch: None, committed_at: Timestamp(7) };
+    let expected = CommittedOffset {
+        offset: Offset(5),
+        topic_id: None,
+        leader_epoch: None,
+        committed_at: Timestamp(7),
+        metadata: String::new(),
+    };
     assert_eq!(committed.get("a", &name(0)), Some(&expected));
     assert_eq!(committed.get("b", &name(0)), None, "forgotten again");
 }

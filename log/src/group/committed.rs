@@ -1,11 +1,20 @@
-//! The committed offsets of all groups, as last read from `__consumer_offsets`.
+//! What groups have committed and what they are made of, as last read from `__consumer_offsets`.
+//!
+//! Offsets that a transaction commits count once it is committed. What is not of a transaction counts at
+//! once, even behind the first record of one that is open: a group's offsets are not held up by others.
+//! So what is before the last stable offset is read as committed records are, and what is behind it as
+//! it stands; offsets of open transactions are *undecided*. Once they are decided, reading goes on where
+//! the first of them was met.
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::format::{Key, Value};
-use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, RecordView, SealedBatch};
+use super::format::{Key, METADATA_BYTES_MAX, Value};
+use super::metadata::{self, GroupRecord};
+use crate::batch::{
+    BatchBuilder, BatchError, Compression, DecompressionBuffer, RecordBatch, RecordView, SealedBatch,
+};
 use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
@@ -19,6 +28,10 @@ pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// Bytes of `__consumer_offsets` that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 
+/// Bytes after which a segment of `__consumer_offsets` is sealed, and so may be compacted: what is read
+/// when a log is opened and a group is asked for is no more than a few of them.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
 /// The partition of `__consumer_offsets` that holds every group.
 const OFFSETS_PARTITION: PartitionId = PartitionId(0);
 
@@ -26,7 +39,7 @@ const OFFSETS_PARTITION: PartitionId = PartitionId(0);
 const GROUP_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Where a group goes on reading a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     /// The next offset to be read.
     pub offset: Offset,
@@ -36,6 +49,8 @@ pub struct CommittedOffset {
     pub leader_epoch: Option<LeaderEpoch>,
     /// When it was committed.
     pub committed_at: Timestamp,
+    /// What the consumer committed with it.
+    pub metadata: String,
 }
 
 /// The committed offsets of all groups, as of the last [`CommittedOffsets::refresh`].
@@ -44,8 +59,19 @@ pub struct CommittedOffsets {
     partition: Option<Arc<Partition>>,
     /// The next offset of `__consumer_offsets` to be read.
     position: Offset,
-    groups: HashMap<String, HashMap<TopicPartition, CommittedOffset>>,
+    groups: HashMap<String, StoredGroup>,
+    undecided: HashSet<(String, TopicPartition)>,
+    /// Where the first of the undecided ones is.
+    first_undecided: Option<Offset>,
     scratch: DecompressionBuffer,
+}
+
+/// What is stored of a group.
+#[derive(Debug, Default)]
+pub(super) struct StoredGroup {
+    pub(super) offsets: HashMap<TopicPartition, CommittedOffset>,
+    /// None for a group that never had members.
+    pub(super) record: Option<GroupRecord>,
 }
 
 impl CommittedOffsets {
@@ -64,60 +90,180 @@ impl CommittedOffsets {
     /// # Errors
     /// Those of [`Self::read`].
     pub fn refresh(&mut self, log: &Log) -> Result<()> {
-        let Some(partition) = self.find_partition(log)? else { return Ok(()) };
-        self.read_on(&partition)
+        match find_partition(log)? {
+            Some(partition) => self.follow(&partition),
+            None => {
+                *self = Self::default();
+                Ok(())
+            }
+        }
     }
 
-    /// Reads a partition of `__consumer_offsets` that belongs to no log, from its beginning.
+    /// Reads on in the log's partition. If the topic was made anew, what was read before is forgotten.
+    pub(super) fn follow(&mut self, partition: &Arc<Partition>) -> Result<()> {
+        if !self.partition.as_ref().is_some_and(|known| Arc::ptr_eq(known, partition)) {
+            *self = Self { partition: Some(partition.clone()), ..Self::default() };
+        }
+        self.read_on(partition)
+    }
+
+    /// Reads a partition of `__consumer_offsets` that belongs to no log, from its beginning, and adds what
+    /// it holds to what is known.
     pub(crate) fn read_partition(&mut self, partition: &Partition) -> Result<()> {
         self.position = Offset(0);
         self.read_on(partition)
     }
 
     fn read_on(&mut self, partition: &Partition) -> Result<()> {
+        self.begin_again_at_decided(partition.offsets().stable);
         self.position = self.position.max(partition.offsets().start);
-        loop {
-            let fetched = partition.fetch(self.position, READ_BYTES, Isolation::ReadCommitted)?;
-            if fetched.next <= self.position {
-                return Ok(());
-            }
-            for batch in fetched.committed() {
-                let batch = batch.map_err(|error| error.within(OFFSETS_TOPIC))?;
-                let records =
-                    batch.records(&mut self.scratch).map_err(|error| error.within(OFFSETS_TOPIC))?;
-                for record in records {
-                    let record = record.map_err(|error| error.within(OFFSETS_TOPIC))?;
-                    apply(&mut self.groups, record)?;
+        for isolation in [Isolation::ReadCommitted, Isolation::ReadUncommitted] {
+            loop {
+                // Behind the last stable offset there is nothing committed to be read.
+                if isolation == Isolation::ReadCommitted && self.position >= partition.offsets().stable {
+                    break;
                 }
+                let fetched = partition.fetch(self.position, READ_BYTES, isolation)?;
+                if fetched.next <= self.position {
+                    break;
+                }
+                if isolation == Isolation::ReadCommitted {
+                    fetched.committed().try_for_each(|batch| self.take_batch(batch, true))?;
+                } else {
+                    fetched.batches().try_for_each(|batch| self.take_batch(batch, false))?;
+                }
+                self.position = fetched.next;
             }
-            self.position = fetched.next;
+        }
+        Ok(())
+    }
+
+    /// Goes back to the first offset that was undecided, if that is decided by now.
+    fn begin_again_at_decided(&mut self, stable: Offset) {
+        if let Some(first) = self.first_undecided.take_if(|first| *first < stable) {
+            self.position = first;
+            self.undecided.clear();
+        }
+    }
+
+    fn take_batch(&mut self, batch: Result<RecordBatch<'_>, BatchError>, is_decided: bool) -> Result<()> {
+        let damaged = |error: BatchError| error.within(OFFSETS_TOPIC);
+        let batch = batch.map_err(damaged)?;
+        let header = batch.header();
+        if header.is_control {
+            return Ok(());
+        }
+        let is_decided = is_decided || !header.is_transactional;
+        let base = header.base_offset;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for record in batch.records(&mut scratch).map_err(damaged)? {
+            let record = record.map_err(damaged)?;
+            match is_decided {
+                true => self.apply(record)?,
+                false => self.note_undecided(record, base),
+            }
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn note_undecided(&mut self, record: RecordView<'_>, at: Offset) {
+        if let Some(key) = record.key.and_then(Key::decode) {
+            let partition = TopicPartition::new(key.topic, key.partition);
+            self.undecided.insert((key.group.to_owned(), partition));
+            self.first_undecided.get_or_insert(at);
+        }
+    }
+
+    fn apply(&mut self, record: RecordView<'_>) -> Result<()> {
+        let Some(key) = record.key else { return Ok(()) };
+        if let Some(group) = metadata::decode_key(key) {
+            return self.apply_group(group, record);
+        }
+        let Some(key) = Key::decode(key) else { return Ok(()) };
+        let partition = TopicPartition::new(key.topic, key.partition);
+        let Some(value) = record.value else {
+            if let Some(group) = self.groups.get_mut(key.group) {
+                group.offsets.remove(&partition);
+                self.forget_if_empty(key.group);
+            }
+            return Ok(());
+        };
+        let Some(value) = Value::decode(value) else {
+            return Err(unreadable(
+                record.offset,
+                format_args!("the value committed for group {}", key.group),
+            ));
+        };
+        let committed = CommittedOffset {
+            offset: value.offset,
+            topic_id: value.topic_id,
+            leader_epoch: value.leader_epoch,
+            committed_at: value.committed_at,
+            metadata: value.metadata.to_owned(),
+        };
+        self.groups.entry_ref(key.group).or_default().offsets.insert(partition, committed);
+        Ok(())
+    }
+
+    fn apply_group(&mut self, group: &str, record: RecordView<'_>) -> Result<()> {
+        let Some(value) = record.value else {
+            if let Some(stored) = self.groups.get_mut(group) {
+                stored.record = None;
+                self.forget_if_empty(group);
+            }
+            return Ok(());
+        };
+        // Of what another version wrote of its members, nothing is needed.
+        if let Some(decoded) = GroupRecord::decode(value) {
+            self.groups.entry_ref(group).or_default().record = Some(decoded);
+        }
+        Ok(())
+    }
+
+    fn forget_if_empty(&mut self, group: &str) {
+        if self.groups.get(group).is_some_and(|group| group.offsets.is_empty() && group.record.is_none()) {
+            self.groups.remove(group);
         }
     }
 
     /// Where `group` goes on reading `partition`.
     pub fn get(&self, group: &str, partition: &TopicPartition) -> Option<&CommittedOffset> {
-        self.groups.get(group)?.get(partition)
+        self.groups.get(group)?.offsets.get(partition)
+    }
+
+    /// Whether an open transaction is about to commit another offset of `group` for `partition`.
+    pub fn is_undecided(&self, group: &str, partition: &TopicPartition) -> bool {
+        !self.undecided.is_empty() && self.undecided.contains(&(group.to_owned(), partition.clone()))
     }
 
     /// All partitions for which `group` has committed, in no order.
     pub fn group(&self, group: &str) -> impl Iterator<Item = (&TopicPartition, &CommittedOffset)> {
-        self.groups.get(group).into_iter().flatten()
+        self.groups.get(group).into_iter().flat_map(|group| &group.offsets)
     }
 
     /// The groups that have committed anything, in no order.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.groups.keys().map(String::as_str)
+        let committed = self.groups.iter().filter(|(_, group)| !group.offsets.is_empty());
+        committed.map(|(name, _)| name.as_str())
     }
 
-    fn find_partition(&mut self, log: &Log) -> Result<Option<Arc<Partition>>> {
-        if self.partition.is_none() {
-            self.partition = match log.topic(OFFSETS_TOPIC) {
-                Ok(topic) => Some(topic.partition(OFFSETS_PARTITION)?),
-                Err(error) if error.kind() == ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(self.partition.clone())
+    /// All groups that anything is known of, in no order.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (&str, &StoredGroup)> {
+        self.groups.iter().map(|(name, group)| (name.as_str(), group))
+    }
+
+    pub(super) fn stored_group(&self, name: &str) -> Option<&StoredGroup> {
+        self.groups.get(name)
+    }
+
+    /// Up to where everything was read.
+    pub(super) fn position(&self) -> Offset {
+        self.position
+    }
+
+    pub(super) fn has_undecided(&self, group: &str) -> bool {
+        self.undecided.iter().any(|(undecided, _)| undecided == group)
     }
 }
 
@@ -126,8 +272,14 @@ impl std::fmt::Debug for CommittedOffsets {
         f.debug_struct("CommittedOffsets")
             .field("position", &self.position)
             .field("groups", &self.groups)
+            .field("undecided", &self.undecided)
             .finish_non_exhaustive()
     }
+}
+
+fn unreadable(offset: Offset, what: std::fmt::Arguments<'_>) -> Error {
+    let what = format!("{OFFSETS_TOPIC}, offset {offset}: {what} is damaged or newer than version 4");
+    Error::new(ErrorKind::Unsupported, what)
 }
 
 /// An offset to be committed.
@@ -139,18 +291,18 @@ pub struct OffsetCommit {
     pub topic_id: TopicId,
     /// The next offset to be read.
     pub offset: Offset,
+    /// What is kept with it, for whoever reads it: at most 4,096 bytes.
+    pub metadata: String,
 }
 
 /// The batch for `__consumer_offsets` that commits these offsets of `group`. Appended within a
 /// transaction it commits them with that.
 ///
 /// # Errors
-/// `Invalid` if the group's name is empty or longer than Kafka's format counts, or there are no commits.
+/// `Invalid` if the group's name is empty or longer than Kafka's format counts, there are no commits, or
+/// the metadata of one is too long.
 pub fn offset_commits(group: &str, commits: &[OffsetCommit], now: Timestamp) -> Result<SealedBatch> {
-    if group.is_empty() || group.len() > GROUP_BYTES_MAX {
-        let context = format!("group name of {} bytes; 1 to {GROUP_BYTES_MAX} are allowed", group.len());
-        return Err(Error::new(ErrorKind::Invalid, context));
-    }
+    check_group_name(group)?;
     if commits.is_empty() {
         return Err(Error::new(ErrorKind::Invalid, format!("no offsets to commit for group {group}")));
     }
@@ -160,14 +312,72 @@ pub fn offset_commits(group: &str, commits: &[OffsetCommit], now: Timestamp) -> 
         key.clear();
         value.clear();
         let TopicPartition { topic, partition } = &commit.partition;
+        let length = commit.metadata.len();
+        if length > METADATA_BYTES_MAX {
+            let what = format!("group {group}, {topic}-{partition}: metadata of {length} bytes");
+            let what = format!("{what}; at most {METADATA_BYTES_MAX} are allowed");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         Key { group, topic, partition: *partition }.encode(&mut key);
-        let topic_id = Some(commit.topic_id);
-        Value { offset: commit.offset, leader_epoch: None, topic_id, committed_at: now }.encode(&mut value);
-        builder
-            .push(now, Some(&key), Some(&value), &[])
-            .map_err(|error| error.within(format_args!("commit offsets of group {group}")))?;
+        let value_of = Value {
+            offset: commit.offset,
+            leader_epoch: None,
+            topic_id: Some(commit.topic_id),
+            committed_at: now,
+            metadata: &commit.metadata,
+        };
+        value_of.encode(&mut value);
+        push(&mut builder, group, now, &key, Some(&value))?;
     }
     Ok(builder.seal())
+}
+
+/// The batch that says what `group` is made of from now on.
+pub(super) fn group_record(group: &str, record: &GroupRecord, now: Timestamp) -> Result<SealedBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    push(&mut builder, group, now, &metadata::encode_key(group), Some(&record.encode()))?;
+    Ok(builder.seal())
+}
+
+/// The batch that forgets offsets of `group`, and the group itself if that is asked for.
+pub(super) fn tombstones(
+    group: &str,
+    partitions: &[TopicPartition],
+    is_group_gone: bool,
+    now: Timestamp,
+) -> Result<SealedBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let mut key = Vec::new();
+    for TopicPartition { topic, partition } in partitions {
+        key.clear();
+        Key { group, topic, partition: *partition }.encode(&mut key);
+        push(&mut builder, group, now, &key, None)?;
+    }
+    if is_group_gone {
+        push(&mut builder, group, now, &metadata::encode_key(group), None)?;
+    }
+    Ok(builder.seal())
+}
+
+fn push(
+    builder: &mut BatchBuilder,
+    group: &str,
+    now: Timestamp,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<()> {
+    let pushed = builder.push(now, Some(key), value, &[]);
+    pushed.map_err(|error| error.within(format_args!("group {group}")))
+}
+
+/// # Errors
+/// `Invalid` for a name that Kafka's format does not hold.
+pub(super) fn check_group_name(group: &str) -> Result<()> {
+    if group.is_empty() || group.len() > GROUP_BYTES_MAX {
+        let context = format!("group name of {} bytes; 1 to {GROUP_BYTES_MAX} are allowed", group.len());
+        return Err(Error::new(ErrorKind::Invalid, context));
+    }
+    Ok(())
 }
 
 /// The partition of `__consumer_offsets` that commits go to; the topic is made where it is missing.
@@ -178,44 +388,29 @@ pub fn offsets_partition(log: &Log) -> Result<Arc<Partition>> {
     offsets_topic(log)?.partition(OFFSETS_PARTITION)
 }
 
+/// The same, where it is there.
+fn find_partition(log: &Log) -> Result<Option<Arc<Partition>>> {
+    match log.topic(OFFSETS_TOPIC) {
+        Ok(topic) => topic.partition(OFFSETS_PARTITION).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn offsets_topic(log: &Log) -> Result<Topic> {
     match log.topic(OFFSETS_TOPIC) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         found => return found,
     }
-    let config = TopicConfig { partitions: 1, cleanup: CleanupPolicy::Compact, ..TopicConfig::default() };
+    let config = TopicConfig {
+        partitions: 1,
+        cleanup: CleanupPolicy::Compact,
+        segment_bytes: SEGMENT_BYTES,
+        ..TopicConfig::default()
+    };
     match log.create_topic(OFFSETS_TOPIC, config) {
         // Somebody else was first.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => log.topic(OFFSETS_TOPIC),
         made => made,
     }
-}
-
-fn apply(
-    groups: &mut HashMap<String, HashMap<TopicPartition, CommittedOffset>>,
-    record: RecordView<'_>,
-) -> Result<()> {
-    let Some(key) = record.key.and_then(Key::decode) else { return Ok(()) };
-    let partition = TopicPartition::new(key.topic, key.partition);
-    let Some(value) = record.value else {
-        if let Some(group) = groups.get_mut(key.group) {
-            group.remove(&partition);
-        }
-        return Ok(());
-    };
-    let Some(value) = Value::decode(value) else {
-        let context = format!(
-            "{OFFSETS_TOPIC}, offset {}: the value committed for group {} is damaged or newer than version 4",
-            record.offset, key.group
-        );
-        return Err(Error::new(ErrorKind::Unsupported, context));
-    };
-    let committed = CommittedOffset {
-        offset: value.offset,
-        topic_id: value.topic_id,
-        leader_epoch: value.leader_epoch,
-        committed_at: value.committed_at,
-    };
-    groups.entry_ref(key.group).or_default().insert(partition, committed);
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The records of `__consumer_offsets`. All integers are big-endian; a string is its length (`i16`) and
+//! The offsets in `__consumer_offsets`; groups are in [`super::metadata`]. All integers are big-endian; a string is its length (`i16`) and
 //! its UTF-8 bytes. From Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
 //!
 //! | key | |
@@ -13,7 +13,7 @@
 //! | version | `i16`: 0 to 4; written: 3 |
 //! | offset | `i64`: the next one to be read |
 //! | leader epoch | `i32`, from version 3 on; -1 without |
-//! | metadata | string; ours: `topic-id:` and the topic's id |
+//! | metadata | string; ours: `topic-id:`, the topic's id and, behind a space, what the consumer gave |
 //! | commit timestamp | `i64`, ms |
 //! | expire timestamp | `i64`, ms, in version 1 only |
 //!
@@ -36,6 +36,12 @@ const VALUE_VERSION: i16 = 3;
 const VALUE_VERSION_READ_MAX: i16 = 4;
 const TOPIC_ID_TAG: u32 = 0;
 const TOPIC_ID_PREFIX: &str = "topic-id:";
+
+/// How many characters a topic's id has.
+const TOPIC_ID_LENGTH: usize = 22;
+
+/// Bytes of metadata that a consumer may commit with an offset: Kafka's default.
+pub(super) const METADATA_BYTES_MAX: usize = 4096;
 
 /// The key of a committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,29 +75,32 @@ impl<'a> Key<'a> {
 }
 
 /// The value of a committed offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Value {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Value<'a> {
     pub(super) offset: Offset,
     pub(super) leader_epoch: Option<LeaderEpoch>,
     /// `None` where somebody else than Lotic committed.
     pub(super) topic_id: Option<TopicId>,
     pub(super) committed_at: Timestamp,
+    /// What the consumer gave, at most [`METADATA_BYTES_MAX`] bytes where it is written.
+    pub(super) metadata: &'a str,
 }
 
-impl Value {
+impl<'a> Value<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&VALUE_VERSION.to_be_bytes());
         out.extend_from_slice(&self.offset.0.to_be_bytes());
         out.extend_from_slice(&self.leader_epoch.map_or(-1, |epoch| epoch.0).to_be_bytes());
-        match self.topic_id {
-            Some(id) => put_string(out, &format!("{TOPIC_ID_PREFIX}{id}")),
-            None => put_string(out, ""),
+        match (self.topic_id, self.metadata) {
+            (Some(id), "") => put_string(out, &format!("{TOPIC_ID_PREFIX}{id}")),
+            (Some(id), metadata) => put_string(out, &format!("{TOPIC_ID_PREFIX}{id} {metadata}")),
+            (None, metadata) => put_string(out, metadata),
         }
         out.extend_from_slice(&self.committed_at.0.to_be_bytes());
     }
 
     /// Reads a value; `None` if its version is newer than those known, or it is damaged.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut input = MessageReader::new(bytes);
         let version = input.i16()?;
         if !(0..=VALUE_VERSION_READ_MAX).contains(&version) {
@@ -102,7 +111,10 @@ impl Value {
         let leader_epoch = if version >= 3 { input.i32()? } else { -1 };
         let metadata = input.nullable_text(is_flexible)??;
         let committed_at = Timestamp(input.i64()?);
-        let mut topic_id = metadata.strip_prefix(TOPIC_ID_PREFIX).and_then(|id| TopicId::from_str(id).ok());
+        let (mut topic_id, metadata) = match split_topic_id(metadata) {
+            Some((id, rest)) => (Some(id), rest),
+            None => (None, metadata),
+        };
         if is_flexible {
             input.tagged_fields(|tag, bytes| {
                 if let (TOPIC_ID_TAG, Ok(id)) = (tag, bytes.try_into()) {
@@ -111,11 +123,18 @@ impl Value {
             })?;
         }
         let leader_epoch = (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch));
-        Some(Self { offset, leader_epoch, topic_id, committed_at })
+        Some(Self { offset, leader_epoch, topic_id, committed_at, metadata })
     }
 }
 
-fn put_string(out: &mut Vec<u8>, text: &str) {
+/// The id of the topic and what stands behind it.
+fn split_topic_id(metadata: &str) -> Option<(TopicId, &str)> {
+    let (id, rest) = metadata.strip_prefix(TOPIC_ID_PREFIX)?.split_at_checked(TOPIC_ID_LENGTH)?;
+    let id = TopicId::from_str(id).ok()?;
+    if rest.is_empty() { Some((id, rest)) } else { Some((id, rest.strip_prefix(' ')?)) }
+}
+
+pub(super) fn put_string(out: &mut Vec<u8>, text: &str) {
     let length = i16::try_from(text.len()).expect("names are bounded where they come in");
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(text.as_bytes());
@@ -153,6 +172,7 @@ mod tests {
             leader_epoch: Some(LeaderEpoch(0)),
             topic_id: Some(TopicId(Uuid::from_u128(0))),
             committed_at: Timestamp(1),
+            metadata: "",
         };
         let mut bytes = Vec::new();
         value.encode(&mut bytes);
@@ -166,9 +186,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_consumer_gave_stands_behind_the_topics_id() {
+        for metadata in ["", "x", " half way", "topic-id:AAAAAAAAAAAAAAAAAAAAAA"] {
+            for topic_id in [None, Some(TopicId(Uuid::from_u128(5)))] {
+                let (offset, committed_at) = (Offset(1), Timestamp(2));
+                let value = Value { offset, leader_epoch: None, topic_id, committed_at, metadata };
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                let is_ambiguous = topic_id.is_none() && metadata.starts_with(TOPIC_ID_PREFIX);
+                assert_eq!(Value::decode(&bytes) == Some(value), !is_ambiguous, "{metadata:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_values_of_older_versions_are_read_and_newer_ones_are_not() {
-        let expected =
-            Value { offset: Offset(5), leader_epoch: None, topic_id: None, committed_at: Timestamp(9) };
+        let (offset, committed_at) = (Offset(5), Timestamp(9));
+        let expected = Value { offset, leader_epoch: None, topic_id: None, committed_at, metadata: "meta" };
         let tail = b"\0\0\0\0\0\0\0\x05\0\x04meta\0\0\0\0\0\0\0\x09";
         for version in [0, 1, 2] {
             let mut bytes = vec![0, version];
@@ -176,7 +210,7 @@ mod tests {
             if version == 1 {
                 bytes.extend(100i64.to_be_bytes());
             }
-            assert_eq!(Value::decode(&bytes), Some(expected), "version {version}");
+            assert_eq!(Value::decode(&bytes).as_ref(), Some(&expected), "version {version}");
         }
         assert_eq!(Value::decode(&[&[0, 5], &tail[..]].concat()), None);
     }
@@ -186,13 +220,14 @@ mod tests {
     fn the_values_of_kafka_4_are_read() {
         let in_transaction = b"\0\x04\0\0\0\0\0\0\0\x01\xff\xff\xff\xff\x01\0\0\x01\xa1\xfc\x81\x48\xcc\0";
         let committed_at = Timestamp(1_795_237_693_644);
-        let expected = Value { offset: Offset(1), leader_epoch: None, topic_id: None, committed_at };
+        let (offset, metadata) = (Offset(1), "");
+        let expected = Value { offset, leader_epoch: None, topic_id: None, committed_at, metadata };
         assert_eq!(Value::decode(in_transaction), Some(expected));
 
         let by_admin = b"\0\x04\0\0\0\0\0\0\0\x02\xff\xff\xff\xff\x01\0\0\x01\xa1\xfc\x81\x49\x37\x01\0\x10\x61\x4f\x9e\xed\xb0\x13\x4c\x38\xba\x34\x44\x41\x7a\x36\x25\x18";
         let topic_id = Some("YU-e7bATTDi6NERBejYlGA".parse().expect("it is what partition.metadata says"));
         let committed_at = Timestamp(1_795_237_693_751);
-        let expected = Value { offset: Offset(2), leader_epoch: None, topic_id, committed_at };
+        let expected = Value { offset: Offset(2), leader_epoch: None, topic_id, committed_at, metadata };
         assert_eq!(Value::decode(by_admin), Some(expected));
         for length in 0..by_admin.len() {
             assert_eq!(Value::decode(&by_admin[..length]), None, "{length}");

@@ -1,13 +1,40 @@
-//! Consumer groups: the offsets that their consumers have committed, in the internal topic
-//! `__consumer_offsets`, in Kafka's bytes.
+//! Consumer groups: consumers of one process that share partitions among them, and the offsets that groups
+//! have committed, in the internal topic `__consumer_offsets`, in Kafka's bytes.
 //!
-//! Embedded, partitions are assigned by hand: a group is a name under which offsets are kept.
+//! | module | owns |
+//! |---|---|
+//! | `assignor` | who of the members reads what: pure functions |
+//! | `subscription` | which topics a member wants |
+//! | `membership` | members and generations of one group: a pure state machine |
+//! | `coordinator` | all groups of a log: fencing, committing, writing generations down |
+//! | `committed` | what groups have committed, as it is read |
+//! | `format`, `metadata` | the bytes of offsets and of groups |
+//! | `expiry` | which offsets are forgotten |
+//! | `describe`, `admin` | groups as others see and change them |
+//!
+//! A consumer whose partitions are assigned by hand only shares its group's offsets: for that a group is
+//! a name under which they are kept.
 
+mod admin;
 mod assignor;
 mod committed;
+mod coordinator;
+mod describe;
+mod expiry;
 mod format;
+mod membership;
+mod metadata;
+mod subscription;
+#[cfg(test)]
+mod tests;
 
+pub use admin::{OffsetReset, ResetTo};
 pub use assignor::Assignor;
 pub use committed::{
     CommittedOffset, CommittedOffsets, OFFSETS_TOPIC, OffsetCommit, offset_commits, offsets_partition,
 };
+pub(crate) use coordinator::{Committed, GroupCoordinator};
+pub use coordinator::{ConsumerGroupMetadata, GroupOptions, MemberGeneration};
+pub use describe::{GroupDescription, GroupMember, GroupPartition, GroupState};
+pub(crate) use membership::{MemberTerms, Turn};
+pub(crate) use subscription::{Subscription, TopicList};

@@ -40,8 +40,8 @@ pub(super) fn import(
             .filter_map(|(partition, committed)| {
                 let topic_id = *ids.get(&*partition.topic)?;
                 let is_of_it = committed.topic_id.is_none_or(|id| id == topic_id);
-                let offset = committed.offset;
-                is_of_it.then(|| OffsetCommit { partition: partition.clone(), topic_id, offset })
+                let (offset, metadata) = (committed.offset, committed.metadata.clone());
+                is_of_it.then(|| OffsetCommit { partition: partition.clone(), topic_id, offset, metadata })
             })
             .collect();
         commits.sort_unstable_by(|one, other| one.partition.cmp(&other.partition));

@@ -358,6 +358,7 @@ fn committed_offsets_come_along_if_asked_for_and_replace_none() {
         partition: TopicPartition::new("orders", PartitionId(partition)),
         topic_id: orders.id(),
         offset: Offset(offset),
+        metadata: String::new(),
     };
     let commit_all = |log: &Log, commits: &[OffsetCommit]| {
         let partition = offsets_partition(log).expect("the disk is fine");

@@ -107,6 +107,7 @@ impl Inner {
         let partitions = topic.partitions().iter().cloned().chain(added).collect();
         let altered = Topic::new(name.to_owned(), topic.id(), config, partitions);
         self.topics.write().insert(name.to_owned(), altered.clone());
+        self.note_topics_changed();
         Ok(altered)
     }
 

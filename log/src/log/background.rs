@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::driver::{Driver, Steps};
 use crate::flusher::Flusher;
+use crate::group::GroupCoordinator;
+use crate::progress::Progress;
 use crate::spawn::{Drive, spawn};
 use crate::transaction::Coordinator;
 use crate::upkeep::Upkeep;
@@ -21,6 +23,9 @@ pub(super) struct Core {
     pub(super) flusher: Arc<Flusher>,
     pub(super) coordinator: Coordinator,
     pub(super) upkeep: Upkeep,
+    pub(super) groups: GroupCoordinator,
+    /// Tells who reads that there may be more, or that their group has changed.
+    pub(super) progress: Arc<Progress>,
     is_stopping: AtomicBool,
 }
 
@@ -34,14 +39,23 @@ impl Core {
                 Coordinator::new(flusher.clone(), driver.clone(), clock.clone(), storage.clone(), directory);
             let upkeep =
                 Upkeep::new(options.upkeep, options.seed, clock.clone(), driver.clone(), flusher.clone());
-            Self { driver, flusher, coordinator, upkeep, is_stopping: AtomicBool::new(false) }
+            let progress = Arc::<Progress>::default();
+            let groups = GroupCoordinator::new(
+                options.groups,
+                clock.clone(),
+                driver.clone(),
+                flusher.clone(),
+                progress.clone(),
+            );
+            let is_stopping = AtomicBool::new(false);
+            Self { driver, flusher, coordinator, upkeep, groups, progress, is_stopping }
         })
     }
 }
 
 impl Steps for Core {
     fn step(&self) -> bool {
-        self.flusher.step() | self.coordinator.step() | self.upkeep.step()
+        self.flusher.step() | self.coordinator.step() | self.upkeep.step() | self.groups.step()
     }
 }
 
@@ -92,7 +106,8 @@ impl Core {
 
 impl Core {
     fn idle_time(&self) -> Option<Duration> {
-        [self.flusher.idle_time(), self.upkeep.idle_time()].into_iter().flatten().min()
+        let idle = [self.flusher.idle_time(), self.upkeep.idle_time(), self.groups.idle_time()];
+        idle.into_iter().flatten().min()
     }
 }
 
@@ -104,5 +119,6 @@ impl Drop for AnswerAtTheEnd<'_> {
         self.0.flusher.give_up();
         self.0.coordinator.give_up();
         self.0.upkeep.give_up();
+        self.0.groups.give_up();
     }
 }

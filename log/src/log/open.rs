@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -13,9 +13,10 @@ use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::OFFSETS_TOPIC;
 use crate::open_files::OpenFiles;
 use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
-use crate::record::{PartitionId, PartitionKey};
+use crate::record::{PartitionId, PartitionKey, TopicId};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
@@ -53,6 +54,9 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let home = home.map(|topic| topic.partitions()[0].clone());
     inner.core.coordinator.recover(home, &partitions, &*storage, directory)?;
     inner.open_recovery_points(&stored, recovery_points(&partitions))?;
+    if let Some(offsets) = topics.iter().find(|topic| topic.name() == OFFSETS_TOPIC) {
+        inner.core.groups.set_home(offsets.partitions()[0].clone());
+    }
     topics.into_iter().for_each(|topic| inner.publish(topic));
     // Only from here on is there something to shut down.
     *inner.is_closed.get_mut() = false;
@@ -92,8 +96,17 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
         topics.insert(name.clone(), topic);
     }
     catalogued.catalogue = catalogue;
+    let is_changed = !inner.topics.read().values().map(summary).eq(topics.values().map(summary));
     *inner.topics.write() = topics;
+    if is_changed {
+        inner.note_topics_changed();
+    }
     Ok(())
+}
+
+/// What a reader of a topic has to know of it.
+fn summary(topic: &Topic) -> (TopicId, usize) {
+    (topic.id(), topic.partitions().len())
 }
 
 fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
@@ -120,6 +133,7 @@ impl Inner {
             context.clean_shutdown = Arc::new(clean_shutdown);
         }
         context.flusher = Arc::downgrade(&core.flusher);
+        context.progress = core.progress.clone();
         context.open_files = Arc::new(OpenFiles::new(open_files_max));
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();
@@ -135,6 +149,7 @@ impl Inner {
             is_closed: AtomicBool::new(true),
             catalogued: Mutex::new(catalogued),
             topics: RwLock::new(Topics::new()),
+            topics_version: AtomicU64::new(1),
             reports: Vec::new(),
             core,
             background: Mutex::new(background),

@@ -7,6 +7,7 @@ use rand::rngs::OsRng;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::GroupOptions;
 use crate::open_files::OPEN_FILES_MAX;
 use crate::partition::Durability;
 use crate::spawn::Drive;
@@ -34,6 +35,8 @@ pub struct LogOptions {
     pub seed: u64,
     /// How partitions are kept up: retention, compaction.
     pub upkeep: UpkeepOptions,
+    /// How consumer groups are kept: when their offsets expire.
+    pub groups: GroupOptions,
     /// Whether a log is begun where there is none; `NotFound` otherwise.
     pub begins: bool,
     /// How many files of segments and indexes stay open because they were used lately. A segment with
@@ -60,6 +63,7 @@ impl LogOptions {
             holder: program_name(),
             seed,
             upkeep: UpkeepOptions::default(),
+            groups: GroupOptions::default(),
             begins: true,
             open_files_max: OPEN_FILES_MAX,
         })
@@ -68,9 +72,9 @@ impl LogOptions {
     /// For a log in memory or under a simulator: stepped by the caller.
     pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
         let durability = Durability::Sync;
-        let (holder, upkeep) = (program_name(), UpkeepOptions::default());
+        let (holder, upkeep, groups) = (program_name(), UpkeepOptions::default(), GroupOptions::default());
         let (drive, open_files_max) = (Drive::Manual, OPEN_FILES_MAX);
-        Self { storage, clock, drive, durability, holder, seed, upkeep, begins: true, open_files_max }
+        Self { storage, clock, drive, durability, holder, seed, upkeep, groups, begins: true, open_files_max }
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,6 +16,7 @@ use super::{Inner, Log, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
+use crate::group::OFFSETS_TOPIC;
 use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
@@ -110,8 +112,13 @@ impl Log {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.check_writable()?;
-        if name == TRANSACTION_TOPIC {
-            let what = format!("topic {name} holds the outcome of transactions and cannot be deleted");
+        let holds = match name {
+            TRANSACTION_TOPIC => "the outcome of transactions",
+            OFFSETS_TOPIC => "what consumer groups have committed",
+            _ => "",
+        };
+        if !holds.is_empty() {
+            let what = format!("topic {name} holds {holds} and cannot be deleted");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
         let topic = self.topic(name)?;
@@ -213,6 +220,13 @@ impl Inner {
     pub(super) fn publish(&self, topic: Topic) {
         self.keep_up(topic.partitions());
         self.topics.write().insert(topic.name().to_owned(), topic);
+        self.note_topics_changed();
+    }
+
+    /// Consumers of groups look at the topics again.
+    pub(super) fn note_topics_changed(&self) {
+        self.topics_version.fetch_add(1, Ordering::Release);
+        self.core.progress.raise();
     }
 
     /// Looks after partitions from now on.
@@ -272,6 +286,7 @@ impl Inner {
         catalogue.write(&*self.storage, &self.directory)?;
         catalogued.catalogue = catalogue;
         self.topics.write().remove(name);
+        self.note_topics_changed();
         for partition in topic.partitions() {
             partition.delete();
         }

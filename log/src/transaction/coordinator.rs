@@ -182,7 +182,9 @@ impl Coordinator {
         let mut targets = state.marker_targets(Some(session.id()));
         if is_synced && kind == MarkerKind::Commit {
             targets.extend(partitions.iter().map(|partition| target(partition, SyncPurpose::Records)));
-            targets.extend(consumed.iter().map(|partition| target(partition, SyncPurpose::Consumed)));
+            let sent = transaction.consumed();
+            let consumed = consumed.iter().chain(&sent);
+            targets.extend(consumed.map(|partition| target(partition, SyncPurpose::Consumed)));
         }
         let (ticket, completion) = Ticket::pending(self.driver.clone());
         if state.is_closed {

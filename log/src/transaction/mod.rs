@@ -30,6 +30,8 @@ mod coordinator;
 #[cfg(test)]
 mod crash_tests;
 mod ending;
+#[cfg(test)]
+mod offset_tests;
 mod producer;
 mod record;
 mod recovery;

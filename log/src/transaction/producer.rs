@@ -6,7 +6,9 @@ use super::record::{TRANSACTION_TOPIC, TRANSACTIONAL_ID_BYTES_MAX};
 use super::session::Session;
 use crate::batch::{MarkerKind, SealedBatch};
 use crate::cleanup::CleanupPolicy;
+use crate::consumer::OffsetAndMetadata;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::{ConsumerGroupMetadata, OffsetCommit};
 use crate::log::Log;
 use crate::partition::Partition;
 use crate::record::{Offset, PartitionId, TopicId, TopicPartition};
@@ -68,6 +70,47 @@ impl TransactionalProducer {
     /// transaction can only be aborted: it takes nothing more, and answers `TransactionState`.
     pub fn append(&self, partition: &Arc<Partition>, batch: SealedBatch) -> Result<Offset> {
         self.session.append(partition, batch)
+    }
+
+    /// Commits offsets of a consumer group with the open transaction: these are the next ones to be read
+    /// once it is committed, and nothing has happened if it is aborted. What lies below them is made
+    /// durable with the transaction's records.
+    ///
+    /// `group` is [`Consumer::group_metadata`](crate::Consumer::group_metadata): a consumer that is no
+    /// member any more, or has not taken part in the last rebalance, commits nothing (KIP-447).
+    ///
+    /// # Errors
+    /// `Fenced` if the group's partitions were shared out anew since: abort the transaction, and read
+    /// again from what was committed. `Retry` if that is under way: abort it, poll, and do it again.
+    /// `NotFound` for a partition that is not there; `Invalid` for metadata that is too long; those of
+    /// [`Self::append`].
+    pub fn send_offsets_to_transaction(
+        &self,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+        group: &ConsumerGroupMetadata,
+    ) -> Result<()> {
+        if !self.session.is_open() {
+            let what = format!("transactional id {}: no transaction is open", self.session.id());
+            return Err(Error::new(ErrorKind::TransactionState, what));
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut consumed = Vec::with_capacity(offsets.len());
+        let mut commits = Vec::with_capacity(offsets.len());
+        for (name, OffsetAndMetadata { offset, metadata }) in offsets {
+            let partition = self.log.topic(&name.topic)?.partition(name.partition)?;
+            commits.push(OffsetCommit {
+                partition: name.clone(),
+                topic_id: partition.topic_id(),
+                offset: *offset,
+                metadata: metadata.clone(),
+            });
+            consumed.push(partition);
+        }
+        self.session.note_consumed(consumed);
+        let append = |home: &Arc<Partition>, batch| self.session.append(home, batch).map(drop);
+        self.log.group_coordinator().commit_in_transaction(&self.log, group, &commits, append)
     }
 
     /// How far the open transaction has come in each partition it wrote to: the offset behind its last

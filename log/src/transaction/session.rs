@@ -65,6 +65,8 @@ pub(super) struct OpenTransaction {
     pub(super) producer: ProducerIdentity,
     pub(super) started: Timestamp,
     written: HashMap<PartitionKey, Written>,
+    /// What it has committed offsets of: no more than is durable must count as read.
+    consumed: Mutex<Vec<Arc<Partition>>>,
     /// The first append that failed: what was to be written is not complete.
     broken: OnceLock<Error>,
 }
@@ -116,8 +118,8 @@ impl Session {
             other => return Err(self.refusal(other)),
         }
         let producer = gate.next.ok_or_else(|| self.wrong_state("the producer id is used up"))?;
-        let (written, broken) = (HashMap::new(), OnceLock::new());
-        gate.life = Life::Open(OpenTransaction { producer, started: now, written, broken });
+        let (written, consumed, broken) = (HashMap::new(), Mutex::default(), OnceLock::new());
+        gate.life = Life::Open(OpenTransaction { producer, started: now, written, consumed, broken });
         Ok(())
     }
 
@@ -139,6 +141,18 @@ impl Session {
             drop(gate);
             if let Life::Open(open) = &mut self.gate.write().life {
                 open.written.entry(key).or_insert_with(|| Written::new(partition.clone()));
+            }
+        }
+    }
+
+    /// Notes that the open transaction has committed offsets of these partitions.
+    pub(super) fn note_consumed(&self, partitions: impl IntoIterator<Item = Arc<Partition>>) {
+        if let Life::Open(open) = &self.gate.read().life {
+            let mut consumed = open.consumed.lock();
+            for partition in partitions {
+                if !consumed.iter().any(|known| Arc::ptr_eq(known, &partition)) {
+                    consumed.push(partition);
+                }
             }
         }
     }
@@ -245,6 +259,11 @@ impl OpenTransaction {
     /// The partitions it has written to, or tried to.
     pub(super) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.written.values().map(|written| written.partition.clone()).collect()
+    }
+
+    /// The partitions that it has committed offsets of.
+    pub(super) fn consumed(&self) -> Vec<Arc<Partition>> {
+        self.consumed.lock().clone()
     }
 }
 

@@ -259,7 +259,12 @@ fn write_internal_topics(log: &Log) -> Result<()> {
     };
     producer.begin()?;
     producer.append(&orders, batch()?)?;
-    let commit = OffsetCommit { partition: orders.name().clone(), topic_id: topic.id(), offset: Offset(1) };
+    let commit = OffsetCommit {
+        partition: orders.name().clone(),
+        topic_id: topic.id(),
+        offset: Offset(1),
+        metadata: String::new(),
+    };
     let commits = offset_commits("readers", &[commit], Timestamp(5))?;
     producer.append(&offsets_partition(log)?, commits)?;
     producer.commit(&[]).wait()?;

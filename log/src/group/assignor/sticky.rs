@@ -155,8 +155,7 @@ impl<'m, 'a> Shares<'m, 'a> {
 
     fn into_assignment(self) -> Assignment {
         let partitions = |held: HashMap<&str, BTreeSet<Held>>| {
-            let mut partitions: Vec<_> =
-                held.into_values().flatten().map(|held| held.partition).collect();
+            let mut partitions: Vec<_> = held.into_values().flatten().map(|held| held.partition).collect();
             partitions.sort_unstable();
             partitions
         };

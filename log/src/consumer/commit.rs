@@ -1,0 +1,157 @@
+//! Committing: what a consumer writes down of how far it has come.
+
+use std::sync::Arc;
+
+use super::Consumer;
+use super::assignment::Assigned;
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::{Committed, CommittedOffset, ConsumerGroupMetadata, MemberGeneration, OffsetCommit};
+use crate::partition::{Durability, Partition};
+use crate::record::{Offset, TopicPartition};
+use crate::storage::SyncPurpose;
+
+/// An offset to be committed, and what is kept with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OffsetAndMetadata {
+    /// The next offset to be read.
+    pub offset: Offset,
+    /// Whatever whoever reads it may want to know: at most 4,096 bytes.
+    pub metadata: String,
+}
+
+impl From<Offset> for OffsetAndMetadata {
+    fn from(offset: Offset) -> Self {
+        Self { offset, metadata: String::new() }
+    }
+}
+
+impl Consumer {
+    /// Writes the positions down for the group, durably.
+    ///
+    /// Where committed offsets are synced, what lies below them is synced first: an offset beyond what
+    /// a power cut leaves is never committed.
+    ///
+    /// # Errors
+    /// `Invalid` without a group. `Fenced` if this consumer is no member any more, and so what it has read
+    /// may be read by others: the next poll makes it a member again. `Retry` if a rebalance is under way:
+    /// poll, then commit what is still its own. Those of appending and syncing.
+    pub fn commit(&mut self) -> Result<()> {
+        let commit = |assigned: &Assigned| Some(assigned.commit(assigned.uncommitted()?, ""));
+        let commits: Vec<_> = self.assigned.iter().filter_map(commit).collect();
+        self.group()?;
+        self.write_commits(&commits)
+    }
+
+    /// Writes these offsets down for the group, durably, whatever the positions are.
+    ///
+    /// # Errors
+    /// `Invalid` for a partition that is not assigned, or metadata that is too long; those of
+    /// [`Self::commit`].
+    pub fn commit_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        let commit = |(partition, to): &(TopicPartition, OffsetAndMetadata)| {
+            Ok(self.get(partition)?.commit(to.offset, &to.metadata))
+        };
+        let commits: Vec<_> = offsets.iter().map(commit).collect::<Result<_>>()?;
+        self.group()?;
+        self.write_commits(&commits)
+    }
+
+    /// What the group has committed for a partition, whoever did. Not what was committed for an earlier
+    /// topic of its name.
+    ///
+    /// # Errors
+    /// `Invalid` without a group; `NotFound` if there is no such partition; those of reading.
+    pub fn committed(&self, partition: &TopicPartition) -> Result<Option<CommittedOffset>> {
+        let topic = self.log.topic(&partition.topic)?;
+        topic.partition(partition.partition)?;
+        let coordinator = self.log.group_coordinator();
+        let committed = coordinator.committed_now(&self.log, self.group()?, partition)?;
+        Ok(committed.filter(|committed| committed.topic_id.is_none_or(|id| id == topic.id())))
+    }
+
+    /// Who this consumer is in its group: what
+    /// [`TransactionalProducer::send_offsets_to_transaction`](crate::TransactionalProducer::send_offsets_to_transaction)
+    /// is fenced by.
+    ///
+    /// # Errors
+    /// `Invalid` without a group.
+    pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata> {
+        let group = self.group()?.to_owned();
+        let member = self.member.as_ref().and_then(|member| {
+            let id = member.id.clone()?;
+            Some(MemberGeneration { id, generation: member.generation })
+        });
+        Ok(ConsumerGroupMetadata { group, member })
+    }
+
+    /// The positions, as they can be committed.
+    pub fn positions(&self) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        let position = |assigned: &Assigned| Some((assigned.name().clone(), assigned.position?.into()));
+        self.assigned.iter().filter_map(position).collect()
+    }
+
+    pub(super) fn group(&self) -> Result<&str> {
+        self.options.group.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "a consumer without a group can neither subscribe nor commit")
+        })
+    }
+
+    fn write_commits(&mut self, commits: &[OffsetCommit]) -> Result<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let group = self.group_metadata()?;
+        let coordinator = self.log.group_coordinator();
+        coordinator.check_committer(&group)?;
+        self.sync_read(commits)?;
+        let home = coordinator.commit(&self.log, &group, commits)?;
+        if home.config().durability == Durability::Sync {
+            self.log.flush(&[home], SyncPurpose::Records).wait()?;
+        }
+        for commit in commits {
+            let assigned = self.find(&commit.partition).expect("what was committed is assigned");
+            assigned.committed = Some(commit.offset);
+        }
+        Ok(())
+    }
+
+    /// Where committed offsets are synced, syncs what lies below these.
+    fn sync_read(&self, commits: &[OffsetCommit]) -> Result<()> {
+        if crate::group::offsets_partition(&self.log)?.config().durability != Durability::Sync {
+            return Ok(());
+        }
+        let is_behind = |assigned: &&Assigned| {
+            let commit = commits.iter().find(|commit| commit.partition == *assigned.name());
+            commit.is_some_and(|commit| assigned.partition.offsets().durable < commit.offset)
+        };
+        let behind = self.assigned.iter().filter(is_behind);
+        let behind: Vec<Arc<Partition>> = behind.map(|assigned| assigned.partition.clone()).collect();
+        if behind.is_empty() { Ok(()) } else { self.log.flush(&behind, SyncPurpose::Consumed).wait() }
+    }
+
+    /// Finds out where partitions are read from for which that is not known yet.
+    ///
+    /// # Errors
+    /// Those of [`Assigned::begin`], for the first partition that has one; the others have a position.
+    pub(super) fn find_positions(&mut self) -> Result<()> {
+        let is_open = |assigned: &&Assigned| assigned.position.is_none();
+        let open: Vec<_> = self.assigned.iter().filter(is_open).map(|one| one.name().clone()).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let isolation = self.options.isolation;
+        let mut committed = match &self.options.group {
+            Some(group) => {
+                self.log.group_coordinator().committed(&self.log, group, &open, isolation)?.into_iter()
+            }
+            None => Vec::new().into_iter(),
+        };
+        let now = self.log.clock().now();
+        let mut outcome = Ok(());
+        for assigned in self.assigned.iter_mut().filter(|assigned| assigned.position.is_none()) {
+            let committed = committed.next().unwrap_or(Committed::Nothing);
+            outcome = outcome.and(assigned.begin(committed, &self.options, now));
+        }
+        outcome
+    }
+}

@@ -1,0 +1,305 @@
+//! Groups as others see and change them, and what becomes of their offsets in the course of time.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::*;
+use crate::batch::{BatchBuilder, Compression};
+use crate::consumer::{Consumer, ConsumerOptions};
+use crate::error::{ErrorKind, Result};
+use crate::record::{Offset, PartitionId, Timestamp, TopicPartition};
+use crate::spawn::Drive;
+use crate::storage::SyncPurpose;
+use crate::test_log::TestLog;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn tp(partition: i32) -> TopicPartition {
+    TopicPartition::new("in", PartitionId(partition))
+}
+
+/// A topic of two partitions with four records each, the records of partition 0 a second apart.
+fn setup() -> TestLog {
+    let log = TestLog::new(Drive::Manual);
+    let topic = log.create_topic("in", 2);
+    for partition in topic.partitions() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for number in 0..4 {
+            let time = Timestamp(1000 * number * i64::from(partition.name().partition.0 == 0));
+            builder.push(time, None, Some(b"v"), &[]).expect("fits");
+        }
+        partition.append(builder.seal()).expect("appended");
+    }
+    log.flush(topic.partitions(), SyncPurpose::Records).wait().expect("synced");
+    log
+}
+
+fn options(group: &str) -> ConsumerOptions {
+    ConsumerOptions {
+        group: Some(group.to_owned()),
+        poll_interval_max: 1000 * DAY,
+        client_id: "shop".to_owned(),
+        ..ConsumerOptions::default()
+    }
+}
+
+fn commit(log: &TestLog, group: &str, offsets: &[(i32, i64)]) {
+    let names: Vec<_> = offsets.iter().map(|(partition, _)| tp(*partition)).collect();
+    let mut consumer = Consumer::new(log, options(group)).expect("a consumer");
+    consumer.assign(&names).expect("there");
+    let offsets: Vec<_> =
+        offsets.iter().map(|(partition, offset)| (tp(*partition), Offset(*offset).into())).collect();
+    consumer.commit_offsets(&offsets).expect("committed");
+}
+
+fn member(log: &TestLog, group: &str) -> Consumer {
+    let mut consumer = Consumer::new(log, options(group)).expect("a consumer");
+    consumer.subscribe(&["in"]).expect("subscribed");
+    consumer.poll(|_, _| ControlFlow::Break(())).expect("readable");
+    consumer
+}
+
+fn committed(log: &TestLog, group: &str) -> Vec<(i32, i64)> {
+    let offsets = CommittedOffsets::read(log).expect("readable");
+    let mut committed: Vec<_> =
+        offsets.group(group).map(|(name, committed)| (name.partition.0, committed.offset.0)).collect();
+    committed.sort_unstable();
+    committed
+}
+
+/// A partition, what was committed for it, its end, and the lag.
+type Row = (i32, Option<i64>, Option<i64>, Option<u64>);
+
+fn partitions(log: &TestLog, group: &str) -> Vec<Row> {
+    let description = log.group(group).expect("known");
+    let row = |one: &GroupPartition| {
+        let committed = one.committed.as_ref().map(|committed| committed.offset.0);
+        (one.partition.partition.0, committed, one.end.map(|end| end.0), one.lag())
+    };
+    description.partitions.iter().map(row).collect()
+}
+
+#[test]
+fn a_group_is_described_with_its_members_offsets_and_lag() {
+    let log = setup();
+    assert_eq!(log.groups().expect("readable"), []);
+    assert_eq!(log.group("g").expect_err("unknown").kind(), ErrorKind::NotFound);
+    commit(&log, "g", &[(0, 1)]);
+    commit(&log, "by hand", &[(1, 4)]);
+    let names: Vec<_> = log.groups().expect("readable").into_iter().map(|group| group.name).collect();
+    assert_eq!(names, ["by hand", "g"]);
+    assert_eq!(partitions(&log, "g"), [(0, Some(1), Some(4), Some(3))]);
+    let group = log.group("g").expect("known");
+    assert_eq!((group.state, group.generation, group.lag()), (GroupState::Empty, 0, 3));
+    assert_eq!((group.assignor, group.members), (None, vec![]));
+
+    let consumer = member(&log, "g");
+    let group = log.group("g").expect("known");
+    assert_eq!((group.state, group.generation), (GroupState::Stable, 1));
+    assert_eq!(group.assignor.as_deref(), Some("cooperative-sticky"));
+    let [only] = &group.members[..] else { panic!("one member: {group:?}") };
+    assert_eq!((only.client_id.as_str(), &only.partitions), ("shop", &vec![tp(0), tp(1)]));
+    assert!(only.id.starts_with("shop-"), "{}", only.id);
+    assert_eq!(
+        partitions(&log, "g"),
+        [(0, Some(1), Some(4), Some(3)), (1, None, Some(4), None)],
+        "what is assigned too"
+    );
+    assert!(group.partitions.iter().all(|one| one.member.as_ref() == Some(&only.id)));
+    drop(consumer);
+    let group = log.group("g").expect("known");
+    assert_eq!((group.state, group.generation), (GroupState::Empty, 2));
+}
+
+#[test]
+fn a_group_of_a_topic_that_is_gone_or_was_made_again_has_no_lag() {
+    let log = setup();
+    commit(&log, "g", &[(0, 1), (1, 2)]);
+    log.delete_topic("in").expect("deleted");
+    assert_eq!(partitions(&log, "g"), [(0, Some(1), None, None), (1, Some(2), None, None)]);
+    log.create_topic("in", 1);
+    assert_eq!(partitions(&log, "g"), [(0, None, Some(0), None), (1, Some(2), None, None)]);
+}
+
+#[test]
+fn offsets_are_reset_to_places_within_the_partition() {
+    let log = setup();
+    log.delete_records("in", PartitionId(0), Offset(1)).expect("deleted");
+    commit(&log, "g", &[(0, 2)]);
+    let plan = |to| {
+        let planned = log.plan_offset_reset("g", &[tp(0)], to).expect("possible").remove(0);
+        assert_eq!(planned.before, Some(Offset(2)));
+        planned.after.0
+    };
+    assert_eq!(plan(ResetTo::Earliest), 1);
+    assert_eq!(plan(ResetTo::Latest), 4);
+    assert_eq!([0, 1, 3, 4, 9].map(|offset| plan(ResetTo::Offset(Offset(offset)))), [1, 1, 3, 4, 4]);
+    assert_eq!([-1, 1500, 3000, 3001].map(|time| plan(ResetTo::Time(Timestamp(time)))), [1, 2, 3, 4]);
+    assert_eq!([-9, -1, 0, 1, i64::MAX].map(|by| plan(ResetTo::ShiftBy(by))), [1, 1, 2, 3, 4]);
+    assert_eq!(committed(&log, "g"), [(0, 2)], "planning changes nothing");
+
+    let done = log.reset_offsets("g", &[tp(0), tp(1)], ResetTo::Offset(Offset(3))).expect("reset");
+    let before: Vec<_> = done.iter().map(|reset| reset.before).collect();
+    assert_eq!(before, [Some(Offset(2)), None]);
+    assert_eq!(committed(&log, "g"), [(0, 3), (1, 3)]);
+    let error = log.plan_offset_reset("new", &[tp(0)], ResetTo::ShiftBy(1)).expect_err("nothing to shift");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let error = log.reset_offsets("g", &[tp(5)], ResetTo::Latest).expect_err("no such partition");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_group_with_members_is_neither_reset_nor_deleted() {
+    let log = setup();
+    log.create_topic("other", 1);
+    let other = TopicPartition::new("other", PartitionId(0));
+    log.reset_offsets("g", std::slice::from_ref(&other), ResetTo::Earliest).expect("nobody is there yet");
+    let mut consumer = member(&log, "g");
+    consumer.commit().expect("committed");
+    let refused = |outcome: Result<()>| {
+        let error = outcome.expect_err("it has members");
+        assert_eq!(error.kind(), ErrorKind::Locked);
+        assert!(error.to_string().contains("group g"), "{error}");
+    };
+    refused(log.reset_offsets("g", &[tp(0)], ResetTo::Latest).map(drop));
+    refused(log.delete_group("g"));
+    refused(log.delete_offsets("g", &[tp(0)]));
+    log.delete_offsets("g", std::slice::from_ref(&other)).expect("no member reads that topic");
+    assert_eq!(log.group("g").expect("known").partitions.len(), 2);
+    drop(consumer);
+    log.delete_offsets("g", &[tp(0)]).expect("nobody is there any more");
+    assert_eq!(committed(&log, "g").len(), 1);
+    let error = log.delete_offsets("g", &[tp(0)]).expect_err("forgotten already");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    log.delete_group("g").expect("nobody is there any more");
+    assert_eq!(log.group("g").expect_err("gone").kind(), ErrorKind::NotFound);
+    assert_eq!(log.delete_group("g").expect_err("gone").kind(), ErrorKind::NotFound);
+    assert_eq!(committed(&log, "g"), []);
+}
+
+#[test]
+fn what_was_reset_or_deleted_stays_so_after_a_power_cut() {
+    let log = TestLog::crashing(5);
+    log.create_topic("in", 2);
+    commit(&log, "g", &[(0, 0)]);
+    commit(&log, "h", &[(0, 0)]);
+    log.reset_offsets("g", &[tp(1)], ResetTo::Earliest).expect("reset");
+    log.delete_group("h").expect("deleted");
+    let log = log.crash();
+    assert_eq!(committed(&log, "g"), [(0, 0), (1, 0)]);
+    assert_eq!(log.group("h").expect_err("gone").kind(), ErrorKind::NotFound);
+}
+
+fn step(log: &TestLog) {
+    while log.step().expect("open") {}
+}
+
+#[test]
+fn offsets_expire_when_nobody_has_committed_them_for_long() {
+    let log = setup();
+    let retention = GroupOptions::default().offsets_retention;
+    commit(&log, "g", &[(0, 1), (1, 1)]);
+    log.clock.advance(DAY);
+    commit(&log, "g", &[(1, 2)]);
+    log.clock.advance(retention - DAY - Duration::from_millis(1));
+    step(&log);
+    assert_eq!(committed(&log, "g"), [(0, 1), (1, 2)], "not yet");
+    log.clock.advance(GroupOptions::default().expiry_interval);
+    step(&log);
+    assert_eq!(committed(&log, "g"), [(1, 2)]);
+    log.clock.advance(DAY);
+    step(&log);
+    assert_eq!(log.group("g").expect_err("nothing is left").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn offsets_of_a_group_expire_after_its_last_member_has_gone_and_not_before() {
+    let log = setup();
+    let GroupOptions { offsets_retention, expiry_interval } = GroupOptions::default();
+    let mut consumer = member(&log, "g");
+    consumer.commit().expect("committed");
+    log.clock.advance(3 * offsets_retention);
+    step(&log);
+    assert_eq!(committed(&log, "g").len(), 2, "it has a member");
+    drop(consumer);
+    log.clock.advance(offsets_retention - Duration::from_millis(1));
+    step(&log);
+    assert_eq!(committed(&log, "g").len(), 2, "it had one until now");
+    log.clock.advance(expiry_interval);
+    step(&log);
+    assert_eq!(committed(&log, "g"), []);
+    assert_eq!(log.group("g").expect_err("nothing is left").kind(), ErrorKind::NotFound);
+    // A new one of the same name begins anew.
+    assert_eq!(member(&log, "g").group_metadata().expect("a group").member.expect("it").generation, 1);
+}
+
+#[test]
+fn offsets_that_a_transaction_is_about_to_commit_do_not_expire_before_it_is_decided() {
+    let log = setup();
+    let GroupOptions { offsets_retention, expiry_interval } = GroupOptions::default();
+    commit(&log, "g", &[(0, 1)]);
+    let producer = log.transactional("t").expect("the id");
+    producer.begin().expect("begun");
+    let group = ConsumerGroupMetadata::new("g");
+    producer.send_offsets_to_transaction(&[(tp(0), Offset(2).into())], &group).expect("sent");
+    log.clock.advance(offsets_retention + expiry_interval);
+    step(&log);
+    assert_eq!(committed(&log, "g"), [(0, 1)]);
+    producer.abort().expect("aborted");
+    log.clock.advance(expiry_interval);
+    step(&log);
+    assert_eq!(committed(&log, "g"), []);
+}
+
+#[test]
+fn the_offsets_topic_is_compacted_and_says_the_same_then() {
+    let log = setup();
+    for round in 0..50 {
+        commit(&log, "g", &[(0, round % 4), (1, 1)]);
+        commit(&log, "gone", &[(0, 1)]);
+    }
+    log.delete_group("gone").expect("deleted");
+    drop(member(&log, "g"));
+    let home = offsets_partition(&log).expect("there");
+    let count = |log: &TestLog| {
+        let home = offsets_partition(log).expect("there");
+        let mut count = 0;
+        let mut next = Offset(0);
+        loop {
+            let fetched = home.fetch(next, 1 << 20, crate::Isolation::ReadCommitted).expect("readable");
+            if fetched.next == next {
+                return count;
+            }
+            next = fetched.next;
+            let records = fetched.committed().map(|batch| batch.expect("sound").header().record_count);
+            count += records.sum::<i32>();
+        }
+    };
+    let (before, described) = (count(&log), log.group("g").expect("known"));
+    assert!(before > 150, "{before}");
+    let reports = log.compact(OFFSETS_TOPIC).expect("compacted");
+    assert_eq!(reports.len(), 1, "{} is compacted", home.name());
+    assert!(count(&log) <= 5, "two offsets, a group, and what was deleted: {}", count(&log));
+    assert_eq!(log.group("g").expect("known"), described);
+    assert_eq!(committed(&log, "g"), [(0, 1), (1, 1)], "from the beginning");
+    assert_eq!(log.group("gone").expect_err("deleted").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn another_process_sees_the_members_that_were_written_down() {
+    let log = setup();
+    let mut consumer = member(&log, "g");
+    consumer.commit().expect("committed");
+    let other = log.open_read_only();
+    let group = other.group("g").expect("known");
+    assert_eq!((group.state, group.generation, group.members.len()), (GroupState::Stable, 1, 1));
+    assert_eq!(group.partitions.len(), 2);
+    let refused = other.reset_offsets("g", &[tp(0)], ResetTo::Latest).expect_err("read-only");
+    assert_eq!(refused.kind(), ErrorKind::Closed);
+    let mut reader = Consumer::new(&other, options("g")).expect("a consumer");
+    assert_eq!(reader.subscribe(&["in"]).expect_err("read-only").kind(), ErrorKind::Closed);
+    drop(consumer);
+    step(&log);
+    other.refresh().expect("readable");
+    assert_eq!(other.group("g").expect("known").state, GroupState::Empty);
+}
