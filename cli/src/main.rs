@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match arguments.command {
         Command::Topic(command) => commands::topic::run(&arguments.data, &command),
+        Command::Group(command) => commands::group::run(&arguments.data, &command),
         Command::Compact(options) => commands::compact::run(&arguments.data, &options),
         Command::DeleteRecords(options) => commands::delete_records::run(&arguments.data, &options),
         Command::Produce(options) => commands::produce::run(&arguments.data, &options),

@@ -1,12 +1,14 @@
 //! The `lotic` command, as a person or a script uses it.
 
 use std::fs::{self, OpenOptions};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
 use lotic_log::batch::{BatchBuilder, Compression, SealedBatch};
 use lotic_log::{
-    Durability, Log, LogOptions, PartitionId, Producer, ProducerOptions, Record, Timestamp, TopicConfig,
+    Consumer, ConsumerOptions, Durability, Log, LogOptions, PartitionId, Producer, ProducerOptions, Record,
+    Timestamp, TopicConfig,
 };
 use lotic_tests::files::Files;
 use lotic_tests::process::{Ended, Process};
@@ -388,4 +390,87 @@ fn batch(value: &str) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(0), None, Some(value.as_bytes()), &[]).unwrap();
     builder.seal()
+}
+
+#[test]
+fn a_group_is_listed_described_reset_and_deleted() {
+    let lotic = Lotic::with_topic("words", "one\ntwo\nthree\nfour\n");
+    assert_eq!(lotic.prints(&["group", "list"]), "");
+    lotic.prints(&["consume", "words", "--group", "readers", "--max-records", "3"]);
+    let listed = json!({ "group": "readers", "state": "Empty", "members": 0, "lag": 1 });
+    assert_eq!(lotic.json(&["group", "list", "--json"]), [listed]);
+    let table = lotic.prints(&["group", "list"]);
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["readers", "Empty", "0", "1"]);
+    let described = lotic.prints(&["group", "describe", "readers"]);
+    let row: Vec<_> = described.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(row, ["words", "0", "3", "4", "1", "-"]);
+
+    let reset = ["group", "reset", "readers", "--topic", "words", "--to-earliest"];
+    let ended = lotic.run(&reset, "");
+    assert_eq!(ended.stdout, "words-0: 3 -> 0\n");
+    assert!(ended.stderr.contains("nothing was changed; --execute does it"), "{}", ended.stderr);
+    assert_eq!(lotic.prints(&["consume", "words", "--group", "readers", "-n", "1"]), "four\n");
+    assert_eq!(lotic.prints(&[&reset[..], &["--execute"]].concat()), "words-0: 4 -> 0\n");
+    assert_eq!(lotic.prints(&["consume", "words", "--group", "readers", "-n", "1"]), "one\n");
+
+    assert_eq!(lotic.prints(&["group", "delete", "readers"]), "deleted group readers\n");
+    let said = lotic.refuses(1, &["group", "describe", "readers"], "");
+    assert!(said.contains("there is no group readers"), "{said}");
+    assert_eq!(lotic.prints(&["consume", "words", "--group", "readers", "-n", "1"]), "one\n");
+}
+
+#[test]
+fn a_reset_leads_to_offsets_times_and_ends_of_the_partitions_that_are_named() {
+    let lotic = Lotic::new();
+    lotic.prints(&["topic", "create", "words", "--partitions", "3"]);
+    lotic.reads(&["produce", "words", "-K", "="], "a=1\nb=2\nc=3\nd=4\ne=5\nf=6\n");
+    let ends = lotic.json(&["topic", "describe", "words", "--json"]).remove(0);
+    let end = |partition: usize| ends["partitions"][partition]["end"].as_i64().unwrap();
+    let after = |arguments: &[&str]| -> Vec<(i64, i64)> {
+        let arguments = [&["group", "reset", "g", "--json"], arguments].concat();
+        let number = |object: &Value, field: &str| object[field].as_i64().unwrap();
+        let objects = lotic.json(&arguments);
+        objects.iter().map(|object| (number(object, "partition"), number(object, "after"))).collect()
+    };
+    assert_eq!(after(&["--topic", "words", "--to-latest"]), [(0, end(0)), (1, end(1)), (2, end(2))]);
+    assert_eq!(after(&["--topic", "words:2,0", "--to-offset", "999"]), [(2, end(2)), (0, end(0))]);
+    assert_eq!(after(&["--topic", "words:1", "--to-datetime", "1970-01-01T00:00:00Z"]), [(1, 0)]);
+    assert_eq!(after(&["--topic", "words:1", "--to-datetime", "2999-01-01T00:00:00Z"]), [(1, end(1))]);
+    assert_eq!(after(&["--topic", "words:1", "--to-latest", "--execute"]), [(1, end(1))]);
+    assert_eq!(after(&["--all-topics", "--shift-by", "-1"]), [(1, end(1) - 1)]);
+    lotic.prints(&["group", "delete-offsets", "g", "--topic", "words:1"]);
+    let said = lotic.refuses(1, &["group", "describe", "g"], "");
+    assert!(said.contains("there is no group g"), "{said}");
+    for wrong in [
+        &["group", "reset", "g", "--to-latest"][..],
+        &["group", "reset", "g", "--all-topics"],
+        &["group", "reset", "g", "--all-topics", "--to-latest", "--to-earliest"],
+        &["group", "reset", "g", "--topic", "words:x", "--to-latest"],
+        &["group", "reset", "g", "--all-topics", "--to-latest", "--dry-run", "--execute"],
+    ] {
+        lotic.refuses(2, wrong, "");
+    }
+}
+
+#[test]
+fn groups_are_shown_beside_the_program_that_has_the_log_open_and_not_changed() {
+    let lotic = Lotic::with_topic("words", "one\ntwo\n");
+    let log = Log::open(lotic.data(), LogOptions::disk().unwrap()).unwrap();
+    let options = ConsumerOptions { group: Some("live".to_owned()), ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(&log, options).unwrap();
+    consumer.subscribe(&["words"]).unwrap();
+    consumer.poll(|_, _| ControlFlow::Break(())).unwrap();
+    consumer.commit().unwrap();
+    let group = lotic.json(&["group", "describe", "live", "--json"]).remove(0);
+    assert_eq!((&group["state"], &group["generation"]), (&json!("Stable"), &json!(1)));
+    assert_eq!(group["members"][0]["partitions"], json!(["words-0"]));
+    assert_eq!(group["partitions"][0]["member"], group["members"][0]["id"]);
+    assert_eq!(group["partitions"][0]["lag"], json!(1));
+    let reset = ["group", "reset", "live", "--all-topics", "--to-latest"];
+    assert_eq!(lotic.prints(&reset), "words-0: 1 -> 2\n");
+    let said = lotic.refuses(1, &[&reset[..], &["--execute"]].concat(), "");
+    assert!(said.contains("words") || said.contains("lock") || said.contains("open"), "{said}");
+    drop(consumer);
+    log.close().unwrap();
 }

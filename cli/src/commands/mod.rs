@@ -3,6 +3,7 @@
 pub(crate) mod compact;
 pub(crate) mod consume;
 pub(crate) mod delete_records;
+pub(crate) mod group;
 pub(crate) mod import;
 pub(crate) mod produce;
 pub(crate) mod repair;
