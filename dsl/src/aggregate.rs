@@ -22,6 +22,7 @@
 use std::marker::PhantomData;
 
 pub use lotic_engine::aggregate::Aggregate;
+use lotic_engine::aggregate::type_name;
 use lotic_log::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +33,9 @@ pub fn count() -> Count {
     Count
 }
 
-/// The sum of what `measure` returns; 0 of nothing. Integers are added up as `i64` or `u64`, and stop at
-/// the largest of them. Floats depend on the order in which they are added.
+/// The sum of what `measure` returns; 0 of nothing. Integers are added up in 128 bits, so that no order of them
+/// overflows, and given as `i64` or `u64`: a sum beyond those is given as the largest or smallest of them.
+/// Floats depend on the order in which they are added.
 pub fn sum<V, M: Measure, F: Fn(&V) -> M>(measure: F) -> Sum<F> {
     Sum(measure)
 }
@@ -43,12 +45,12 @@ pub fn mean<V, M: Measure, F: Fn(&V) -> M>(measure: F) -> Mean<F> {
     Mean(measure)
 }
 
-/// The smallest of what `measure` returns; `None` of nothing.
+/// The smallest of what `measure` returns; `None` of nothing. What has no order (NaN) is left out.
 pub fn min<V, M: Measure, F: Fn(&V) -> M>(measure: F) -> Min<F> {
     Min(measure)
 }
 
-/// The largest of what `measure` returns; `None` of nothing.
+/// The largest of what `measure` returns; `None` of nothing. What has no order (NaN) is left out.
 pub fn max<V, M: Measure, F: Fn(&V) -> M>(measure: F) -> Max<F> {
     Max(measure)
 }
@@ -127,6 +129,10 @@ impl<V: Data> Aggregate<V> for Count {
     fn result(&self, state: &u64) -> u64 {
         *state
     }
+
+    fn description(&self) -> String {
+        "count".to_owned()
+    }
 }
 
 impl<V, M, F> Aggregate<V> for Sum<F>
@@ -136,7 +142,7 @@ where
     F: Fn(&V) -> M + Send + Sync + 'static,
 {
     type State = <M::Value as Number>::Total;
-    type Output = <M::Value as Number>::Total;
+    type Output = <M::Value as Number>::Sum;
 
     fn init(&self) -> Self::State {
         Self::State::default()
@@ -149,11 +155,15 @@ where
     }
 
     fn result(&self, state: &Self::State) -> Self::Output {
-        state.clone()
+        M::Value::sum(state)
     }
 
     fn depends_on_order(&self) -> bool {
         M::Value::DEPENDS_ON_ORDER
+    }
+
+    fn description(&self) -> String {
+        format!("sum<{}>", type_name::<Self::Output>())
     }
 }
 
@@ -191,10 +201,14 @@ where
     fn depends_on_order(&self) -> bool {
         M::Value::DEPENDS_ON_ORDER
     }
+
+    fn description(&self) -> String {
+        format!("mean<{}>", type_name::<<M::Value as Number>::Sum>())
+    }
 }
 
 macro_rules! extreme {
-    ($name:ident, $better:tt) => {
+    ($name:ident, $kind:literal, $better:tt) => {
         impl<V, M, F> Aggregate<V> for $name<F>
         where
             V: Data,
@@ -210,7 +224,8 @@ macro_rules! extreme {
 
             fn add(&self, state: &mut Self::State, value: &V) {
                 let Some(measured) = (self.0)(value).measured() else { return };
-                if state.as_ref().is_none_or(|best| measured $better *best) {
+                let has_order = measured.partial_cmp(&measured).is_some();
+                if has_order && state.as_ref().is_none_or(|best| measured $better *best) {
                     *state = Some(measured);
                 }
             }
@@ -218,12 +233,16 @@ macro_rules! extreme {
             fn result(&self, state: &Self::State) -> Self::Output {
                 state.clone()
             }
+
+            fn description(&self) -> String {
+                format!(concat!($kind, "<{}>"), type_name::<M::Value>())
+            }
         }
     };
 }
 
-extreme!(Min, <);
-extreme!(Max, >);
+extreme!(Min, "min", <);
+extreme!(Max, "max", >);
 
 impl<V, S, F> Aggregate<V> for Fold<V, S, F>
 where
@@ -248,6 +267,10 @@ where
 
     fn depends_on_order(&self) -> bool {
         !self.commutative
+    }
+
+    fn description(&self) -> String {
+        format!("fold<{}>", type_name::<S>())
     }
 }
 
@@ -286,8 +309,11 @@ measures!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, String, bool, Timestam
 
 /// A number that can be added up.
 pub trait Number {
-    /// What sums of it are kept in.
+    /// What it is added up in.
     type Total: Value + Default;
+
+    /// What sums of it are given as.
+    type Sum: Value;
 
     /// Whether a sum depends on the order in which its numbers are added.
     const DEPENDS_ON_ORDER: bool;
@@ -295,20 +321,29 @@ pub trait Number {
     /// Adds the number to a sum.
     fn add_to(self, total: &mut Self::Total);
 
-    /// A sum as a float.
+    /// What was added up.
+    fn sum(total: &Self::Total) -> Self::Sum;
+
+    /// The same as a float.
     fn total_as_f64(total: &Self::Total) -> f64;
 }
 
 macro_rules! integers {
-    ($($type:ty => $total:ty),* $(,)?) => {
+    ($($type:ty => $total:ty => $sum:ty),* $(,)?) => {
         $(impl Number for $type {
+            // 2^64 of the largest numbers do not overflow it.
             type Total = $total;
+            type Sum = $sum;
 
             const DEPENDS_ON_ORDER: bool = false;
 
             #[inline]
             fn add_to(self, total: &mut $total) {
                 *total = total.saturating_add(self.into());
+            }
+
+            fn sum(total: &$total) -> $sum {
+                <$sum>::try_from(*total).unwrap_or(if *total < 0 { <$sum>::MIN } else { <$sum>::MAX })
             }
 
             fn total_as_f64(total: &$total) -> f64 {
@@ -318,18 +353,24 @@ macro_rules! integers {
     };
 }
 
-integers!(i8 => i64, i16 => i64, i32 => i64, i64 => i64, u8 => u64, u16 => u64, u32 => u64, u64 => u64);
+integers!(i8 => i128 => i64, i16 => i128 => i64, i32 => i128 => i64, i64 => i128 => i64);
+integers!(u8 => i128 => u64, u16 => i128 => u64, u32 => i128 => u64, u64 => i128 => u64);
 
 macro_rules! floats {
     ($($type:ty),* $(,)?) => {
         $(impl Number for $type {
             type Total = f64;
+            type Sum = f64;
 
             const DEPENDS_ON_ORDER: bool = true;
 
             #[inline]
             fn add_to(self, total: &mut f64) {
                 *total += f64::from(self);
+            }
+
+            fn sum(total: &f64) -> f64 {
+                *total
             }
 
             fn total_as_f64(total: &f64) -> f64 {
@@ -375,8 +416,42 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_stops_at_the_largest_number() {
+    fn a_sum_that_is_too_large_is_given_as_the_largest_number() {
         check(sum(|v: &i64| *v), &[i64::MAX, 5], i64::MAX);
+        check(sum(|v: &i64| *v), &[i64::MIN, -5], i64::MIN);
+        check(sum(|v: &u64| *v), &[u64::MAX, 5], u64::MAX);
+    }
+
+    #[test]
+    fn a_sum_is_the_same_in_any_order_wherever_it_passes_on_the_way() {
+        check(sum(|v: &i64| *v), &[i64::MAX, 5, -7], i64::MAX - 2);
+        check(sum(|v: &i64| *v), &[-7, 5, i64::MAX], i64::MAX - 2);
+        check(mean(|v: &i64| *v), &[i64::MAX, i64::MAX, -i64::MAX, -i64::MAX], Some(0.0));
+    }
+
+    #[test]
+    fn extremes_leave_out_what_has_no_order() {
+        for values in [[f64::NAN, 1.0, 2.0], [1.0, f64::NAN, 2.0], [2.0, 1.0, f64::NAN]] {
+            check(min(|v: &f64| *v), &values, Some(1.0));
+            check(max(|v: &f64| *v), &values, Some(2.0));
+        }
+        check(max(|v: &f64| *v), &[f64::NAN], None);
+    }
+
+    #[test]
+    fn a_description_tells_apart_what_keeps_other_bytes() {
+        fn described<A: Aggregate<i32>>(aggregate: A) -> String {
+            aggregate.description()
+        }
+        assert_eq!(described(count()), "count");
+        assert_eq!(described(sum(|v: &i32| *v)), "sum<i64>");
+        assert_eq!(described(sum(|v: &i32| v.unsigned_abs())), "sum<u64>");
+        assert_eq!(described(mean(|v: &i32| f64::from(*v))), "mean<f64>");
+        assert_eq!(described((min(|v: &i32| *v), max(|v: &i32| Some(*v)))), "(min<i32>, max<i32>)");
+        assert_eq!(
+            described(fold(Vec::<String>::new(), |_: &mut Vec<String>, _: &i32| ())),
+            "fold<Vec<String>>"
+        );
     }
 
     #[test]

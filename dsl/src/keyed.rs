@@ -162,8 +162,8 @@ impl<K: Data, V: Data> KeyedStream<K, V> {
         let depends_on_arrival = aggregate.depends_on_order() || self.output.says_again();
         let codec: Arc<dyn Codec<A::State>> = Arc::new(Postcard);
         let store = StoreSpec { name: name.to_owned(), value_codec: codec.id() };
+        let description = format!("aggregate each key, for ever: {}", aggregate.description());
         let operator = operators::table_aggregate::<K, V, A>(name, Arc::new(aggregate), codec);
-        let description = "aggregate each key, for ever".to_owned();
         let mut step = Step::named(name, description, StepKind::Operator(operator));
         step.stores.push(store);
         step.depends_on_arrival = depends_on_arrival;

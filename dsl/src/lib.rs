@@ -76,7 +76,7 @@
 //! | `sink` | [`TopicSink`] |
 //! | [`codecs`] | JSON, text, postcard, UTF-8, bytes |
 //! | `plan`, `lower`, `explain` | a flow while it is written; as the engine's graph; in words |
-//! | `processor`, `shared_log` | [`Processor`]: runs flows on a directory |
+//! | `processor`, `shared_log`, `signals` | [`Processor`]: runs flows on a directory until it is told to end |
 //! | `test_driver` | [`TestDriver`]: runs them in memory, rows in, rows out |
 //!
 //! # Absent on purpose
@@ -99,6 +99,7 @@ mod plan;
 mod processor;
 mod row;
 mod shared_log;
+mod signals;
 mod sink;
 mod stream;
 mod table;

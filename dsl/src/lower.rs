@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lotic_engine::error::{Error, ErrorKind, Result};
 use lotic_engine::event_log::TopicSpec;
-use lotic_engine::graph::{Graph, Node, NodeKind, SourceSpec};
+use lotic_engine::graph::{FLOW_NAME_BYTES_MAX, Graph, Node, NodeKind, SourceSpec, check_flow_name};
 
 use crate::plan::{Plan, Step, StepKind, StepName};
 
-/// The longest name that Kafka allows a topic, less what the engine adds to a flow's or a store's.
-const NAME_BYTES_MAX: usize = 100;
+/// The longest name of a step: with the flow's, and what the engine adds, it makes a topic's.
+const NAME_BYTES_MAX: usize = FLOW_NAME_BYTES_MAX;
 
 /// The plan as a graph.
 ///
@@ -21,9 +21,10 @@ const NAME_BYTES_MAX: usize = 100;
 /// `Invalid`, with every fault that was found.
 pub(crate) fn lower(plan: &Plan) -> Result<Graph> {
     let mut faults = Faults::default();
-    faults.check_name("flow", &plan.name);
+    faults.check(check_flow_name(&plan.name));
     let names = name_steps(plan, &mut faults);
     let topics = topics(plan, &mut faults);
+    topics.iter().for_each(|topic| faults.check(topic.check_possible()));
     check_stores(plan, &mut faults);
     for (step, name) in plan.steps.iter().zip(&names) {
         step.faults.iter().for_each(|fault| faults.add(format!("step {name}: {fault}")));
@@ -57,13 +58,20 @@ impl Faults {
         self.found.push(fault);
     }
 
-    /// A flow's and a step's name are parts of the names of topics.
-    fn check_name(&mut self, what: &str, name: &str) {
+    fn check(&mut self, checked: Result<()>) {
+        if let Err(error) = checked {
+            self.add(error.to_string());
+        }
+    }
+
+    /// A step's name is part of the names of topics and files.
+    fn check_step_name(&mut self, name: &str) {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(allowed) {
+        let is_short = (1..=NAME_BYTES_MAX).contains(&name.len());
+        if !is_short || !name.chars().all(allowed) || matches!(name, "." | "..") {
             self.add(format!(
-                "{what} {name:?}: a name is 1 to {NAME_BYTES_MAX} letters, digits, dots, underscores and \
-                 hyphens, since topics are named after it"
+                "step {name:?}: a name is 1 to {NAME_BYTES_MAX} letters, digits, dots, underscores and \
+                 hyphens, since topics and files are named after it"
             ));
         }
     }
@@ -85,7 +93,7 @@ fn name_steps(plan: &Plan, faults: &mut Faults) -> Vec<String> {
     for step in &plan.steps {
         let name = match (&step.name, &step.kind) {
             (StepName::Given(name), _) => {
-                faults.check_name("step", name);
+                faults.check_step_name(name);
                 name.clone()
             }
             (StepName::Topic(topic), _) => format!("topic:{topic}"),

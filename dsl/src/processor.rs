@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lotic_engine::checkpoint::DiskState;
-use lotic_engine::error::{Error, ErrorKind, Result};
+use lotic_engine::error::Result;
 use lotic_engine::graph::Graph;
 use lotic_engine::metrics::Metrics;
 use lotic_engine::options::EngineOptions;
 use lotic_engine::processor::{Processor as EngineProcessor, ProcessorSetup};
 use lotic_engine::state::{MemoryState, RocksOptions, StateHome};
 use lotic_log::{Durability, Log, SystemClock};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::flow::Flow;
 use crate::shared_log::SharedLog;
+use crate::signals::Signals;
 
-/// How a signal is noticed at the latest.
+/// After how long a signal is noticed at the latest.
 const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How flows are run. No setting changes a result.
@@ -56,6 +56,10 @@ impl Default for ProcessorOptions {
 /// The directory holds the log with its topics, and the flows' state beside it. One process has it open at
 /// a time; a second one is refused with the name of the first.
 ///
+/// As long as a processor is open or a flow runs, SIGTERM and SIGINT do not end the process: they stop the flows that
+/// run, none is begun after them, and [`has_been_told_to_end`](Self::has_been_told_to_end) says so. With the last one
+/// dropped they are what they are by default.
+///
 /// ```
 /// use lotic::prelude::*;
 ///
@@ -71,6 +75,7 @@ impl Default for ProcessorOptions {
 pub struct Processor {
     options: ProcessorOptions,
     log: Arc<SharedLog>,
+    signals: Signals,
 }
 
 /// Where a run stops reading.
@@ -97,7 +102,7 @@ impl Processor {
     /// # Errors
     ///
     /// `Locked` if another process has it open, naming that; `Corrupt` where bytes on disk are not what was
-    /// written; `Io`.
+    /// written; `Io`, also if signals cannot be listened to.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(directory, ProcessorOptions::default())
     }
@@ -108,14 +113,20 @@ impl Processor {
     ///
     /// As there.
     pub fn open_with(directory: impl AsRef<Path>, options: ProcessorOptions) -> Result<Self> {
+        let signals = Signals::listen()?;
         let log = SharedLog::open(directory.as_ref(), options.durability, SystemClock::new())?;
-        Ok(Self { options, log })
+        Ok(Self { options, log, signals })
     }
 
     /// The log, to make, read and write topics with. It is closed, and another one opened, if a flow fails
     /// on it and is started again: ask anew rather than keep it.
     pub fn log(&self) -> Log {
         self.log.log()
+    }
+
+    /// Whether the process was told to end, by SIGTERM or SIGINT, since a processor was first opened.
+    pub fn has_been_told_to_end(&self) -> bool {
+        self.signals.have_come()
     }
 
     /// Runs a flow until the process is told to end, by SIGTERM or SIGINT. What has been read by then is
@@ -137,7 +148,8 @@ impl Processor {
         self.start(flow, Until::End)?.wait_or_signal()
     }
 
-    /// Starts a flow on threads of its own.
+    /// Starts a flow on threads of its own. It is not begun, and over at once, if the process
+    /// [has been told to end](Self::has_been_told_to_end).
     ///
     /// # Errors
     ///
@@ -146,48 +158,71 @@ impl Processor {
     /// then.
     pub fn start(&self, flow: Flow, until: Until) -> Result<Running> {
         let graph = flow.graph()?;
+        let (signals, is_told) = (self.signals.clone(), AtomicBool::new(false));
+        if signals.have_come() {
+            return Ok(Running { processor: None, signals, is_told });
+        }
         let mut engine = self.options.engine.clone();
         engine.workers = self.options.workers;
         engine.epoch_interval = self.options.epoch_interval;
         engine.bounded = until == Until::End;
         let setup = ProcessorSetup {
             open_log: self.log.holds(&graph.name),
-            home: self.state_home(&graph),
+            home: self.state_home(&graph)?,
             clock: Arc::clone(self.log.clock()),
             options: engine,
             graph,
         };
-        Ok(Running { processor: EngineProcessor::start(setup)? })
+        Ok(Running { processor: Some(EngineProcessor::start(setup)?), signals, is_told })
     }
 
     /// Where a flow's state lives: nowhere if it has none, so that no database is opened for it.
-    fn state_home(&self, graph: &Graph) -> Arc<dyn StateHome> {
+    fn state_home(&self, graph: &Graph) -> Result<Arc<dyn StateHome>> {
         if graph.nodes.iter().all(|node| node.stores.is_empty()) {
-            return Arc::new(MemoryState::new());
+            return Ok(Arc::new(MemoryState::new()));
         }
-        Arc::new(DiskState::new(self.log.directory(), &graph.name, RocksOptions::default()))
+        Ok(Arc::new(DiskState::new(self.log.directory(), &graph.name, RocksOptions::default())?))
     }
 }
 
 /// A flow that runs. Dropping it stops it and waits.
+///
+/// SIGTERM and SIGINT stop it as soon as somebody waits for it, in whichever way.
 pub struct Running {
-    processor: EngineProcessor,
+    /// `None` for one that was not begun, since the process had been told to end.
+    processor: Option<EngineProcessor>,
+    signals: Signals,
+    is_told: AtomicBool,
 }
 
 impl Running {
     /// What it counts now.
     pub fn metrics(&self) -> Metrics {
-        self.processor.metrics()
+        self.processor.as_ref().map(EngineProcessor::metrics).unwrap_or_default()
     }
 
     /// Asks for an end: what has been read is committed first. Returns at once.
     pub fn stop(&self) {
-        self.processor.stop();
+        self.is_told.store(true, Ordering::Relaxed);
+        if let Some(processor) = &self.processor {
+            processor.stop();
+        }
     }
 
     /// Waits for the end, at most `timeout` long. Whether it has come.
     pub fn wait_for(&self, timeout: Duration) -> bool {
-        self.processor.wait_for(timeout)
+        let Some(processor) = &self.processor else { return true };
+        let mut left = timeout;
+        loop {
+            if self.signals.have_come() {
+                self.stop();
+            }
+            let interval = left.min(SIGNAL_CHECK_INTERVAL);
+            left -= interval;
+            if processor.wait_for(interval) || left.is_zero() {
+                return processor.wait_for(Duration::ZERO);
+            }
+        }
     }
 
     /// Waits for the end.
@@ -196,14 +231,14 @@ impl Running {
     ///
     /// What stopped the flow.
     pub fn wait(self) -> Result<()> {
-        self.processor.wait()
+        self.wait_or_signal().map(drop)
     }
 
-    /// Waits for the end, or for SIGTERM or SIGINT, which bring it about.
+    /// Waits for the end, which SIGTERM and SIGINT bring about too, and says why it has come.
     ///
     /// # Errors
     ///
-    /// What stopped the flow; `Io` if signals cannot be listened to.
+    /// What stopped the flow.
     pub fn wait_or_signal(self) -> Result<Ending> {
         self.wait_or_signal_with(|_| {})
     }
@@ -214,46 +249,13 @@ impl Running {
     ///
     /// As there.
     pub fn wait_or_signal_with(self, mut look: impl FnMut(&Metrics)) -> Result<Ending> {
-        let signals = Signals::listen()?;
         while !self.wait_for(SIGNAL_CHECK_INTERVAL) {
-            if signals.have_come() {
-                self.stop();
-            }
             look(&self.metrics());
         }
         look(&self.metrics());
-        self.wait()?;
-        Ok(if signals.have_come() { Ending::Stopped } else { Ending::InputUsedUp })
-    }
-}
-
-/// Listens to the signals that ask a process to end, as long as it lives.
-struct Signals {
-    has_come: Arc<AtomicBool>,
-    registrations: Vec<signal_hook::SigId>,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        let mut signals = Self { has_come: Arc::default(), registrations: Vec::new() };
-        for signal in [SIGTERM, SIGINT] {
-            let registered = signal_hook::flag::register(signal, Arc::clone(&signals.has_come));
-            let registered = registered
-                .map_err(|error| Error::caused(ErrorKind::Io, "signals cannot be listened to", error))?;
-            signals.registrations.push(registered);
-        }
-        Ok(signals)
-    }
-
-    fn have_come(&self) -> bool {
-        self.has_come.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        for registration in self.registrations.drain(..) {
-            signal_hook::low_level::unregister(registration);
-        }
+        let Self { processor, signals, is_told } = self;
+        processor.map_or(Ok(()), EngineProcessor::wait)?;
+        let is_stopped = is_told.into_inner() || signals.have_come();
+        Ok(if is_stopped { Ending::Stopped } else { Ending::InputUsedUp })
     }
 }

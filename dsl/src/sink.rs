@@ -136,6 +136,7 @@ where
             compacted: settings.compacted,
             create: true,
             key_format: settings.keys.as_ref().map(|codec| codec.id().to_string()),
+            owner: None,
         }
     }
 
@@ -182,7 +183,7 @@ struct DeadLetters {
 impl TopicSinkPlan for DeadLetters {
     fn topic(&self) -> TopicSpec {
         let name = self.topic.clone();
-        TopicSpec { name, partitions: None, compacted: false, create: true, key_format: None }
+        TopicSpec { name, partitions: None, compacted: false, create: true, key_format: None, owner: None }
     }
 
     fn description(&self) -> String {

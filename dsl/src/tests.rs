@@ -1,5 +1,7 @@
 //! Flows, rows in, rows out.
 
+use lotic_log::batch::{BatchBuilder, Compression};
+
 use crate::prelude::*;
 use crate::{EngineOptions, Error, ErrorKind, Record, Result};
 
@@ -321,6 +323,9 @@ fn a_program_that_cannot_be_is_refused_with_all_that_is_wrong() {
     let keyed = stream.key_by(|reading| reading.sensor.clone());
     let _ = keyed.aggregate("sums", count());
     let _ = keyed.aggregate("sums", count());
+    let _ = keyed.aggregate("..", count());
+    keyed.to("no good");
+    keyed.to("none").partitions(0);
     let table = flow.table::<String, i64>("table").keys(Json).record_time(Lateness::none());
     keyed.join_newest("joined", &table, |_, _, factor| *factor).to("out").partitions(3);
     let mut other = Flow::new("other");
@@ -331,6 +336,9 @@ fn a_program_that_cannot_be_is_refused_with_all_that_is_wrong() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let wrong = [
         "flow \"wrong name\"",
+        "cannot be named \"no good\"",
+        "topic none: 0 partitions; 1 to",
+        "step \"..\"",
         "topic readings is read twice",
         "two steps are called sums",
         "two stores are called sums",
@@ -388,7 +396,7 @@ steps
   topic:readings: topic, values json/1, in order readings
   key_by:1: key_by
       <- topic:readings
-  sums: window tumbling 1h, grace 0ms
+  sums: window tumbling 1h, grace 0ms: fold<i64>
       <- key_by:1, by key
       store sums, values postcard/1
       depends on arrival
@@ -413,4 +421,75 @@ topics
 ";
     assert_eq!(flow.explain()?, expected);
     Ok(())
+}
+
+#[test]
+fn a_flow_is_not_called_what_would_lead_to_the_files_of_another() {
+    for name in [".", "..", "other.suspect", "a/b", ""] {
+        let error = refusal(Flow::new(name).graph());
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(&format!("flow {name:?}: ")), "{error}");
+    }
+}
+
+/// Numbers by whether they are odd, aggregated under one name.
+fn numbers_by_parity<A: Aggregate<i64, State: crate::Value, Output: crate::Value>>(aggregate: A) -> Flow {
+    let mut flow = Flow::new("parity");
+    let numbers = flow.topic::<i64>("numbers").record_time(Lateness::none());
+    numbers.key_by(|number| number % 2).aggregate("parity", aggregate).to("results");
+    flow
+}
+
+#[test]
+fn another_aggregate_under_the_same_name_is_refused_by_the_step_and_what_it_was() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let processor = Processor::open(folder.path())?;
+    // What is appended can be read at once.
+    let config = crate::TopicConfig { durability: Some(Durability::Os), ..Default::default() };
+    let topic = processor.log().create_topic("numbers", config)?;
+    let append = |number: &str| -> Result<()> {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(Timestamp(0), None, Some(number.as_bytes()), &[]).expect("a short record");
+        topic.partition(lotic_log::PartitionId(0))?.append(batch.seal())?;
+        Ok(())
+    };
+    append("5")?;
+    processor.run_to_end(numbers_by_parity(count()))?;
+    append("7")?;
+    let error = refusal(processor.run_to_end(numbers_by_parity(sum(|number: &i64| *number))));
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    for part in [
+        "step parity was aggregate each key, for ever: count;",
+        "and is aggregate each key, for ever: sum<i64>;",
+    ] {
+        assert!(error.to_string().contains(part), "{part} is missing in: {error}");
+    }
+    processor.run_to_end(numbers_by_parity(count())).map(drop)
+}
+
+#[test]
+fn two_flows_whose_names_make_the_same_topic_do_not_share_it() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let processor = Processor::open(folder.path())?;
+    processor.log().create_topic("numbers", crate::TopicConfig::default())?;
+    let flow = |name: &str, store: &str| {
+        let mut flow = Flow::new(name);
+        let numbers = flow.topic::<i64>("numbers").record_time(Lateness::none());
+        numbers.key_by(|number| *number).aggregate(store, count()).to(format!("{name}-results"));
+        flow
+    };
+    processor.run_to_end(flow("a-b", "c"))?;
+    let error = refusal(processor.run_to_end(flow("a", "b-c")));
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("topic a-b-c-changelog belongs to flow a-b,"), "{error}");
+    assert!(processor.log().topic("a-results").is_err(), "nothing is made");
+    let mut writer = Flow::new("writer");
+    writer.topic::<i64>("numbers").record_time(Lateness::none()).to("a-b-epochs");
+    let error = refusal(processor.run_to_end(writer));
+    assert!(error.to_string().contains("topic a-b-epochs belongs to flow a-b,"), "{error}");
+    let mut own = Flow::new("own");
+    own.topic::<i64>("numbers").record_time(Lateness::none()).to("own-epochs");
+    let error = refusal(processor.run_to_end(own));
+    assert!(error.to_string().contains("flow own: topic own-epochs is the flow's own"), "{error}");
+    processor.run_to_end(flow("a-b", "c")).map(drop)
 }

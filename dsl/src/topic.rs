@@ -61,6 +61,7 @@ impl Reading {
             compacted: false,
             create: false,
             key_format,
+            owner: None,
         }
     }
 

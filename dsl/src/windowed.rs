@@ -36,6 +36,7 @@ impl<K: Data, V: Data> WindowedStream<K, V> {
         let state: Arc<dyn Codec<A::State>> = Arc::new(Postcard);
         let store = StoreSpec { name: name.to_owned(), value_codec: state.id() };
         let depends_on_arrival = aggregate.depends_on_order() || input.says_again();
+        let description = format!("window {window}: {}", aggregate.description());
         let operator = operators::window_aggregate::<K, V, A>(
             name,
             window.spec(),
@@ -43,7 +44,7 @@ impl<K: Data, V: Data> WindowedStream<K, V> {
             state,
             Arc::clone(stream.codec()),
         );
-        let mut step = Step::named(name, format!("window {window}"), StepKind::Operator(operator));
+        let mut step = Step::named(name, description, StepKind::Operator(operator));
         step.stores.push(store);
         (step.depends_on_arrival, step.says_again) = (depends_on_arrival, true);
         let output = add(&stream.output().plan, step, &[(&input, exchange)]);

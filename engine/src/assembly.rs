@@ -188,6 +188,7 @@ impl Bench<'_> {
             NodeKind::Operator(factory) => factory,
         };
         let mut context = OpenContext {
+            flow: &self.assembly.graph.name,
             step: &node.name,
             worker: self.worker,
             workers: self.assembly.wakers.len(),

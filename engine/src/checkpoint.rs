@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 
 use self::manifest::{Manifest, ManifestFile};
 use crate::error::{Error, ErrorKind, Result};
+use crate::graph::check_flow_name;
 use crate::state::{CheckpointId, RocksBackend, RocksOptions, StateBackend, StateHome, suspect_mark};
 
 /// A flow's state in a directory.
@@ -49,15 +50,19 @@ pub struct DiskState {
 
 impl DiskState {
     /// The state of `flow` under the directory `data`. Nothing is opened or made yet.
-    pub fn new(data: &Path, flow: &str, options: RocksOptions) -> Self {
+    ///
+    /// # Errors
+    /// `Invalid` for a flow whose name leads elsewhere: see [`check_flow_name`].
+    pub fn new(data: &Path, flow: &str, options: RocksOptions) -> Result<Self> {
+        check_flow_name(flow)?;
         let live = data.join("state").join(flow);
-        Self {
+        Ok(Self {
             suspect: suspect_mark(&live),
             live,
             checkpoints: data.join("checkpoints").join(flow),
             options,
             open: Mutex::default(),
-        }
+        })
     }
 
     fn path(&self, checkpoint: CheckpointId) -> PathBuf {

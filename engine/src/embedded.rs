@@ -193,6 +193,7 @@ impl EventLog for EmbeddedLog {
     fn resolve(&self, spec: &TopicSpec) -> Result<TopicHandle> {
         if let Some(topic) = self.existing(&spec.name)? {
             spec.check(topic.partitions().len() as i32, topic.config().key_format.as_deref())?;
+            spec.check_owner(topic.config().owner.as_deref())?;
             return Ok(self.handle(topic));
         }
         if !spec.create {
@@ -205,6 +206,7 @@ impl EventLog for EmbeddedLog {
                 partitions: spec.partitions.unwrap_or(1),
                 cleanup: if spec.compacted { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
                 key_format: spec.key_format.clone(),
+                owner: spec.owner.clone(),
                 ..TopicConfig::default()
             },
         )?;

@@ -8,7 +8,8 @@
 //! 2. every topic that exists is compared with what the flow declares;
 //! 3. the last epoch record is read: the topology, the ids of its topics and their ends must agree with it;
 //! 4. sources are opened where it left them, and refuse an input that is not the one they had read. (Where a
-//!    source reads a topic that the flow itself makes and that is missing, step 5 goes first.)
+//!    source reads a topic that the flow itself makes and that is missing, step 5 goes first.) External sinks refuse
+//!    a target that is not as it left it;
 //! 5. missing topics are made;
 //! 6. state is brought to the last committed epoch, and steps are opened on it.
 //!
@@ -17,6 +18,7 @@
 //! something outside the log takes the id between 5 and 6: its sinks are told once which epoch was the last,
 //! and no commit that is still on its way from an earlier attempt may be decided after that.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lotic_log::{Clock, CommittedBatches, PartitionId};
@@ -33,7 +35,8 @@ use crate::epoch_record::{self, EpochRecord};
 use crate::epoch_writer::EpochWriterOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::{EventLog, PartitionKey, TopicHandle, TopicSpec, Topics};
-use crate::graph::{Graph, NodeKind};
+use crate::graph::{Graph, NodeKind, check_flow_name};
+use crate::operator::StepPlace;
 use crate::options::EngineOptions;
 use crate::plan::plan;
 use crate::seat::{Mailbox, Seat};
@@ -94,6 +97,7 @@ impl Engine {
     /// directory was made by another program; [`ErrorKind::Corrupt`]; those of opening sources and steps.
     pub fn open(setup: EngineSetup<'_>) -> Result<Self> {
         let flow = &setup.graph.name;
+        check_flow_name(flow)?;
         check_options(setup.options)?;
         check_guarantee(setup.graph, setup.options.guarantee)?;
         let names = FlowTopics::of(setup.graph, setup.options, &*setup.log)?;
@@ -105,6 +109,7 @@ impl Engine {
             names.resolve(&*setup.log)?;
         }
         let sources = open_sources(&setup, last.as_ref())?;
+        check_effects(setup.graph, last.as_ref())?;
         let resolved = names.resolve(&*setup.log)?;
         if has_external_effect(setup.graph) {
             setup.log.hold()?;
@@ -230,6 +235,17 @@ fn check_guarantee(graph: &Graph, wanted: Guarantee) -> Result<()> {
     Ok(())
 }
 
+/// Lets the steps whose effects are outside of the log refuse what they find there.
+fn check_effects(graph: &Graph, last: Option<&EpochRecord>) -> Result<()> {
+    let last_committed = last.map_or(Epoch(0), |record| record.epoch);
+    for node in &graph.nodes {
+        if let NodeKind::Operator(factory) = &node.kind {
+            factory.check(StepPlace { flow: &graph.name, step: &node.name }, last_committed)?;
+        }
+    }
+    Ok(())
+}
+
 /// The topics of a flow: those it declares, and its own.
 struct FlowTopics {
     declared: Vec<TopicSpec>,
@@ -253,14 +269,30 @@ impl FlowTopics {
             // One that exists keeps its partitions: they are part of where each key's changes are.
             let is_missing = log.find(&name)?.is_none();
             let partitions = is_missing.then_some(options.changelog_partitions);
-            let spec = TopicSpec { name, partitions, compacted: true, create: true, key_format: None };
+            let owner = Some(graph.name.clone());
+            let spec = TopicSpec { name, partitions, compacted: true, create: true, key_format: None, owner };
             Ok((store.to_owned(), spec))
         };
-        Ok(Self {
+        let topics = Self {
             declared: graph.topics.clone(),
             epochs: epoch_record::topic_spec(&graph.name),
             changelogs: stores.map(|store| changelog(&store.name)).collect::<Result<_>>()?,
-        })
+        };
+        topics.check_distinct(&graph.name)?;
+        Ok(topics)
+    }
+
+    /// Refuses a topic with two purposes: one declared under the name of one of the flow's own.
+    fn check_distinct(&self, flow: &str) -> Result<()> {
+        let mut names = HashSet::new();
+        match self.all().find(|spec| !names.insert(spec.name.as_str())) {
+            None => Ok(()),
+            Some(TopicSpec { name, .. }) => {
+                let context =
+                    format!("flow {flow}: topic {name} is the flow's own; call the other one otherwise");
+                Err(Error::new(ErrorKind::Invalid, context))
+            }
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &TopicSpec> {
@@ -268,9 +300,11 @@ impl FlowTopics {
         self.declared.iter().chain([&self.epochs]).chain(changelogs)
     }
 
-    /// Compares every topic that exists with what is declared, and finds those that must exist. Makes none.
+    /// Compares every topic that exists with what is declared, and finds those that must exist. Makes none, and
+    /// lets none pass that could not be made.
     fn check(&self, log: &dyn EventLog) -> Result<()> {
         for spec in self.all() {
+            spec.check_possible()?;
             if !spec.create || log.find(&spec.name)?.is_some() {
                 log.resolve(spec)?;
             }

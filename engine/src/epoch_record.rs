@@ -124,6 +124,7 @@ pub fn topic_spec(flow: &str) -> TopicSpec {
         compacted: false,
         create: true,
         key_format: None,
+        owner: Some(flow.to_owned()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lotic_log::batch::SealedBatch;
-use lotic_log::{Offset, PartitionId, TopicId};
+use lotic_log::{Offset, PartitionId, TopicConfig, TopicId};
 
 use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +29,9 @@ pub struct TopicSpec {
     /// What its keys and values are, for instance `json/1`; kept as topic configuration when the flow
     /// makes the topic, and compared when it exists.
     pub key_format: Option<String>,
+    /// The flow whose internal topic it is: changelogs and epoch records. Kept as topic configuration too; one
+    /// that another flow owns is not written.
+    pub owner: Option<String>,
 }
 
 impl TopicSpec {
@@ -48,6 +51,36 @@ impl TopicSpec {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a topic that exists may be used so, with the owner that it has. Names alone do not say: flow `a-b`
+    /// and its store `c` make the same name as flow `a` and its store `b-c`.
+    pub fn check_owner(&self, owner: Option<&str>) -> Result<()> {
+        let is_foreign = self.create && owner.is_some() && owner != self.owner.as_deref();
+        if !is_foreign {
+            return Ok(());
+        }
+        let context = format!(
+            "topic {} belongs to flow {}, which keeps its state or its epochs there; call the flow, the step or \
+             the topic otherwise",
+            self.name,
+            owner.unwrap_or_default(),
+        );
+        Err(Error::new(ErrorKind::Incompatible, context))
+    }
+
+    /// Whether a topic can be called so and have so many partitions.
+    ///
+    /// # Errors
+    /// `Invalid`, saying what is possible.
+    pub fn check_possible(&self) -> Result<()> {
+        let config = TopicConfig {
+            partitions: self.partitions.unwrap_or(1),
+            key_format: self.key_format.clone(),
+            owner: self.owner.clone(),
+            ..TopicConfig::default()
+        };
+        Ok(config.check(&self.name)?)
     }
 }
 

@@ -1,11 +1,14 @@
 //! The plan as data: what the engine runs, before it is laid out on workers.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::codec::CodecId;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event_log::TopicSpec;
 use crate::operator::OperatorFactory;
 use crate::source::SourceFactory;
+use crate::state::SUSPECT;
 
 /// A flow as nodes and edges. Made by the DSL; a directed graph without cycles.
 pub struct Graph {
@@ -17,6 +20,27 @@ pub struct Graph {
     pub edges: Vec<Edge>,
     /// Every topic that the flow reads or writes, with what it must be. Internal ones are the engine's.
     pub topics: Vec<TopicSpec>,
+}
+
+/// The longest name of a flow, so that its topics have room for what the engine adds to it.
+pub const FLOW_NAME_BYTES_MAX: usize = 100;
+
+/// Refuses a name that a flow cannot have: topics, a transactional id and directories are called after it.
+///
+/// # Errors
+/// `Invalid`, saying what is possible.
+pub fn check_flow_name(name: &str) -> Result<()> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let what = if name.is_empty() || name.len() > FLOW_NAME_BYTES_MAX || !name.chars().all(is_allowed) {
+        format!("a name is 1 to {FLOW_NAME_BYTES_MAX} letters, digits, dots, underscores and hyphens")
+    } else if matches!(name, "." | "..") {
+        "it would name a directory of another purpose".to_owned()
+    } else if Path::new(name).extension() == Some(SUSPECT.as_ref()) {
+        format!("a name that ends in .{SUSPECT} marks another flow's state as damaged")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Invalid, format!("flow {name:?}: {what}")))
 }
 
 /// The place of a node in [`Graph::nodes`].
@@ -54,7 +78,7 @@ pub struct SourceSpec {
     pub timeless: bool,
 }
 
-/// A store that a step keeps, with its changelog topic `<flow>-<store>-changelog`.
+/// A store that a step keeps, with its changelog topic `<flow>-<store>-changelog`, which the flow owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSpec {
     /// The store's name, unique in the flow.
@@ -87,4 +111,21 @@ pub enum Exchange {
     Hash,
     /// Every worker gets all of them.
     Broadcast,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_called_nothing_that_leads_out_of_its_directories() {
+        for name in ["a", "flow-1", "a.b_c", "...", ".suspect", "suspect", &"x".repeat(100)] {
+            check_flow_name(name).unwrap();
+        }
+        for name in ["", ".", "..", "a.suspect", "a/b", "../a", "a b", "ä", &"x".repeat(101)] {
+            let error = check_flow_name(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().starts_with(&format!("flow {name:?}: ")), "{error}");
+        }
+    }
 }

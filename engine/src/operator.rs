@@ -104,6 +104,12 @@ pub trait OperatorFactory: Send + Sync {
     /// Opens the step on `worker`, on the state of the last committed epoch.
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>>;
 
+    /// Refuses what a step finds outside of the log that is not as its last committed epoch left it. Once for each
+    /// attempt, before anything is written anywhere.
+    fn check(&self, _place: StepPlace<'_>, _last_committed: Epoch) -> Result<()> {
+        Ok(())
+    }
+
     /// What the step can promise of its effect outside the log. One without any keeps every promise.
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
@@ -115,8 +121,19 @@ pub trait OperatorFactory: Send + Sync {
     }
 }
 
+/// Which step of which flow: what it calls things outside of the log after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepPlace<'a> {
+    /// The flow's name.
+    pub flow: &'a str,
+    /// The step's name, unique in the flow and stable across versions of the program.
+    pub step: &'a str,
+}
+
 /// What a step is given when it is opened.
 pub struct OpenContext<'a> {
+    /// The flow's name.
+    pub flow: &'a str,
     /// The step's name, for messages.
     pub step: &'a str,
     /// Which worker this is.

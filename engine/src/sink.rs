@@ -13,9 +13,9 @@
 use std::sync::Arc;
 
 use crate::epoch::Epoch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::frame::{Batch, Data, Frame};
-use crate::operator::{Context, OpenContext, Operator, OperatorFactory};
+use crate::operator::{Context, OpenContext, Operator, OperatorFactory, StepPlace};
 
 /// How often the effect of an event is seen, whatever crashes. Ordered: the weaker one is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,13 +54,19 @@ pub trait SinkFactory<T>: Send + Sync + 'static {
     /// What the target can promise.
     fn guarantee(&self) -> Guarantee;
 
+    /// Once for each attempt, before anything is written anywhere: refuses a target that cannot be the one that
+    /// `last`, the last committed epoch, has left. Changes nothing.
+    fn check(&self, _place: StepPlace<'_>, _last: Epoch) -> Result<()> {
+        Ok(())
+    }
+
     /// Once for each attempt, before any writer is opened: `last` is the last committed epoch. Finishes
     /// what was prepared for it and for those before, on however many workers, and drops what was prepared
     /// or written after it.
-    fn recover(&self, last: Epoch) -> Result<()>;
+    fn recover(&self, place: StepPlace<'_>, last: Epoch) -> Result<()>;
 
     /// Opens the writer of `worker`.
-    fn open(&self, worker: usize) -> Result<Box<dyn Sink<T>>>;
+    fn open(&self, place: StepPlace<'_>, worker: usize) -> Result<Box<dyn Sink<T>>>;
 }
 
 /// The step that feeds a sink. Its input is its only edge; it emits nothing.
@@ -75,12 +81,18 @@ struct ExternalSinkFactory<T, F> {
 
 impl<T: Data, F: SinkFactory<T>> OperatorFactory for ExternalSinkFactory<T, F> {
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>> {
-        let named = |error: crate::error::Error| error.within(format!("sink {}", context.step));
+        let place = StepPlace { flow: context.flow, step: context.step };
+        let named = |error: Error| error.within(format!("sink {}", place.step));
         if context.worker == 0 {
-            self.factory.recover(context.last_committed).map_err(named)?;
+            self.factory.recover(place, context.last_committed).map_err(named)?;
         }
-        let sink = self.factory.open(context.worker).map_err(named)?;
+        let sink = self.factory.open(place, context.worker).map_err(named)?;
         Ok(Box::new(ExternalSink { step: context.step.to_owned(), sink, written: false, prepared: None }))
+    }
+
+    fn check(&self, place: StepPlace<'_>, last_committed: Epoch) -> Result<()> {
+        let checked = self.factory.check(place, last_committed);
+        checked.map_err(|error| error.within(format!("sink {}", place.step)))
     }
 
     fn guarantee(&self) -> Guarantee {

@@ -66,6 +66,7 @@ fn topic(name: &str, partitions: i32, create: bool) -> TopicSpec {
         compacted: false,
         create,
         key_format: None,
+        owner: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! It is text, one line a stateful step, so that a refusal can say what has changed:
 //!
 //! ```text
-//! delays-by-airline: window tumbling 1h; stores delays-by-airline json/1
+//! delays-by-airline: window tumbling 1h, grace 0ms: (count, mean<i64>); stores delays-by-airline postcard/1
 //! ```
 
 use std::collections::BTreeMap;

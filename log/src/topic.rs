@@ -55,6 +55,9 @@ pub struct TopicConfig {
     /// How those who write the topic encode keys, for instance `json/1`. The log only keeps it, for them
     /// to compare: visible ASCII without spaces.
     pub key_format: Option<String>,
+    /// Whose internal topic it is, for instance a flow's name. The log only keeps it, for them to compare:
+    /// visible ASCII without spaces.
+    pub owner: Option<String>,
 }
 
 impl Default for TopicConfig {
@@ -74,13 +77,18 @@ impl Default for TopicConfig {
             compaction: CompactionConfig::default(),
             segment_age_max: Cleanup::SEGMENT_AGE_MAX,
             key_format: None,
+            owner: None,
         }
     }
 }
 
 impl TopicConfig {
-    /// Says what is wrong with it, if anything is.
-    pub(crate) fn check(&self, name: &str) -> Result<()> {
+    /// Whether a topic can be made so, and be called `name`. Making one checks it too.
+    ///
+    /// # Errors
+    /// `Invalid`, saying what is wrong and what is possible.
+    pub fn check(&self, name: &str) -> Result<()> {
+        check_name(name)?;
         let what = if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
             format!("{} partitions; 1 to {PARTITIONS_MAX} are possible", self.partitions)
         } else if !SEGMENT_BYTES_RANGE.contains(&self.segment_bytes) {
@@ -105,6 +113,8 @@ impl TopicConfig {
             "a longest compaction lag that is shorter than the least one".to_owned()
         } else if self.key_format.as_deref().is_some_and(|format| !is_word(format)) {
             format!("a key format of {:?}; it may hold visible ASCII, and no space", self.key_format)
+        } else if self.owner.as_deref().is_some_and(|owner| !is_word(owner)) {
+            format!("an owner called {:?}; it may hold visible ASCII, and no space", self.owner)
         } else {
             return Ok(());
         };

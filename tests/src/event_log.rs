@@ -42,6 +42,7 @@ fn spec(name: &str, partitions: i32) -> TopicSpec {
         compacted: false,
         create: true,
         key_format: Some("json/1".to_owned()),
+        owner: None,
     }
 }
 
@@ -147,6 +148,13 @@ pub fn a_topic_that_is_missing_or_otherwise_is_refused(harness: &dyn Harness) {
     check(spec("orders", 4), ErrorKind::Incompatible, "has 3 partitions, the program declares 4");
     let other_key = TopicSpec { key_format: Some("utf-8/1".to_owned()), ..spec("orders", 3) };
     check(other_key, ErrorKind::Incompatible, "json/1");
+    let of_flow = |flow: &str| TopicSpec { owner: Some(flow.to_owned()), ..spec("a-b-c-changelog", 3) };
+    log.resolve(&of_flow("a")).expect("it is made, and its owner's");
+    log.resolve(&of_flow("a")).expect("it is its owner's");
+    check(of_flow("a-b"), ErrorKind::Incompatible, "a-b-c-changelog belongs to flow a,");
+    check(spec("a-b-c-changelog", 3), ErrorKind::Incompatible, "a-b-c-changelog belongs to flow a,");
+    let reader = TopicSpec { create: false, ..spec("a-b-c-changelog", 3) };
+    log.resolve(&reader).expect("anybody may read it");
     assert_eq!(topic(&*log, "orders", 3), made);
 }
 

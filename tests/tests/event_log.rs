@@ -76,7 +76,8 @@ mod embedded {
 
     fn spec(name: &str, partitions: i32) -> TopicSpec {
         let partitions = Some(partitions);
-        TopicSpec { name: name.to_owned(), partitions, compacted: false, create: true, key_format: None }
+        let (name, key_format, owner) = (name.to_owned(), None, None);
+        TopicSpec { name, partitions, compacted: false, create: true, key_format, owner }
     }
 
     mod at_once {

@@ -9,6 +9,7 @@
 //! | [`source`] | a file as the source of a flow |
 //! | [`output`] | files that are there whole or not at all, one for each epoch |
 //! | [`rows`] | the two formats out |
+//! | [`sink`] | a folder of files as the sink of a flow |
 //!
 //! Reading never blocks for longer than the file system takes, and holds one block and one batch in memory,
 //! however large the file.
@@ -20,6 +21,7 @@ pub mod output;
 pub mod position;
 pub mod reader;
 pub mod rows;
+pub mod sink;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ pub use output::{EpochFiles, StagedFile};
 pub use position::{ContentHash, FilePosition};
 pub use reader::{Ending, FileReader, Malformed, Progress, ReadOptions, RejectedRow, RowFormat};
 pub use rows::{CsvRows, JsonLinesRows};
+pub use sink::FileSink;
 pub use source::{FileSource, RowOrder};
 
 /// Reads rows of type `T` from a CSV file with a header.

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, one for each epoch.
+//! Files that are there whole or not at all, one for each epoch and worker.
 //!
 //! ```text
 //!             write                prepare                     publish
@@ -52,12 +52,13 @@ impl StagedFile {
         &self.target
     }
 
-    /// Makes what was written durable under its temporary name. [`EpochFiles::commit`] gives it its own.
-    ///
-    /// # Errors
-    /// Names the file. A failed sync is never tried again: the file is removed and must be written anew.
-    pub fn prepare(mut self) -> Result<()> {
-        self.make_durable()
+    /// Makes what was written durable under the temporary name of the file that shall stand at `target`.
+    fn prepare_as(mut self, target: &Path) -> Result<()> {
+        self.write_out()?;
+        let (from, to) = (temporary_of(&self.target), temporary_of(target));
+        fs::rename(&from, &to).map_err(|error| Error::io("create", &to, error))?;
+        self.file = None;
+        sync_folder_of(target)
     }
 
     /// Makes the file durable at its target, in place of what stood there.
@@ -70,14 +71,17 @@ impl StagedFile {
     }
 
     fn make_durable(&mut self) -> Result<()> {
-        let temporary = temporary_of(&self.target);
-        let file = self.file.as_mut().expect("a file is prepared once, by the call that consumes it");
-        file.flush()
-            .and_then(|()| file.get_ref().sync_all())
-            .map_err(|error| Error::io("write", &temporary, error))?;
+        self.write_out()?;
         sync_folder_of(&self.target)?;
         self.file = None;
         Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        let file = self.file.as_mut().expect("a file is prepared once, by the call that consumes it");
+        file.flush()
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(|error| Error::io("write", &temporary_of(&self.target), error))
     }
 }
 
@@ -101,90 +105,149 @@ impl Drop for StagedFile {
     }
 }
 
-/// One file for each epoch: `<folder>/<name>-<epoch, 20 digits>.<extension>`.
+/// What the name of a file begins with while its epoch is not known.
+const BEGUN: &str = "begun-";
+
+const EPOCH_DIGITS: usize = 20;
+
+/// The files of a sink, one for each epoch and worker: `<folder>/<epoch, 20 digits>-<worker>.<extension>`.
 ///
-/// The files of committed epochs, in the order of their names, are the output; there is none for an epoch without
-/// rows. After a crash the same file is made again or found to be there, so each row is in the output once.
+/// The files of committed epochs, in the order of their names, are the output; there is none where a worker had no
+/// rows. After a crash the same file is made again or found to be there, so each row is in the output once. The
+/// folder is this output's alone.
 #[derive(Clone, Debug)]
 pub struct EpochFiles {
     folder: PathBuf,
-    name: String,
     extension: String,
 }
 
+/// What a file in the folder of an output is, as its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Being written by a worker.
+    Begun,
+    Prepared(Epoch, usize),
+    Published(Epoch),
+}
+
 impl EpochFiles {
-    /// Files in `folder`, which is made if it is not there.
+    /// Files in `folder`. It is made with the first of them.
     ///
     /// # Errors
-    /// Names the folder; [`ErrorKind::Invalid`] if `name` or `extension` cannot be part of a file's name.
-    pub fn open(folder: impl Into<PathBuf>, name: &str, extension: &str) -> Result<Self> {
-        let folder = folder.into();
-        for part in [name, extension] {
-            if part.is_empty() || part.contains(['/', '\0']) {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!("`{part}` cannot be part of a file's name"),
-                ));
-            }
+    /// [`ErrorKind::Invalid`] if `extension` cannot be part of a file's name.
+    pub fn new(folder: impl Into<PathBuf>, extension: &str) -> Result<Self> {
+        if extension.is_empty() || extension.contains(['/', '\0']) {
+            let what = format!("`{extension}` cannot be part of a file's name");
+            return Err(Error::new(ErrorKind::Invalid, what));
         }
-        fs::create_dir_all(&folder).map_err(|error| Error::io("create", &folder, error))?;
-        sync_folder_of(&fs::canonicalize(&folder).map_err(|error| Error::io("open", &folder, error))?)?;
-        Ok(Self { folder, name: name.to_owned(), extension: extension.to_owned() })
+        Ok(Self { folder: folder.into(), extension: extension.to_owned() })
     }
 
-    /// Where the rows of `epoch` stand once it is committed.
-    pub fn path(&self, epoch: Epoch) -> PathBuf {
-        self.folder.join(format!("{}-{:020}.{}", self.name, epoch.0, self.extension))
+    /// Where the rows of `epoch` on `worker` stand once it is committed.
+    pub fn path(&self, epoch: Epoch, worker: usize) -> PathBuf {
+        let Self { folder, extension } = self;
+        folder.join(format!("{:0digits$}-{worker}.{extension}", epoch.0, digits = EPOCH_DIGITS))
     }
 
-    /// Begins the file of `epoch`. Write the rows, then [`StagedFile::prepare`] before the epoch commits.
+    /// Begins the next file of `worker`, which has one at a time. Which epoch it belongs to is said by
+    /// [`prepare`](Self::prepare).
     ///
     /// # Errors
     /// Names the file.
-    pub fn create(&self, epoch: Epoch) -> Result<StagedFile> {
-        StagedFile::create(self.path(epoch))
+    pub fn create(&self, worker: usize) -> Result<StagedFile> {
+        make_folder(&self.folder)?;
+        StagedFile::create(self.folder.join(format!("{BEGUN}{worker}.{}", self.extension)))
     }
 
-    /// `epoch` is committed: its file, if it has one, gets its name. May be told again.
+    /// Makes the rows of `epoch` on `worker` durable; they do not show yet. Goes before the epoch's commit.
+    ///
+    /// # Errors
+    /// Names the file. A failed sync is never tried again: the file is removed and must be written anew.
+    pub fn prepare(&self, file: StagedFile, epoch: Epoch, worker: usize) -> Result<()> {
+        file.prepare_as(&self.path(epoch, worker))
+    }
+
+    /// `epoch` is committed: the file of `worker`, if it has one, gets its name. May be told again.
     ///
     /// # Errors
     /// Names the file.
-    pub fn commit(&self, epoch: Epoch) -> Result<()> {
-        let target = self.path(epoch);
+    pub fn commit(&self, epoch: Epoch, worker: usize) -> Result<()> {
+        let target = self.path(epoch, worker);
         if exists(&temporary_of(&target))? { rename(&target) } else { Ok(()) }
     }
 
-    /// `epoch` will not be committed: its file, if it has one, is removed. May be told again.
+    /// Whether the folder can be what the epochs up to `committed` have left. Changes nothing.
     ///
     /// # Errors
-    /// Names the file.
-    pub fn abort(&self, epoch: Epoch) -> Result<()> {
-        remove_if_there(&temporary_of(&self.path(epoch)))
-    }
-
-    /// After a crash: finishes the epochs up to `committed`, the last committed one, and removes what later ones
-    /// left half done. Files that are not this output's are left alone.
-    ///
-    /// # Errors
-    /// Names the file or folder.
-    pub fn recover(&self, committed: Epoch) -> Result<()> {
-        let entries = fs::read_dir(&self.folder).map_err(|error| Error::io("list", &self.folder, error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io("list", &self.folder, error))?;
-            match self.epoch_of_temporary(&entry.file_name()) {
-                Some(epoch) if epoch <= committed => self.commit(epoch)?,
-                Some(epoch) => self.abort(epoch)?,
-                None => {}
+    /// [`ErrorKind::Changed`], naming a file of an epoch that was never committed: it is another run's, and its
+    /// rows would be there twice.
+    pub fn check(&self, committed: Epoch) -> Result<()> {
+        for (path, found) in self.list()? {
+            if matches!(found, Found::Published(epoch) if epoch > committed) {
+                let what = format!(
+                    "{} is of a later epoch than {committed}, the last one that this flow has committed: another \
+                     run wrote it; move the folder away or write to another one",
+                    path.display(),
+                );
+                return Err(Error::new(ErrorKind::Changed, what));
             }
         }
         Ok(())
     }
 
-    fn epoch_of_temporary(&self, file_name: &std::ffi::OsStr) -> Option<Epoch> {
-        let digits =
-            file_name.to_str()?.strip_prefix('.')?.strip_prefix(self.name.as_str())?.strip_prefix('-')?;
-        let digits = digits.strip_suffix(".tmp")?.strip_suffix(self.extension.as_str())?.strip_suffix('.')?;
-        (digits.len() == 20).then(|| digits.parse().ok().map(Epoch)).flatten()
+    /// After a crash: finishes the epochs up to `committed`, the last committed one, on however many workers, and
+    /// removes what later ones left half done. Files of other names are left alone.
+    ///
+    /// # Errors
+    /// Names the file or folder.
+    pub fn recover(&self, committed: Epoch) -> Result<()> {
+        for (path, found) in self.list()? {
+            match found {
+                Found::Prepared(epoch, worker) if epoch <= committed => self.commit(epoch, worker)?,
+                Found::Prepared(..) | Found::Begun => remove_if_there(&path)?,
+                Found::Published(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in the folder of this output, in no order; nothing if there is no folder.
+    fn list(&self) -> Result<Vec<(PathBuf, Found)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| Error::io("list", &self.folder, error))?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| Error::io("list", &self.folder, error))?;
+            let kind = entry.file_name().to_str().and_then(|name| self.find(name));
+            found.extend(kind.map(|kind| (entry.path(), kind)));
+        }
+        Ok(found)
+    }
+
+    fn find(&self, file_name: &str) -> Option<Found> {
+        let temporary = file_name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+        let stem = temporary.unwrap_or(file_name).strip_suffix(self.extension.as_str())?.strip_suffix('.')?;
+        if let Some(worker) = stem.strip_prefix(BEGUN) {
+            return (temporary.is_some() && worker.parse::<usize>().is_ok()).then_some(Found::Begun);
+        }
+        let (epoch, worker) = stem.split_once('-').filter(|(epoch, _)| epoch.len() == EPOCH_DIGITS)?;
+        let (epoch, worker) = (Epoch(epoch.parse().ok()?), worker.parse().ok()?);
+        let is_temporary = temporary.is_some();
+        Some(if is_temporary { Found::Prepared(epoch, worker) } else { Found::Published(epoch) })
+    }
+}
+
+/// Makes a folder and those it is in, durably. One that is there already is left as it is.
+fn make_folder(folder: &Path) -> Result<()> {
+    if folder.as_os_str().is_empty() || exists(folder)? {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), make_folder)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", folder, error)),
+        _ => sync_folder_of(folder),
     }
 }
 

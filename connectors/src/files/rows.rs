@@ -45,6 +45,12 @@ impl<T: Serialize> CsvRows<T> {
         Ok(rows)
     }
 
+    /// A header with the names of the fields of `T`, written with the first row; none if `T` is a tuple.
+    pub fn with_field_names(file: StagedFile) -> Self {
+        let target = file.target().to_owned();
+        Self { writer: ::csv::Writer::from_writer(file), target, row: PhantomData }
+    }
+
     /// Writes `row`, which has as many fields as the header.
     ///
     /// # Errors

@@ -283,60 +283,67 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-fn write_epoch(files: &EpochFiles, epoch: Epoch, rows: &[Row]) {
-    let mut writer = CsvRows::new(files.create(epoch).expect("created"), &["id", "name"]).expect("begun");
+fn write_epoch(files: &EpochFiles, epoch: Epoch, worker: usize, rows: &[Row]) {
+    let mut writer = CsvRows::new(files.create(worker).expect("created"), &["id", "name"]).expect("begun");
     for row in rows {
         writer.write(row).expect("written");
     }
-    writer.finish().expect("finished").prepare().expect("prepared");
+    files.prepare(writer.finish().expect("finished"), epoch, worker).expect("prepared");
 }
 
-const SEVENTH: &str = "rows-00000000000000000007.csv";
+const SEVENTH: &str = "00000000000000000007-0.csv";
 
 #[test]
 fn an_epochs_file_shows_once_it_is_committed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let files = EpochFiles::open(folder.path().join("new/out"), "rows", "csv").expect("opened");
-    write_epoch(&files, Epoch(7), &[row(1, "one")]);
-    assert!(!files.path(Epoch(7)).exists());
-    files.commit(Epoch(7)).expect("committed");
-    assert_eq!(fs::read_to_string(files.path(Epoch(7))).expect("there"), "id,name\n1,one\n");
+    let files = EpochFiles::new(folder.path().join("new/out"), "csv").expect("opened");
+    write_epoch(&files, Epoch(7), 0, &[row(1, "one")]);
+    assert!(!files.path(Epoch(7), 0).exists());
+    files.commit(Epoch(7), 0).expect("committed");
+    assert_eq!(fs::read_to_string(files.path(Epoch(7), 0)).expect("there"), "id,name\n1,one\n");
     assert_eq!(names_in(&folder.path().join("new/out")), [SEVENTH]);
 }
 
 #[test]
 fn an_epoch_written_and_committed_again_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
+    let files = EpochFiles::new(folder.path(), "csv").expect("opened");
     for _ in 0..2 {
-        write_epoch(&files, Epoch(7), &[row(1, "one")]);
-        files.commit(Epoch(7)).expect("committed");
-        files.commit(Epoch(7)).expect("told again");
-        assert_eq!(fs::read_to_string(files.path(Epoch(7))).expect("there"), "id,name\n1,one\n");
+        write_epoch(&files, Epoch(7), 0, &[row(1, "one")]);
+        files.commit(Epoch(7), 0).expect("committed");
+        files.commit(Epoch(7), 0).expect("told again");
+        assert_eq!(fs::read_to_string(files.path(Epoch(7), 0)).expect("there"), "id,name\n1,one\n");
     }
+    files.commit(Epoch(8), 0).expect("an epoch without rows has no file");
     assert_eq!(names_in(folder.path()), [SEVENTH]);
 }
 
 #[test]
-fn an_aborted_epoch_leaves_nothing() {
+fn recovery_finishes_committed_epochs_of_any_worker_and_removes_later_ones() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
-    write_epoch(&files, Epoch(7), &[row(1, "one")]);
-    files.abort(Epoch(7)).expect("aborted");
-    files.abort(Epoch(7)).expect("told again");
-    files.commit(Epoch(8)).expect("an epoch without rows has no file");
-    assert_eq!(names_in(folder.path()), [""; 0]);
+    let files = EpochFiles::new(folder.path(), "csv").expect("opened");
+    write_epoch(&files, Epoch(7), 0, &[row(1, "one")]);
+    write_epoch(&files, Epoch(7), 11, &[row(2, "two")]);
+    write_epoch(&files, Epoch(8), 1, &[row(3, "three")]);
+    std::mem::forget(files.create(2).expect("begun, and left so by a kill"));
+    let others = [".0-0.csv.tmp", ".other.csv.tmp", "begun-0.csv", "notes.csv"];
+    others.iter().for_each(|name| fs::write(folder.path().join(name), "").expect("written"));
+    files.recover(Epoch(7)).expect("recovered");
+    let seventh = [SEVENTH, "00000000000000000007-11.csv"];
+    assert_eq!(names_in(folder.path()), [&others[..2], &seventh, &others[2..]].concat());
 }
 
 #[test]
-fn recovery_finishes_committed_epochs_and_removes_later_ones() {
+fn a_file_of_an_epoch_that_was_never_committed_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let files = EpochFiles::open(folder.path(), "rows", "csv").expect("opened");
-    write_epoch(&files, Epoch(7), &[row(1, "one")]);
-    write_epoch(&files, Epoch(8), &[row(2, "two")]);
-    fs::write(folder.path().join(".other-00000000000000000008.csv.tmp"), "").expect("written");
-    files.recover(Epoch(7)).expect("recovered");
-    assert_eq!(names_in(folder.path()), [".other-00000000000000000008.csv.tmp", SEVENTH]);
+    let files = EpochFiles::new(folder.path(), "csv").expect("opened");
+    write_epoch(&files, Epoch(7), 0, &[row(1, "one")]);
+    files.check(Epoch(0)).expect("what does not show is removed, not refused");
+    files.commit(Epoch(7), 0).expect("committed");
+    files.check(Epoch(7)).expect("it is committed");
+    let error = files.check(Epoch(6)).expect_err("it is of nobody's");
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    assert!(error.to_string().contains(SEVENTH), "{error}");
 }
 
 #[test]
@@ -375,8 +382,8 @@ fn a_row_that_does_not_fit_the_header_is_refused() {
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (name, extension) in [("", "csv"), ("../rows", "csv"), ("rows", "c/sv")] {
-        let error = EpochFiles::open(folder.path(), name, extension).expect_err("no part of a name");
+    for extension in ["", "c/sv"] {
+        let error = EpochFiles::new(folder.path(), extension).expect_err("no part of a name");
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }

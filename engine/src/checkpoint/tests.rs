@@ -24,7 +24,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let home = Arc::new(DiskState::new(directory.path(), "flow", small()));
+        let home = Arc::new(DiskState::new(directory.path(), "flow", small()).unwrap());
         let log = MemoryLog::new();
         let store = StoreChangelog { name: "one".to_owned(), topic: log.topic("flow-one-changelog", 1) };
         Self { _directory: directory, home, log, store }
@@ -196,4 +196,13 @@ fn a_live_store_past_the_changelog_gives_way_to_a_checkpoint() {
     restored.backend.apply(store, &writes).unwrap();
     drop(restored);
     f.check(Base::Checkpoint(CheckpointId(2)), 1, 1, 3);
+}
+
+#[test]
+fn a_flow_whose_name_leads_to_other_directories_has_no_state() {
+    for flow in ["", ".", "..", "../log", "other.suspect"] {
+        let error = DiskState::new(Path::new("data"), flow, small()).err().expect("it is refused");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(&format!("flow {flow:?}")), "{error}");
+    }
 }

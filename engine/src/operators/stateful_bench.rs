@@ -124,6 +124,7 @@ impl Bench {
         let access = StateAccess::new(options).unwrap();
         let topics: Topics = self.topics.iter().cloned().collect();
         let mut context = OpenContext {
+            flow: "flow",
             step: "step",
             worker: 0,
             workers: 1,

@@ -30,6 +30,7 @@ impl Bench {
         let port: Arc<dyn EventLog> = log.clone();
         let topics: Topics = log.handles().into_iter().collect();
         let operator = factory.open(&mut OpenContext {
+            flow: "flow",
             step: "step",
             worker: 0,
             workers: 1,
@@ -261,6 +262,7 @@ fn without_origins_the_frames_take_turns() {
 fn a_sink_of_a_topic_that_the_flow_does_not_declare_is_not_opened() {
     let topics = Topics::default();
     let opened = text_sink().open(&mut OpenContext {
+        flow: "flow",
         step: "step",
         worker: 0,
         workers: 1,

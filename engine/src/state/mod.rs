@@ -34,8 +34,8 @@ pub use keys::Keys;
 pub use memory::MemoryState;
 pub use position::{Position, Slice};
 pub use restore::{Base, RestoreReport, Restored, StoreChangelog};
-pub(crate) use rocks::suspect_mark;
 pub use rocks::{RocksBackend, RocksOptions};
+pub(crate) use rocks::{SUSPECT, suspect_mark};
 pub use write_set::WriteSet;
 
 #[cfg(test)]

@@ -279,9 +279,12 @@ impl StateBackend for RocksBackend {
     }
 }
 
+/// What the name of that file ends in.
+pub(crate) const SUSPECT: &str = "suspect";
+
 /// The file that says that the store in `directory` was found damaged.
 pub(crate) fn suspect_mark(directory: &Path) -> PathBuf {
-    directory.with_added_extension("suspect")
+    directory.with_added_extension(SUSPECT)
 }
 
 fn bounded(from: &[u8], to: &[u8]) -> ReadOptions {

@@ -29,10 +29,10 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
         (1..10).prop_map(|level| Compression::Gzip { level }),
         (1..22).prop_map(|level| Compression::Zstd { level }),
     ];
-    let key_format = prop::option::of("[!-~]{1,12}");
-    let config = (1..100i32, any::<[bool; 2]>(), durability, compression, 128..1u64 << 31, key_format);
+    let words = [prop::option::of("[!-~]{1,12}"), prop::option::of("[!-~]{1,12}")];
+    let config = (1..100i32, any::<[bool; 2]>(), durability, compression, 128..1u64 << 31, words);
     let config = config.prop_map(
-        |(partitions, [compacts, has_gaps], durability, compression, segment_bytes, key_format)| {
+        |(partitions, [compacts, has_gaps], durability, compression, segment_bytes, [key_format, owner])| {
             TopicConfig {
                 partitions,
                 cleanup: if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
@@ -41,6 +41,7 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
                 segment_bytes,
                 has_gaps,
                 key_format,
+                owner,
                 ..TopicConfig::default()
             }
         },

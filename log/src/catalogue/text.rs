@@ -26,7 +26,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
         line(format_args!(
             "topic {name} id={id} partitions={} cleanup={} durability={} compression={} segment_bytes={} \
              batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={} retention={} retention_bytes={} dirty_percent={} lag_min={} \
-             lag_max={} delete_retention={} segment_age={}{}{}",
+             lag_max={} delete_retention={} segment_age={}{}{}{}",
             config.partitions,
             encode_cleanup(config.cleanup),
             encode_durability(config.durability),
@@ -44,6 +44,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
             encode_time(Some(config.segment_age_max)),
             if config.has_gaps { " gaps=yes" } else { "" },
             config.key_format.as_ref().map_or_else(String::new, |format| format!(" key_format={format}")),
+            config.owner.as_ref().map_or_else(String::new, |owner| format!(" owner={owner}")),
         ));
     }
     for (name, DeletedTopic { id, partitions }) in &catalogue.deleting {
@@ -160,6 +161,7 @@ fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
             decode_time(text)?
         })?,
         key_format: fields.get("key_format").map(|&format| format.to_owned()),
+        owner: fields.get("owner").map(|&owner| owner.to_owned()),
     };
     Some(CatalogueEntry { id: parsed(fields, "id")?, config })
 }

@@ -22,7 +22,7 @@ use crate::record::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::RecoveryPoints;
 use crate::storage::SyncPurpose;
-use crate::topic::{Topic, TopicConfig, check_name, directory_name, no_such_topic};
+use crate::topic::{Topic, TopicConfig, directory_name, no_such_topic};
 use crate::transaction::TRANSACTION_TOPIC;
 
 /// What a directory's name ends in while it is being removed, as in Kafka. The topic's id stands before
@@ -129,7 +129,6 @@ impl Log {
 impl Inner {
     fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
         self.check_writable()?;
-        check_name(name)?;
         config.check(name)?;
         let mut catalogued = self.catalogued.lock();
         self.check_not_closed()?;
@@ -160,7 +159,6 @@ impl Inner {
     fn adopt_topic(&self, adoption: Adoption<'_>) -> Result<Topic> {
         let Adoption { name, id, config, directories, ends, producer_ids_end } = adoption;
         self.check_writable()?;
-        check_name(name)?;
         config.check(name)?;
         let mut catalogued = self.catalogued.lock();
         self.check_not_closed()?;

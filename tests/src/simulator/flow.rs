@@ -139,6 +139,7 @@ fn topic_spec((name, partitions): (&str, i32), create: bool) -> TopicSpec {
         compacted: false,
         create,
         key_format: None,
+        owner: None,
     }
 }
 

@@ -71,7 +71,17 @@ impl SinkFactory<i64> for TwoPhases {
         Guarantee::ExactlyOnce
     }
 
-    fn recover(&self, last: Epoch) -> Result<()> {
+    fn check(&self, place: StepPlace<'_>, last: Epoch) -> Result<()> {
+        assert_eq!(place, StepPlace { flow: "flow", step: "to-target" });
+        let target = self.0.lock();
+        if last < target.newest {
+            let what = format!("it shows epoch {}, and {last} is the last", target.newest);
+            return Err(Error::new(ErrorKind::Incompatible, what));
+        }
+        Ok(())
+    }
+
+    fn recover(&self, _: StepPlace<'_>, last: Epoch) -> Result<()> {
         let mut target = self.0.lock();
         target.recovered += 1;
         let of_later = target.prepared.split_off(&(last.next(), 0));
@@ -81,7 +91,7 @@ impl SinkFactory<i64> for TwoPhases {
         Ok(())
     }
 
-    fn open(&self, worker: usize) -> Result<Box<dyn Sink<i64>>> {
+    fn open(&self, _: StepPlace<'_>, worker: usize) -> Result<Box<dyn Sink<i64>>> {
         assert!(self.0.lock().prepared.is_empty(), "recovery goes before any writer is opened");
         Ok(Box::new(Writer { target: Arc::clone(&self.0), worker, written: Vec::new() }))
     }
@@ -308,4 +318,17 @@ fn a_commit_that_is_still_on_its_way_is_decided_before_sinks_recover() {
         bench.crash(engine, 2);
     };
     assert_eq!(shown, (0..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_target_that_is_not_as_the_flow_left_it_is_refused_before_anything_is_written() {
+    let target = TwoPhases::default();
+    target.0.lock().newest = Epoch(3);
+    let bench = Bench::new(log_with(10).0);
+    let before = bench.log.topic_names();
+    let error = bench.open(&flow_into(&target)).err().expect("it is refused");
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().starts_with("sink to-target: it shows epoch 3"), "{error}");
+    assert_eq!(bench.log.topic_names(), before);
+    assert_eq!(target.0.lock().recovered, 0);
 }
