@@ -98,17 +98,17 @@ struct FileWriter<T> {
 }
 
 enum Rows<T> {
-    Csv(CsvRows<T>),
+    Csv(Box<CsvRows<T>>),
     JsonLines(JsonLinesRows<T>),
 }
 
 impl<T: Serialize> Rows<T> {
     fn new(file: StagedFile, format: &Format) -> Result<Self> {
         Ok(match format {
-            Format::Csv(None) => Self::Csv(CsvRows::with_field_names(file)),
+            Format::Csv(None) => Self::Csv(Box::new(CsvRows::with_field_names(file))),
             Format::Csv(Some(header)) => {
                 let header: Vec<&str> = header.iter().map(String::as_str).collect();
-                Self::Csv(CsvRows::new(file, &header)?)
+                Self::Csv(Box::new(CsvRows::new(file, &header)?))
             }
             Format::JsonLines => Self::JsonLines(JsonLinesRows::new(file)),
         })
