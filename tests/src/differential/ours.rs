@@ -242,7 +242,7 @@ impl Ours<'_> {
     ) -> Result<(), Error> {
         let partition = self.partition(partition)?;
         let (name, topic_id) = (partition.name().clone(), partition.topic_id());
-        let commit = OffsetCommit { partition: name, topic_id, offset };
+        let commit = OffsetCommit { partition: name, topic_id, offset, metadata: String::new() };
         let group = Script::group(self.number, group);
         let batch = offset_commits(&group, &[commit], self.log.clock().now())?;
         self.session(producer)?.append(&offsets_partition(&self.log)?, batch).map(drop)
