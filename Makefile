@@ -17,13 +17,18 @@ CHECKED := --workspace --profile checked --locked
 CYCLES ?= 1000
 SEED ?=
 
-.PHONY: help setup demo test bench crash fmt lint doc
+# Of the benchmarks of the log.
+RUNS ?= 3
+LOG_BENCHMARKS := log-grid transactions latency compaction start
+
+.PHONY: help setup demo test bench bench-log crash fmt lint doc
 
 help:
 	@echo 'make setup                    what the build and the tests need'
 	@echo 'make demo                     the flights of January 2013, killed in the middle and finished'
 	@echo 'make test                     format, lints, documentation, every test'
 	@echo 'make bench [BENCH=name]       the benchmarks, each beside a peer'
+	@echo 'make bench-log [RUNS=n]       the log beside Kafka: every size, codec and durability, latency, compaction'
 	@echo 'make crash CYCLES=n [SEED=s]  kill and restart the flights example n times'
 	@echo 'make fmt | lint | doc         format the code | clippy | the documentation'
 
@@ -45,6 +50,10 @@ test: setup
 bench: setup
 	cargo build --release --locked --workspace --bins
 	$(CARGO_TARGET_DIR)/release/bench $(BENCH)
+
+bench-log: setup
+	cargo build --release --locked -p lotic-benches
+	$(CARGO_TARGET_DIR)/release/bench $(LOG_BENCHMARKS) --runs $(RUNS)
 
 crash: setup
 	cargo build $(CHECKED) --bins

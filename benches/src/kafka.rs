@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::measure::{Cost, cpu_time_of};
+use crate::log::case::{BATCH_BYTES, Case, Safety};
+use crate::measure::{Cost, cpu_time_of, peak_memory};
 use crate::programs::{in_repository, timed};
 
 /// The port the broker listens on; the controller takes the next one.
@@ -18,30 +19,45 @@ pub(crate) struct Kafka {
     topics: u32,
 }
 
+/// What producing took, and where the records are: a topic, new each time.
+pub(crate) struct Produced {
+    pub(crate) cost: Cost,
+    pub(crate) topic: String,
+}
+
 impl Kafka {
-    /// Starts a broker, or says why there is none: Java or Maven missing is no failure of ours.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    /// Starts a broker with these `name=value` settings, or says why there is none.
+    pub(crate) fn start(settings: &[&str]) -> Result<Self, Failure> {
         let script = in_repository("tests/peers/kafka/kafka");
-        let (_, printed) = timed(Command::new(&script).args(["start", &PORT.to_string()]))?;
+        let (_, printed) = timed(Command::new(&script).args(["start", &PORT.to_string()]).args(settings))?;
         let address = printed.trim().to_owned();
         Ok(Self { script, address, topics: 0 })
     }
 
-    /// Produces the lines of `payload`, at random, until `records` are written; to a new topic of one
-    /// partition, which is returned. The tool's own clock, without the start of its JVM.
-    pub(crate) fn produce(&mut self, payload: &Path, records: u64) -> Result<(Cost, String), Failure> {
-        self.topics += 1;
-        let topic = format!("bench-{}", self.topics);
+    /// Produces lines of `payload` at random to a new topic; in transactions of some length if one is
+    /// given. By the tool's own clock, without the start of its JVM.
+    pub(crate) fn produce(
+        &mut self,
+        case: &Case,
+        payload: &Path,
+        transaction: Option<Duration>,
+    ) -> Result<Produced, Failure> {
+        let topic = self.create_topic(case)?;
         let broker = self.broker_cpu();
-        let (cost, printed) = timed(
-            Command::new(&self.script)
-                .args(["tool", "org.apache.kafka.tools.ProducerPerformance"])
-                .args(["--bootstrap-server", &self.address, "--topic", &topic])
-                .args(["--num-records", &records.to_string(), "--throughput", "-1"])
-                .arg("--payload-file")
-                .arg(payload)
-                .args(["--command-property", "acks=1", "batch.size=262144", "linger.ms=5"]),
-        )?;
+        let mut command = self.tool("ProducerPerformance");
+        command
+            .args(["--topic", &topic, "--num-records", &case.records.to_string(), "--throughput", "-1"])
+            .arg("--payload-file")
+            .arg(payload);
+        if let Some(length) = transaction {
+            command.args(["--transactional-id", &topic]);
+            command.args(["--transaction-duration-ms", &length.as_millis().to_string()]);
+        }
+        command
+            .args(["--command-property", if transaction.is_some() { "acks=all" } else { "acks=1" }])
+            .args([&format!("batch.size={BATCH_BYTES}"), "linger.ms=5"])
+            .arg(format!("compression.type={}", case.compression.name()));
+        let (cost, printed) = timed(&mut command)?;
         let cpu = cost.cpu + (self.broker_cpu() - broker);
         // The last line: "1000000 records sent, 854700.9 records/sec (…), …".
         let rate = printed
@@ -51,32 +67,80 @@ impl Kafka {
                 line.split_once("records sent, ")?.1.split_whitespace().next()?.parse::<f64>().ok()
             })
             .ok_or_else(|| format!("no rate in what ProducerPerformance printed: {printed}"))?;
-        Ok((Cost { wall: Duration::from_secs_f64(records as f64 / rate), cpu }, topic))
+        let wall = Duration::from_secs_f64(case.records as f64 / rate);
+        Ok(Produced { cost: Cost { wall, cpu, peak: cost.peak }, topic })
     }
 
     /// Consumes `records` of `topic`.
     pub(crate) fn consume(&self, topic: &str, records: u64) -> Result<Cost, Failure> {
         let broker = self.broker_cpu();
-        let (cost, printed) = timed(
-            Command::new(&self.script)
-                .args(["tool", "org.apache.kafka.tools.ConsumerPerformance"])
-                .args(["--bootstrap-server", &self.address, "--topic", topic])
-                .args(["--num-records", &records.to_string()]),
-        )?;
+        let mut command = self.tool("ConsumerPerformance");
+        let (cost, printed) = timed(command.args(["--topic", topic, "--num-records", &records.to_string()]))?;
         let cpu = cost.cpu + (self.broker_cpu() - broker);
         let rate = fetch_rate(&printed)
             .ok_or_else(|| format!("no rate in what ConsumerPerformance printed: {printed}"))?;
-        Ok(Cost { wall: Duration::from_secs_f64(records as f64 / rate), cpu })
+        Ok(Cost { wall: Duration::from_secs_f64(records as f64 / rate), cpu, peak: cost.peak })
+    }
+
+    /// The 50th, 99th and 99.9th percentile in microseconds, though the tool counts whole milliseconds.
+    pub(crate) fn latency(&self, records: u64) -> Result<Vec<f64>, Failure> {
+        let mut command = Command::new(&self.script);
+        command.args(["tool", "org.apache.kafka.tools.EndToEndLatency", &self.address, "latency"]);
+        let (_, printed) = timed(command.args([&records.to_string(), "1", "100"]))?;
+        let line = printed.lines().find(|line| line.contains("99.9th"));
+        let line =
+            line.ok_or_else(|| format!("no percentiles in what EndToEndLatency printed: {printed}"))?;
+        let figures = line.split('=').skip(1).filter_map(|part| {
+            let digits = part.trim().split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<f64>().ok()
+        });
+        Ok(figures.map(|milliseconds| milliseconds * 1e3).collect())
+    }
+
+    /// Where the broker keeps its partitions.
+    pub(crate) fn data(&self) -> Result<PathBuf, Failure> {
+        Ok(std::fs::read_to_string(run_folder().join("temporary-data"))?.trim().into())
+    }
+
+    /// The most memory that the broker has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.broker_pid().map_or(0, |pid| peak_memory(&pid.to_string()))
+    }
+
+    fn create_topic(&mut self, case: &Case) -> Result<String, Failure> {
+        self.topics += 1;
+        let topic = format!("bench-{}", self.topics);
+        let mut command = self.tool("TopicCommand");
+        command.args(["--create", "--topic", &topic, "--partitions", &case.partitions.to_string()]);
+        if case.durability == Safety::Sync {
+            command.args(["--config", "flush.messages=1"]);
+        }
+        timed(&mut command)?;
+        Ok(topic)
+    }
+
+    fn tool(&self, class: &str) -> Command {
+        let mut command = Command::new(&self.script);
+        let class = format!("org.apache.kafka.tools.{class}");
+        command.args(["tool", &class, "--bootstrap-server", &self.address]);
+        command
+    }
+
+    fn broker_pid(&self) -> Option<u32> {
+        std::fs::read_to_string(run_folder().join("pid")).ok()?.trim().parse().ok()
     }
 
     fn broker_cpu(&self) -> Duration {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-        let file = cache.unwrap_or_default().join(format!("lotic-peers/kafka/run/{PORT}/pid"));
-        let pid = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
-        pid.map_or(Duration::ZERO, cpu_time_of)
+        self.broker_pid().map_or(Duration::ZERO, cpu_time_of)
     }
+}
+
+/// Where the broker's script keeps what it knows of this broker.
+fn run_folder() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    cache.unwrap_or_default().join(format!("lotic-peers/kafka/run/{PORT}"))
 }
 
 impl Drop for Kafka {

@@ -1,4 +1,4 @@
-//! Alternating runs, medians and CPU time.
+//! Alternating runs, medians, CPU time and memory.
 
 use std::time::Duration;
 
@@ -13,43 +13,51 @@ pub(crate) struct Cost {
     pub(crate) wall: Duration,
     /// User and system time of everything that worked for it.
     pub(crate) cpu: Duration,
+    /// The most memory that it had at once, in bytes; 0 where that was not looked at.
+    pub(crate) peak: u64,
 }
 
-/// The median of the runs of one side, wall and CPU each by itself.
+/// The median of the runs of one side, wall and CPU each by itself, and the highest of its peaks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Median {
     pub(crate) wall: f64,
     pub(crate) cpu: f64,
+    pub(crate) peak: u64,
 }
 
 impl Median {
     pub(crate) fn of(runs: &[Cost]) -> Self {
         let of = |figure: fn(&Cost) -> Duration| {
-            let mut sorted: Vec<Duration> = runs.iter().map(figure).collect();
-            sorted.sort();
-            sorted[sorted.len() / 2].as_secs_f64()
+            median(runs.iter().map(|run| figure(run).as_secs_f64()).collect())
         };
-        Self { wall: of(|run| run.wall), cpu: of(|run| run.cpu) }
+        let peak = runs.iter().map(|run| run.peak).max().unwrap_or_default();
+        Self { wall: of(|run| run.wall), cpu: of(|run| run.cpu), peak }
     }
+}
+
+/// The one in the middle; there has to be one.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// One side of a comparison.
 pub(crate) struct Side<'a> {
-    pub(crate) name: &'a str,
+    pub(crate) name: &'static str,
     pub(crate) run: Box<dyn FnMut() -> Result<Cost, Failure> + 'a>,
 }
 
 impl<'a> Side<'a> {
-    pub(crate) fn new(name: &'a str, run: impl FnMut() -> Result<Cost, Failure> + 'a) -> Self {
+    pub(crate) fn new(name: &'static str, run: impl FnMut() -> Result<Cost, Failure> + 'a) -> Self {
         Self { name, run: Box::new(run) }
     }
 }
 
 /// Runs all sides once unmeasured, then in turn, `runs` times; each with its name and its median.
-pub(crate) fn alternate<'a>(
+pub(crate) fn alternate(
     runs: usize,
-    mut sides: Vec<Side<'a>>,
-) -> Result<Vec<(&'a str, Median)>, Failure> {
+    mut sides: Vec<Side<'_>>,
+) -> Result<Vec<(&'static str, Median)>, Failure> {
     let mut costs = vec![Vec::new(); sides.len()];
     for round in 0..=runs {
         for (side, costs) in sides.iter_mut().zip(&mut costs) {
@@ -67,7 +75,15 @@ pub(crate) fn in_process(work: impl FnOnce() -> Result<(), Failure>) -> Result<C
     let clock = SystemClock::new();
     let cpu = cpu_time();
     work()?;
-    Ok(Cost { wall: clock.elapsed(), cpu: cpu_time() - cpu })
+    Ok(Cost { wall: clock.elapsed(), cpu: cpu_time() - cpu, peak: 0 })
+}
+
+/// The most memory in bytes that a process, by its number or `self`, has had at once.
+pub(crate) fn peak_memory(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() << 10
 }
 
 /// User and system time of this process and of the children it has waited for.
@@ -108,6 +124,21 @@ pub(crate) fn report(title: &str, unit: &str, count: u64, sides: &[(&str, Median
             median.wall / first.wall,
         );
     }
+}
+
+/// Prints what a million records take on disk on both sides, and the most memory that each side had.
+pub(crate) fn report_bytes(records: u64, own: u64, theirs: Option<u64>, sides: &[(&str, Median)]) {
+    let per_million = |bytes: u64| bytes as f64 / records as f64;
+    print!("  on disk: {:.1} MB per million", per_million(own));
+    if let Some(theirs) = theirs {
+        print!(", Kafka {:.1}; Lotic at {:.3}x", per_million(theirs), own as f64 / theirs as f64);
+    }
+    let peaks: Vec<String> = sides
+        .iter()
+        .filter(|(_, median)| median.peak > 0)
+        .map(|(name, median)| format!("{name} {} MB", median.peak >> 20))
+        .collect();
+    println!("; memory at its peak: {}", peaks.join(", "));
 }
 
 fn short(rate: f64) -> String {

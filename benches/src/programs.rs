@@ -28,7 +28,7 @@ pub(crate) fn timed(command: &mut Command) -> Result<(Cost, String), Failure> {
     let clock = SystemClock::new();
     let cpu = cpu_time();
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    let cost = Cost { wall: clock.elapsed(), cpu: cpu_time() - cpu };
+    let cost = Cost { wall: clock.elapsed(), cpu: cpu_time() - cpu, peak: 0 };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{command:?}: {}: {said}", output.status).into());

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lotic_log::batch::{BatchBuilder, Compression, SealedBatch};
 use lotic_log::storage::SyncPurpose;
 use lotic_log::storage::counting::CountingStorage;
-use lotic_log::{Clock, Durability, Log, LogOptions, SystemClock, Timestamp, TopicConfig};
+use lotic_log::{Clock, Log, LogOptions, SystemClock, Timestamp, TopicConfig};
 
 use crate::Failure;
+use crate::log::case::Safety;
 
 /// Bytes of a record's value.
 const VALUE_BYTES: usize = 1000;
@@ -43,64 +44,49 @@ const CASES: [Case; 3] = [
 /// What the process that is killed is told.
 #[derive(Debug, Args)]
 pub(crate) struct Victim {
-    /// Writes to a log in this directory until it is killed.
-    #[arg(long, hide = true)]
-    write_until_killed: Option<PathBuf>,
-    #[arg(long, hide = true, default_value_t = 1)]
+    /// Where it writes.
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long)]
     partitions: i32,
-    #[arg(long, hide = true, default_value_t = 0)]
+    /// How many at least, before it says that it may be killed.
+    #[arg(long)]
     bytes: u64,
-    #[arg(long, hide = true, default_value = "sync")]
-    durability: Promise,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Promise {
-    Sync,
-    Os,
-}
-
-impl Promise {
-    fn durability(self) -> Durability {
-        match self {
-            Self::Sync => Durability::Sync,
-            Self::Os => Durability::Os,
-        }
-    }
+    #[arg(long)]
+    durability: Safety,
 }
 
 impl Victim {
-    /// Writes, if this process is the one to be killed; returns only if it was not.
-    pub(crate) fn write(&self) -> Option<Result<(), Failure>> {
-        let directory = self.write_until_killed.as_deref()?;
-        Some(write_on(directory, self.partitions, self.bytes, self.durability.durability()))
+    /// Writes; returns only for an error.
+    pub(crate) fn write(&self) -> Result<(), Failure> {
+        write_on(&self.data, self.partitions, self.bytes, self.durability)
     }
 }
 
 pub(crate) fn run(runs: usize) -> Result<(), Failure> {
     println!("\nOpening after SIGKILL");
     for case in &CASES {
-        for promise in [Promise::Sync, Promise::Os] {
+        for durability in Safety::ALL {
             // Writing takes longest: one log of each is enough to be opened several times.
-            measure(case, promise, runs)?;
+            measure(case, durability, runs)?;
         }
     }
     Ok(())
 }
 
-fn measure(case: &Case, promise: Promise, runs: usize) -> Result<(), Failure> {
+fn measure(case: &Case, durability: Safety, runs: usize) -> Result<(), Failure> {
     let mut opened = Vec::new();
     let directory = tempfile::tempdir()?;
     let data = directory.path().join("data");
     for run in 0..runs {
         // The first run writes all of it, each later one a little more.
         let bytes = if run == 0 { case.bytes } else { 0 };
-        kill_a_writer(&data, case, promise, bytes)?;
+        kill_a_writer(&data, case, durability, bytes)?;
         opened.push(open(&data)?);
     }
     opened.sort_by_key(|opened| opened.wall);
     let Opened { wall, reads, read_bytes, scanned_bytes } = opened[opened.len() / 2];
-    let name = format!("{}, {promise:?}", case.name);
+    let name = format!("{}, {}", case.name, durability.name());
     println!(
         "  {name:<30} {:>8.3} s   {reads:>7} reads of {:>7.1} MB   {:>7.1} MB of batches scanned",
         wall.as_secs_f64(),
@@ -136,16 +122,12 @@ fn open(data: &Path) -> Result<Opened, Failure> {
 }
 
 /// Has another process write so many bytes and some more, and kills it while it does.
-fn kill_a_writer(data: &Path, case: &Case, promise: Promise, bytes: u64) -> Result<(), Failure> {
-    let durability = match promise {
-        Promise::Sync => "sync",
-        Promise::Os => "os",
-    };
+fn kill_a_writer(data: &Path, case: &Case, durability: Safety, bytes: u64) -> Result<(), Failure> {
     let mut writer = Command::new(std::env::current_exe()?)
-        .arg("--write-until-killed")
+        .args(["victim", "--data"])
         .arg(data)
         .args(["--partitions", &case.partitions.to_string(), "--bytes", &bytes.to_string()])
-        .args(["--durability", durability])
+        .args(["--durability", durability.name()])
         .stdout(Stdio::piped())
         .spawn()?;
     let mut said = String::new();
@@ -156,8 +138,8 @@ fn kill_a_writer(data: &Path, case: &Case, promise: Promise, bytes: u64) -> Resu
     if said.is_empty() { Err("the writer ended before it was killed".into()) } else { Ok(()) }
 }
 
-fn write_on(directory: &Path, partitions: i32, bytes: u64, durability: Durability) -> Result<(), Failure> {
-    let log = Log::open(directory, LogOptions { durability, ..LogOptions::disk()? })?;
+fn write_on(directory: &Path, partitions: i32, bytes: u64, durability: Safety) -> Result<(), Failure> {
+    let log = Log::open(directory, durability.log_options()?)?;
     let topic = match log.topic(TOPIC) {
         Ok(topic) => topic,
         Err(_) => log.create_topic(TOPIC, TopicConfig { partitions, ..TopicConfig::default() })?,
@@ -167,7 +149,7 @@ fn write_on(directory: &Path, partitions: i32, bytes: u64, durability: Durabilit
     for partition in topic.partitions().iter().cycle() {
         partition.append(batch.clone())?;
         written += batch.len_bytes() as u64;
-        if durability == Durability::Sync && written - flushed >= FLUSH_BYTES {
+        if durability == Safety::Sync && written - flushed >= FLUSH_BYTES {
             log.flush(topic.partitions(), SyncPurpose::Records).wait()?;
             flushed = written;
         }

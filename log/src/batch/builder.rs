@@ -151,7 +151,9 @@ impl BatchBuilder {
                 return (compressed, codec);
             }
         }
-        let mut fresh = Vec::with_capacity(self.bytes.len().min(KEPT_BYTES_MAX));
+        // A little more than this batch took: one that is full as well would otherwise double the buffer.
+        let expected = self.bytes.len() + self.bytes.len() / 8;
+        let mut fresh = Vec::with_capacity(expected.min(KEPT_BYTES_MAX));
         fresh.resize(BatchHeader::BYTES, 0);
         (std::mem::replace(&mut self.bytes, fresh), Codec::None)
     }

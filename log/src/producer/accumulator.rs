@@ -10,7 +10,7 @@ use crate::batch::{BatchBuilder, BatchError, BatchHeader, Compression};
 use crate::record::{Record, Timestamp};
 
 /// Builders kept for the next batch rather than dropped.
-const SPARE_BUILDERS_MAX: usize = 64;
+const SPARE_BUILDERS_MAX: usize = 16;
 
 /// What a record takes beside its key, value and headers, at most: length, attributes, timestamp,
 /// offset, three counts.

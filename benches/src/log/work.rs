@@ -1,0 +1,164 @@
+//! What Lotic's sides do.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lotic_log::{
+    Clock, Consumer, ConsumerOptions, Durability, Isolation, Log, LogOptions, Producer, ProducerOptions,
+    Record, SystemClock, TopicConfig,
+};
+
+use super::case::{Case, Safety, TOPIC};
+use super::payload;
+use crate::Failure;
+use crate::measure::{Cost, in_process};
+
+/// A consumer that has seen nothing for so long has lost a record.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The value whose latency is measured.
+const LATENCY_BYTES: usize = 100;
+
+/// The value that is written again and again and compacted away.
+const COMPACTED_BYTES: usize = 200;
+
+pub(crate) fn produce(
+    case: &Case,
+    payload: &Path,
+    data: &Path,
+    transaction: Option<Duration>,
+) -> Result<Cost, Failure> {
+    let values = payload::read(payload)?;
+    let log = Log::open(data, case.durability.log_options()?)?;
+    log.create_topic(TOPIC, case.topic())?;
+    let transactional_id = transaction.map(|_| "bench".to_owned());
+    let producer = Producer::new(&log, ProducerOptions { transactional_id, ..case.producer() })?;
+    let values = values.iter().cycle().take(case.records as usize).cloned();
+    let cost = in_process(|| match transaction {
+        None => {
+            values.for_each(|value| send(&producer, value));
+            Ok(producer.flush()?)
+        }
+        Some(length) => produce_in_transactions(&producer, values, length),
+    })?;
+    drop(producer);
+    log.close()?;
+    Ok(cost)
+}
+
+fn send(producer: &Producer, value: Bytes) {
+    drop(producer.send(TOPIC, Record { value: Some(value), ..Record::default() }));
+}
+
+fn produce_in_transactions(
+    producer: &Producer,
+    values: impl Iterator<Item = Bytes>,
+    length: Duration,
+) -> Result<(), Failure> {
+    /// Records between two looks at the clock.
+    const STRIDE: usize = 64;
+    let clock = SystemClock::new();
+    producer.begin_transaction()?;
+    let mut begun = clock.elapsed();
+    for (index, value) in values.enumerate() {
+        if index % STRIDE == 0 && clock.elapsed() - begun >= length {
+            producer.commit_transaction()?;
+            producer.begin_transaction()?;
+            begun = clock.elapsed();
+        }
+        send(producer, value);
+    }
+    Ok(producer.commit_transaction()?)
+}
+
+pub(crate) fn consume(records: u64, data: &Path) -> Result<Cost, Failure> {
+    let log = Log::open_read_only(data, LogOptions::disk()?)?;
+    let options = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
+    let mut consumer = Consumer::of_topic(&log, TOPIC, options)?;
+    in_process(|| {
+        let (mut count, mut bytes) = (0, 0);
+        while count < records {
+            let read = consumer.poll(|_, record| {
+                bytes += record.value.map_or(0, <[u8]>::len);
+                ControlFlow::Continue(())
+            })?;
+            if read == 0 {
+                return Err(format!("the log ended after {count} records").into());
+            }
+            count += read as u64;
+        }
+        std::hint::black_box(bytes);
+        Ok(())
+    })
+}
+
+/// Percentiles of the time from before `send` until a consumer on another thread, which waits, has the
+/// record. The next is sent when the one before has come.
+pub(crate) fn latencies(records: u64, durability: Safety, data: &Path) -> Result<Vec<f64>, Failure> {
+    let log = Log::open(data, durability.log_options()?)?;
+    log.create_topic(TOPIC, TopicConfig::default())?;
+    let mut consumer = Consumer::of_topic(&log, TOPIC, ConsumerOptions::default())?;
+    let producer =
+        Producer::new(&log, ProducerOptions { linger: Duration::ZERO, ..ProducerOptions::default() })?;
+    let clock = SystemClock::new();
+    let seen_at = clock.clone();
+    let (came, arrivals) = mpsc::channel();
+    let reader = lotic_log::spawn::spawn("bench-consumer", move || -> lotic_log::Result<()> {
+        let mut left = records;
+        while left > 0 {
+            let read = consumer.poll(|_, _| ControlFlow::Continue(()))?;
+            if read == 0 {
+                consumer.wait(PATIENCE);
+                continue;
+            }
+            left -= read as u64;
+            // Whoever sends has gone if nobody listens.
+            let _ = came.send(seen_at.elapsed());
+        }
+        Ok(())
+    })?;
+    let value = Bytes::from(vec![b'x'; LATENCY_BYTES]);
+    let mut times = Vec::with_capacity(records as usize);
+    for _ in 0..records {
+        let sent = clock.elapsed();
+        send(&producer, value.clone());
+        times.push(arrivals.recv_timeout(PATIENCE)? - sent);
+    }
+    reader.join().map_err(|_| "the consumer has panicked")??;
+    Ok(percentiles(&mut times))
+}
+
+/// The 50th, 99th and 99.9th, in microseconds.
+pub(crate) fn percentiles(times: &mut [Duration]) -> Vec<f64> {
+    times.sort();
+    let last = times.len().saturating_sub(1) as f64;
+    [0.5, 0.99, 0.999].map(|part| times[(last * part) as usize].as_secs_f64() * 1e6).to_vec()
+}
+
+/// What compacting took, and the bytes it had before it.
+pub(crate) fn compact(records: u64, keys: u64, data: &Path) -> Result<(Cost, u64), Failure> {
+    let log = Log::open(data, LogOptions { durability: Durability::Os, ..LogOptions::disk()? })?;
+    let cleanup = lotic_log::CleanupPolicy::Compact;
+    log.create_topic(TOPIC, TopicConfig { cleanup, ..TopicConfig::default() })?;
+    let producer = Producer::new(&log, ProducerOptions::default())?;
+    let value = Bytes::from(vec![b'v'; COMPACTED_BYTES]);
+    // A stride that has no factor in common with the number of keys takes them all, out of order.
+    let stride = (keys / 2 + 1) | 1;
+    for index in 0..records {
+        let key = Bytes::from(format!("key-{:012}", index * stride % keys));
+        let record = Record { key: Some(key), value: Some(value.clone()), ..Record::default() };
+        drop(producer.send(TOPIC, record));
+    }
+    producer.flush()?;
+    let bytes = super::side::segment_bytes(data, TOPIC)?;
+    let cost = in_process(|| {
+        log.compact(TOPIC)?;
+        Ok(())
+    })?;
+    drop(producer);
+    log.close()?;
+    Ok((cost, bytes))
+}
