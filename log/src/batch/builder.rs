@@ -1,6 +1,6 @@
 //! Encoding records straight into the bytes of a batch.
 
-use super::compressor::Compressor;
+use super::compressor::SharedCompressor;
 use super::header::BatchHeader;
 use super::sealed::{SealedBatch, Summary};
 use super::varint;
@@ -15,7 +15,7 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 pub struct BatchBuilder {
     /// Room for the header, then the records, not compressed.
     bytes: Vec<u8>,
-    compressor: Compressor,
+    compressor: SharedCompressor,
     record_count: i32,
     base_timestamp: Timestamp,
     max_timestamp: Timestamp,
@@ -35,9 +35,14 @@ struct Widths {
 impl BatchBuilder {
     /// A builder whose batches are compressed so.
     pub fn new(compression: Compression) -> Self {
+        Self::sharing(SharedCompressor::new(compression))
+    }
+
+    /// A builder that compresses with what others compress with too.
+    pub(crate) fn sharing(compressor: SharedCompressor) -> Self {
         Self {
             bytes: vec![0; BatchHeader::BYTES],
-            compressor: Compressor::new(compression),
+            compressor,
             record_count: 0,
             base_timestamp: Timestamp(0),
             max_timestamp: Timestamp(0),

@@ -1,9 +1,11 @@
 //! Compressing records, on the way in.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::write::GzEncoder;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+use parking_lot::Mutex;
 
 use super::snappy::SnappyCompressor;
 use super::{Codec, Compression};
@@ -18,6 +20,35 @@ pub(super) enum Compressor {
     Snappy(Box<SnappyCompressor>),
     Lz4,
     Zstd(zstd::bulk::Compressor<'static>),
+}
+
+/// One compressor for many builders: its tables, some of them megabytes, are there once.
+#[derive(Clone)]
+pub(crate) struct SharedCompressor {
+    codec: Codec,
+    compressor: Arc<Mutex<Compressor>>,
+}
+
+impl std::fmt::Debug for SharedCompressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SharedCompressor").field(&self.codec).finish()
+    }
+}
+
+impl SharedCompressor {
+    pub(crate) fn new(compression: Compression) -> Self {
+        let compressor = Compressor::new(compression);
+        Self { codec: compressor.codec(), compressor: Arc::new(Mutex::new(compressor)) }
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// See [`Compressor::compress`].
+    pub(super) fn compress(&self, plain: &[u8], out: &mut Vec<u8>) {
+        self.compressor.lock().compress(plain, out);
+    }
 }
 
 impl Compressor {

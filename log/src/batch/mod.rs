@@ -44,6 +44,7 @@ mod varint;
 
 pub use builder::BatchBuilder;
 pub use compression::{Codec, Compression, UnknownCompression};
+pub(crate) use compressor::SharedCompressor;
 pub use control::{ControlRecord, MarkerKind, marker};
 pub use decompression::DecompressionBuffer;
 pub use error::BatchError;

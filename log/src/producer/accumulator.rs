@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outcome::Outcome;
-use crate::batch::{BatchBuilder, BatchError, BatchHeader, Compression};
+use crate::batch::{BatchBuilder, BatchError, BatchHeader, Compression, SharedCompressor};
 use crate::record::{Record, Timestamp};
 
 /// Builders kept for the next batch rather than dropped.
@@ -42,6 +42,8 @@ pub(super) struct Accumulator {
     /// Batches that are full, in the order in which they became so.
     full: VecDeque<DueBatch>,
     spare: Vec<(Compression, BatchBuilder)>,
+    /// One of each sort that a lane has asked for.
+    compressors: Vec<(Compression, SharedCompressor)>,
     /// Bytes in open batches, in `full`, and in what was taken and not yet released.
     held_bytes: usize,
 }
@@ -80,8 +82,8 @@ pub(super) struct Pushed {
 
 impl Accumulator {
     pub(super) fn new(linger: Duration, delivery_timeout: Duration) -> Self {
-        let (lanes, full, spare) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { linger, delivery_timeout, lanes, full, spare, held_bytes: 0 }
+        let (lanes, full, spare, compressors) = (Vec::new(), VecDeque::new(), Vec::new(), Vec::new());
+        Self { linger, delivery_timeout, lanes, full, spare, compressors, held_bytes: 0 }
     }
 
     /// Lanes for `count` more partitions; returns the first.
@@ -194,11 +196,20 @@ impl Accumulator {
         let spare = self.spare.iter().rposition(|(compression, _)| *compression == wanted);
         let builder = match spare {
             Some(index) => self.spare.swap_remove(index).1,
-            None => BatchBuilder::new(wanted),
+            None => BatchBuilder::sharing(self.compressor(wanted)),
         };
         let due = now.saturating_add(self.linger);
         let deadline = now.saturating_add(self.delivery_timeout);
         OpenBatch { batch: DueBatch { lane, builder, outcome: Arc::default(), deadline }, due }
+    }
+
+    fn compressor(&mut self, wanted: Compression) -> SharedCompressor {
+        if let Some((_, compressor)) = self.compressors.iter().find(|(made, _)| *made == wanted) {
+            return compressor.clone();
+        }
+        let compressor = SharedCompressor::new(wanted);
+        self.compressors.push((wanted, compressor.clone()));
+        compressor
     }
 
     /// Drops a batch that no record went into.

@@ -58,16 +58,16 @@ fn what_was_sent_is_seen_when_its_transaction_is_committed_and_never_when_it_is_
     let send = |value: &str| drop(producer.send("in", record(value)));
 
     producer.begin_transaction().unwrap();
-    ["a", "b", "c"].map(send);
+    ["a", "b", "c"].into_iter().for_each(send);
     assert_eq!(committed(&log), [""; 0]);
     producer.commit_transaction().unwrap();
     assert_eq!(committed(&log), ["a", "b", "c"]);
 
     producer.begin_transaction().unwrap();
-    ["d", "e"].map(send);
+    ["d", "e"].into_iter().for_each(send);
     producer.abort_transaction().unwrap();
     producer.begin_transaction().unwrap();
-    ["f"].map(send);
+    ["f"].into_iter().for_each(send);
     producer.commit_transaction().unwrap();
     assert_eq!(committed(&log), ["a", "b", "c", "f"]);
 }
