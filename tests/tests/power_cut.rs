@@ -109,7 +109,7 @@ fn power_cuts(place: u64, number: u64) -> Vec<Blow> {
 
 /// The process is killed; the next one works on what was in the page cache, and then the power fails.
 fn kill_and_power_cut(place: u64, number: u64) -> Vec<Blow> {
-    vec![Blow::Kill(place), Blow::PowerCut(number * 13 % 150)]
+    vec![Blow::Kill(place), Blow::PowerCut(number * 13 % 500)]
 }
 
 #[test]

@@ -14,6 +14,10 @@ pub struct Answer {
     pub late: BTreeMap<u64, usize>,
     /// The ids of entries that were reminded of, and how often each.
     pub reminders: BTreeMap<u64, usize>,
+    /// The copies of entries, and how often each.
+    pub copies: BTreeMap<String, usize>,
+    /// What is shown outside the log, as [`Self::totals`].
+    pub shown: BTreeMap<String, Vec<i64>>,
 }
 
 /// The answer to an input: the entries of each partition of each topic, in order.
@@ -32,9 +36,13 @@ pub fn answer_to(partitions: &[Vec<Entry>]) -> Answer {
                 *sums.entry(format!("{start}|{}", entry.account)).or_default() += entry.amount;
             }
             *answer.reminders.entry(entry.id).or_default() += 1;
+            for copy in [1, 2] {
+                *answer.copies.entry(format!("{}/{copy}", entry.id)).or_default() += 1;
+            }
         }
     }
     answer.totals = sums.into_iter().map(|(window, sum)| (window, vec![sum])).collect();
+    answer.shown = answer.totals.clone();
     answer
 }
 
@@ -44,6 +52,8 @@ impl Answer {
         let mut differences = differing("total", &self.totals, &expected.totals);
         differences.extend(differing("late entry", &self.late, &expected.late));
         differences.extend(differing("reminder", &self.reminders, &expected.reminders));
+        differences.extend(differing("copy", &self.copies, &expected.copies));
+        differences.extend(differing("total shown", &self.shown, &expected.shown));
         differences
     }
 }

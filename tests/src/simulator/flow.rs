@@ -1,10 +1,13 @@
-//! The flow that the simulator runs: entries of two topics, summed by account and window, and a reminder
-//! for each.
+//! The flow that the simulator runs: entries of two topics, summed by account and window, a reminder for
+//! each, and two copies of each, which wait for the account's own entries.
 //!
 //! ```text
 //!   orders  ─┐                      ┌═hash═▶ sums (window) ─┬▶ totals
-//!            ├▶ all ─▶ by-account ──┤                       └▶ late-entries
-//!   returns ─┘                      └═hash═▶ reminders (timer) ─▶ reminders
+//!            ├▶ all ─▶ by-account ──┤                       ├▶ shown (external)
+//!   returns ─┘                      │                       └▶ late-entries
+//!                                   ├═hash═▶ reminders (timer) ─▶ reminders
+//!                                   ├▶ twice ═hash═▶ copies (as of) ─▶ copies
+//!                                   └▶ ids ═══hash═▶
 //! ```
 
 use std::fmt::Display;
@@ -22,12 +25,17 @@ use lotic_engine::graph::{Edge, Exchange, Graph, Node, NodeId, NodeKind, SourceS
 use lotic_engine::key_group::KeyGroup;
 use lotic_engine::message::Watermark;
 use lotic_engine::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
-use lotic_engine::operators::{TopicSource, key_by, topic_sink, union, window_aggregate};
+use lotic_engine::operators::{
+    AsOfStores, TopicSource, flat_map, join_as_of, key_by, map, topic_sink, union, window_aggregate,
+};
+use lotic_engine::sink::external_sink;
 use lotic_engine::state::keys::{time_bytes, time_from, write_key};
 use lotic_engine::state::{KeyedState, StoreOrder, Visit};
 use lotic_engine::window::{WindowSpec, Windowed};
 use lotic_log::Timestamp;
 use lotic_log::batch::RecordView;
+
+use super::shown::{Shown, Total};
 
 /// The flow's name.
 pub const FLOW: &str = "accounts";
@@ -41,14 +49,18 @@ pub const TOTALS: &str = "totals";
 pub const LATE: &str = "late-entries";
 /// One record for each entry.
 pub const REMINDERS: &str = "reminders";
+/// Two records for each entry.
+pub const COPIES: &str = "copies";
 
 /// The flow's stores.
-pub const STORES: [&str; 2] = ["sums", "due"];
+pub const STORES: [&str; 4] = ["sums", "due", "versions", "waiting"];
 
 /// How many milliseconds of disorder the sources allow.
 pub const DISORDER_MS: i64 = 20;
 /// The window.
 pub const WINDOW: WindowSpec = WindowSpec { size_ms: 50, grace_ms: 10 };
+/// How long after its time an entry is copied: none is too late for it.
+const COPY_GRACE_MS: i64 = 1 << 40;
 /// How long after an entry its reminder is due.
 pub const REMIND_AFTER_MS: i64 = 70;
 
@@ -84,12 +96,12 @@ impl Entry {
 /// The topics that the flow reads, with their partitions. The test makes them.
 pub const INPUTS: [(&str, i32); 2] = [(ORDERS, 2), (RETURNS, 2)];
 /// The topics that the flow writes.
-pub const OUTPUTS: [(&str, i32); 3] = [(TOTALS, 2), (LATE, 1), (REMINDERS, 3)];
+pub const OUTPUTS: [(&str, i32); 4] = [(TOTALS, 2), (LATE, 1), (REMINDERS, 3), (COPIES, 2)];
 
-/// The flow as a graph.
-pub fn graph() -> Graph {
+/// The flow as a graph; totals are shown in `shown` too.
+pub fn graph(shown: &Shown) -> Graph {
     let stateless = |name: &str, kind| node(name, kind, Vec::new());
-    let store = |name: &str| vec![StoreSpec { name: name.to_owned(), value_codec: TEXT }];
+    let store = |name: &str| StoreSpec { name: name.to_owned(), value_codec: TEXT };
     let totals = topic_sink(
         TOTALS,
         |(window, _): &(Windowed<u32>, i64), out: &mut Vec<u8>| {
@@ -101,6 +113,8 @@ pub fn graph() -> Graph {
     let late =
         topic_sink(LATE, |_: &(u32, Entry), _| Ok(false), |(_, entry), out| text(out, entry), |_, _| {});
     let remind = topic_sink(REMINDERS, |_: &u64, _| Ok(false), |id, out| text(out, id), |_, _| {});
+    let copy =
+        topic_sink(COPIES, |_: &(u32, String), _| Ok(false), |(_, copy), out| text(out, copy), |_, _| {});
     let sums = window_aggregate::<u32, Entry, _>("sums", WINDOW, Arc::new(Sum), text_codec(), text_codec());
     let nodes = vec![
         stateless(ORDERS, source(ORDERS)),
@@ -110,11 +124,16 @@ pub fn graph() -> Graph {
             "by-account",
             NodeKind::Operator(key_by(|entry: &Entry| entry.account, text_codec::<u32>())),
         ),
-        node("sums", NodeKind::Operator(sums), store("sums")),
+        node("sums", NodeKind::Operator(sums), vec![store("sums")]),
         stateless("to-totals", NodeKind::Operator(totals)),
         stateless("to-late-entries", NodeKind::Operator(late)),
-        node("reminders", NodeKind::Operator(reminders()), store("due")),
+        node("reminders", NodeKind::Operator(reminders()), vec![store("due")]),
         stateless("to-reminders", NodeKind::Operator(remind)),
+        stateless("to-shown", NodeKind::Operator(external_sink::<Total>(shown.clone()))),
+        stateless("twice", NodeKind::Operator(twice())),
+        stateless("ids", NodeKind::Operator(map(|(account, entry): (u32, Entry)| (account, Some(entry.id))))),
+        node("copies", NodeKind::Operator(copies()), vec![store("versions"), store("waiting")]),
+        stateless("to-copies", NodeKind::Operator(copy)),
     ];
     let edges = vec![
         edge(0, 0, 2, Exchange::Forward),
@@ -125,6 +144,12 @@ pub fn graph() -> Graph {
         edge(4, 1, 6, Exchange::Forward),
         edge(3, 0, 7, Exchange::Hash),
         edge(7, 0, 8, Exchange::Forward),
+        edge(4, 0, 9, Exchange::Forward),
+        edge(3, 0, 10, Exchange::Forward),
+        edge(3, 0, 11, Exchange::Forward),
+        edge(10, 0, 12, Exchange::Hash),
+        Edge { input: 1, ..edge(11, 0, 12, Exchange::Hash) },
+        edge(12, 0, 13, Exchange::Forward),
     ];
     let inputs = INPUTS.map(|topic| topic_spec(topic, false));
     let outputs = OUTPUTS.map(|topic| topic_spec(topic, true));
@@ -159,6 +184,24 @@ fn source(topic: &str) -> NodeKind {
     let time = |entry: &Entry, _| Timestamp(entry.time);
     let source = TopicSource::new(topic, decode, time);
     NodeKind::Source(SourceSpec { factory: Arc::new(source.disorder_ms(DISORDER_MS)), timeless: false })
+}
+
+/// Two rows for each entry, with its origin.
+fn twice() -> Arc<dyn OperatorFactory> {
+    flat_map(|(account, entry): (u32, Entry)| [1, 2].map(|copy| (account, format!("{}/{copy}", entry.id))))
+}
+
+/// Passes each copy on once the account's entries are known up to its time.
+fn copies() -> Arc<dyn OperatorFactory> {
+    let stores = AsOfStores {
+        versions: "versions".to_owned(),
+        waiting: "waiting".to_owned(),
+        grace_ms: COPY_GRACE_MS,
+        table_topic: None,
+        stream_codec: text_codec::<String>(),
+        table_codec: text_codec::<u64>(),
+    };
+    join_as_of::<u32, String, u64, String>(stores, text_codec(), |_, copy, _| Some(copy))
 }
 
 /// Sums amounts.

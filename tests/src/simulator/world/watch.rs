@@ -7,7 +7,7 @@ use lotic_log::{Isolation, Log, Partition};
 
 use super::{Interruption, Lives, World};
 use crate::simulator::answer::{Answer, answer_to};
-use crate::simulator::flow::{Entry, INPUTS, LATE, ORDERS, OUTPUTS, REMINDERS, TOTALS};
+use crate::simulator::flow::{COPIES, Entry, INPUTS, LATE, ORDERS, OUTPUTS, REMINDERS, TOTALS};
 
 /// Committed records as text, by topic and partition.
 pub(super) type Seen = BTreeMap<(&'static str, i32), Vec<String>>;
@@ -46,6 +46,10 @@ impl World {
         }
         if committed < self.seen_epoch {
             let promise = format!("epoch {} was committed, and the last one is {committed}", self.seen_epoch);
+            return Err(Interruption::Broken(promise));
+        }
+        if self.shown.newest() > committed {
+            let promise = format!("epoch {} is shown, and {committed} is the last one", self.shown.newest());
             return Err(Interruption::Broken(promise));
         }
         self.seen = now.clone();
@@ -88,7 +92,7 @@ impl World {
                 inputs.push(entries.collect());
             }
         }
-        let found = answer_in(&self.seen);
+        let found = Answer { shown: self.shown.totals(), ..answer_in(&self.seen) };
         let differences = found.differences(&answer_to(&inputs));
         if differences.is_empty() {
             self.answer = Some(found);
@@ -116,6 +120,7 @@ fn answer_in(seen: &Seen) -> Answer {
                 REMINDERS => {
                     *answer.reminders.entry(text.parse().expect("an id is a number")).or_default() += 1;
                 }
+                COPIES => *answer.copies.entry(text.clone()).or_default() += 1,
                 other => unreachable!("{other} is no output of the flow"),
             }
         }
