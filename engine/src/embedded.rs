@@ -16,7 +16,7 @@ use lotic_log::batch::SealedBatch;
 use lotic_log::group::{OffsetCommit, offset_commits, offsets_partition};
 use lotic_log::{
     CleanupPolicy, CommitTicket, ErrorKind as LogErrorKind, Isolation, Log, Offset, Partition, Topic,
-    TopicConfig, TopicPartition, TransactionalProducer,
+    TopicConfig, TopicPartition, TransactionOptions, TransactionalProducer,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -236,7 +236,9 @@ impl EventLog for EmbeddedLog {
     fn hold(&self) -> Result<()> {
         let mut transaction = self.transaction.write();
         if transaction.is_none() {
-            let producer = self.log.transactional(&self.transactional_id)?;
+            // How long an epoch takes is the processor's own business.
+            let options = TransactionOptions { timeout: None };
+            let producer = self.log.transactional_with(&self.transactional_id, options)?;
             *transaction = Some(Transaction {
                 producer,
                 offsets: offsets_partition(&self.log)?,

@@ -101,6 +101,6 @@ pub use recovery::{RecoveryBorder, RecoveryReport, Truncation};
 pub use spawn::Drive;
 pub use ticket::{CommitTicket, FlushTicket, Ticket};
 pub use topic::{Topic, TopicConfig};
-pub use transaction::TransactionalProducer;
+pub use transaction::{TransactionOptions, TransactionalProducer};
 pub use upkeep::UpkeepOptions;
 pub use verify::{Damage, Walk, WalkEnd, WalkRules, walk, walk_log};

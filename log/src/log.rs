@@ -55,7 +55,7 @@ use crate::spawn::Drive;
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::ticket::FlushTicket;
 use crate::topic::Topic;
-use crate::transaction::{Coordinator, TransactionalProducer};
+use crate::transaction::{Coordinator, TransactionOptions, TransactionalProducer};
 
 use background::{Background, Core};
 use last_handle::LastHandle;
@@ -210,8 +210,20 @@ impl Log {
     /// [`ErrorKind::Poisoned`] if what the last holder did has an unknown outcome, which opening the log
     /// again settles; [`ErrorKind::Closed`]; those of the operating system.
     pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
+        self.transactional_with(transactional_id, TransactionOptions::default())
+    }
+
+    /// Takes a transactional id for transactions of this kind; see [`Self::transactional`].
+    ///
+    /// # Errors
+    /// Those of [`Self::transactional`].
+    pub fn transactional_with(
+        &self,
+        transactional_id: &str,
+        options: TransactionOptions,
+    ) -> Result<TransactionalProducer> {
         self.inner.check_writable()?;
-        TransactionalProducer::open(self, transactional_id)
+        TransactionalProducer::open(self, transactional_id, options)
     }
 
     /// Checks that something can be written.

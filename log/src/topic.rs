@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::{BATCH_BYTES_MAX, Compression};
+use crate::batch::{BATCH_BYTES_MAX, Compression, TimestampType};
 use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{Durability, Partition, PartitionConfig};
@@ -37,8 +37,10 @@ pub struct TopicConfig {
     pub compression: Compression,
     /// Bytes after which a segment is sealed and the next one begun.
     pub segment_bytes: u64,
-    /// The largest batch that is appended.
+    /// The largest batch that is appended, as it is compressed: Kafka's `max.message.bytes`.
     pub batch_bytes_max: usize,
+    /// Whose time records carry: Kafka's `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
     /// Bytes between two entries of an index.
     pub index_interval_bytes: u64,
     /// Bytes after which what is known of producers is written down again.
@@ -70,6 +72,7 @@ impl Default for TopicConfig {
             compression: Compression::None,
             segment_bytes: partition.segment_bytes,
             batch_bytes_max: partition.batch_bytes_max,
+            timestamp_type: partition.timestamp_type,
             index_interval_bytes: partition.index_interval_bytes,
             snapshot_interval_bytes: partition.snapshot_interval_bytes,
             has_gaps: false,
@@ -143,6 +146,7 @@ impl TopicConfig {
             index_interval_bytes: self.index_interval_bytes,
             snapshot_interval_bytes: self.snapshot_interval_bytes,
             batch_bytes_max: self.batch_bytes_max,
+            timestamp_type: self.timestamp_type,
             has_gaps: self.has_gaps,
             cleanup: self.cleanup(),
         }

@@ -36,6 +36,10 @@ use crate::ticket::{Completion, Ticket};
 /// have every segment sealed at once.
 const SEAL_INTERVAL_MIN: Duration = Duration::from_secs(60 * 60);
 
+/// How often producers are looked for that are to be forgotten: Kafka's
+/// `producer.id.expiration.check.interval.ms`.
+const PRODUCERS_EVERY: Duration = Duration::from_secs(10 * 60);
+
 /// How much compaction may be ahead of what it may use: it rests now and then, and not after each piece.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -79,6 +83,10 @@ struct State {
     dirtiest: Option<(Arc<Partition>, Dirt)>,
     /// When all of them are to be looked at next, on the clock's elapsed time.
     due: Duration,
+    /// When producers are looked for next that are to be forgotten, on the clock's elapsed time.
+    producers_due: Duration,
+    /// Whether they are while all partitions are looked at this time.
+    expires_producers: bool,
     /// Until when compaction has used up what it may use.
     rests_until: Duration,
     requests: VecDeque<Request>,
@@ -118,6 +126,8 @@ impl Upkeep {
             visits: VecDeque::new(),
             dirtiest: None,
             due,
+            producers_due: clock.elapsed() + PRODUCERS_EVERY,
+            expires_producers: false,
             rests_until: Duration::ZERO,
             requests: VecDeque::new(),
             running: None,
@@ -223,6 +233,10 @@ impl State {
             return;
         }
         self.due = now + every;
+        self.expires_producers = self.producers_due <= now;
+        if self.expires_producers {
+            self.producers_due = now + PRODUCERS_EVERY;
+        }
         if let Some(partitions) = &mut self.partitions {
             partitions.retain(|partition| partition.strong_count() > 0);
             self.visits = partitions.iter().cloned().collect();
@@ -237,6 +251,9 @@ impl State {
 impl Upkeep {
     /// Looks at one partition.
     fn visit(&self, state: &mut State, partition: &Arc<Partition>, now: Duration) {
+        if state.expires_producers {
+            partition.expire_producers();
+        }
         if state.is_compacting(partition) {
             return;
         }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Catalogue, CatalogueEntry, DeletedTopic, FILE_NAME, text};
 use crate::ErrorKind;
-use crate::batch::Compression;
+use crate::batch::{Compression, TimestampType};
 use crate::cleanup::CleanupPolicy;
 use crate::partition::Durability;
 use crate::record::TopicId;
@@ -30,9 +30,16 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
         (1..22).prop_map(|level| Compression::Zstd { level }),
     ];
     let words = [prop::option::of("[!-~]{1,12}"), prop::option::of("[!-~]{1,12}")];
-    let config = (1..100i32, any::<[bool; 2]>(), durability, compression, 128..1u64 << 31, words);
+    let config = (1..100i32, any::<[bool; 3]>(), durability, compression, 128..1u64 << 31, words);
     let config = config.prop_map(
-        |(partitions, [compacts, has_gaps], durability, compression, segment_bytes, [key_format, owner])| {
+        |(
+            partitions,
+            [compacts, has_gaps, is_append_time],
+            durability,
+            compression,
+            segment_bytes,
+            [key_format, owner],
+        )| {
             TopicConfig {
                 partitions,
                 cleanup: if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
@@ -40,6 +47,7 @@ fn catalogues() -> impl Strategy<Value = Catalogue> {
                 compression,
                 segment_bytes,
                 has_gaps,
+                timestamp_type: if is_append_time { TimestampType::LogAppend } else { TimestampType::Create },
                 key_format,
                 owner,
                 ..TopicConfig::default()

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Catalogue, CatalogueEntry, DeletedTopic};
+use crate::batch::TimestampType;
 use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::Durability;
@@ -26,7 +27,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
         line(format_args!(
             "topic {name} id={id} partitions={} cleanup={} durability={} compression={} segment_bytes={} \
              batch_bytes_max={} index_interval_bytes={} snapshot_interval_bytes={} retention={} retention_bytes={} dirty_percent={} lag_min={} \
-             lag_max={} delete_retention={} segment_age={}{}{}{}",
+             lag_max={} delete_retention={} segment_age={}{}{}{}{}",
             config.partitions,
             encode_cleanup(config.cleanup),
             encode_durability(config.durability),
@@ -43,6 +44,7 @@ pub(super) fn encode(catalogue: &Catalogue) -> String {
             encode_time(Some(config.compaction.delete_retention)),
             encode_time(Some(config.segment_age_max)),
             if config.has_gaps { " gaps=yes" } else { "" },
+            if config.timestamp_type == TimestampType::LogAppend { " timestamps=append" } else { "" },
             config.key_format.as_ref().map_or_else(String::new, |format| format!(" key_format={format}")),
             config.owner.as_ref().map_or_else(String::new, |owner| format!(" owner={owner}")),
         ));
@@ -140,6 +142,9 @@ fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
         batch_bytes_max: parsed(fields, "batch_bytes_max")?,
         index_interval_bytes: parsed(fields, "index_interval_bytes")?,
         snapshot_interval_bytes: parsed(fields, "snapshot_interval_bytes")?,
+        timestamp_type: decode_or(fields, "timestamps", TimestampType::Create, |text| {
+            (text == "append").then_some(TimestampType::LogAppend)
+        })?,
         has_gaps: fields.get("gaps").is_some_and(|&gaps| gaps == "yes"),
         retention: Retention {
             time: decode_or(fields, "retention", None, decode_time)?,

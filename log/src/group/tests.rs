@@ -11,6 +11,7 @@ use crate::record::{Offset, PartitionId, Timestamp, TopicPartition};
 use crate::spawn::Drive;
 use crate::storage::SyncPurpose;
 use crate::test_log::TestLog;
+use crate::transaction::TransactionOptions;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -238,7 +239,8 @@ fn offsets_that_a_transaction_is_about_to_commit_do_not_expire_before_it_is_deci
     let log = setup();
     let GroupOptions { offsets_retention, expiry_interval } = GroupOptions::default();
     commit(&log, "g", &[(0, 1)]);
-    let producer = log.transactional("t").expect("the id");
+    let patient = TransactionOptions { timeout: None };
+    let producer = log.transactional_with("t", patient).expect("the id");
     producer.begin().expect("begun");
     let group = ConsumerGroupMetadata::new("g");
     producer.send_offsets_to_transaction(&[(tp(0), Offset(2).into())], &group).expect("sent");

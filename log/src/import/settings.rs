@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::batch::{Compression, DecompressionBuffer, RecordBatch};
+use crate::batch::{Compression, DecompressionBuffer, RecordBatch, TimestampType};
 use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, Result};
 use crate::files::{FileKind, Listing};
@@ -70,6 +70,9 @@ impl TopicSettings {
         }
         if let Some(compression) = self.compression() {
             config.compression = compression;
+        }
+        if self.get("message.timestamp.type") == Some("LogAppendTime") {
+            config.timestamp_type = TimestampType::LogAppend;
         }
     }
 
@@ -269,6 +272,8 @@ mod tests {
         let compression = Compression::Gzip { level: 0 };
         let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "-1")];
         check(&gzip, TopicConfig { compression, ..default() });
+        let timestamps = [("message.timestamp.type", "LogAppendTime")];
+        check(&timestamps, TopicConfig { timestamp_type: TimestampType::LogAppend, ..default() });
         let policy = [("cleanup.policy", "delete,compact")];
         check(&policy, TopicConfig { cleanup: CleanupPolicy::CompactAndDelete, ..default() });
         let retention = Retention { time: Some(Duration::from_secs(60)), bytes: None };

@@ -328,6 +328,7 @@ fn open_transactions_end_as_the_broker_has_decided() {
             producer_id: ProducerId(id),
             producer_epoch: ProducerEpoch(epoch),
             status,
+            timeout_ms: 60_000,
             partitions: vec![payments.name().clone()],
             updated: Timestamp(1),
             started: Timestamp(1),

@@ -35,8 +35,14 @@ impl Core {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let driver = Driver::new(*drive, this.clone());
             let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone()));
-            let coordinator =
-                Coordinator::new(flusher.clone(), driver.clone(), clock.clone(), storage.clone(), directory);
+            let coordinator = Coordinator::new(
+                flusher.clone(),
+                driver.clone(),
+                clock.clone(),
+                storage.clone(),
+                directory,
+                options.transactional_id_expiration,
+            );
             let upkeep =
                 Upkeep::new(options.upkeep, options.seed, clock.clone(), driver.clone(), flusher.clone());
             let progress = Arc::<Progress>::default();
@@ -106,7 +112,8 @@ impl Core {
 
 impl Core {
     fn idle_time(&self) -> Option<Duration> {
-        let idle = [self.flusher.idle_time(), self.upkeep.idle_time(), self.groups.idle_time()];
+        let Self { flusher, coordinator, upkeep, groups, .. } = self;
+        let idle = [flusher.idle_time(), coordinator.idle_time(), upkeep.idle_time(), groups.idle_time()];
         idle.into_iter().flatten().min()
     }
 }

@@ -124,7 +124,8 @@ impl Inner {
         clean_shutdown: Option<CleanShutdown>,
     ) -> Result<Self> {
         let core = Core::new(directory, &options);
-        let LogOptions { storage, clock, durability, seed, open_files_max, .. } = options;
+        let LogOptions { storage, clock, durability, seed, open_files_max, producer_expiration, .. } =
+            options;
         let background = Background::start(core.clone())
             .map_err(|error| Error::io("cannot start the log's thread", error))?;
         let is_read_only = clean_shutdown.is_none();
@@ -134,6 +135,7 @@ impl Inner {
         }
         context.flusher = Arc::downgrade(&core.flusher);
         context.progress = core.progress.clone();
+        context.producer_expiration = producer_expiration;
         context.open_files = Arc::new(OpenFiles::new(open_files_max));
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! How a log is opened.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -9,10 +10,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::GroupOptions;
 use crate::open_files::OPEN_FILES_MAX;
-use crate::partition::Durability;
+use crate::partition::{Durability, PRODUCER_EXPIRATION};
 use crate::spawn::Drive;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
+use crate::transaction::TRANSACTIONAL_ID_EXPIRATION;
 use crate::upkeep::UpkeepOptions;
 
 /// The threads that sync files for a log on disk: a processor's partitions are synced side by side.
@@ -42,6 +44,12 @@ pub struct LogOptions {
     /// How many files of segments and indexes stay open because they were used lately. A segment with
     /// bytes that are not synced is open beside these, and so is what is read or replaced at the moment.
     pub open_files_max: usize,
+    /// How long after its last batch, by the timestamps in it, a producer without an open transaction is
+    /// forgotten: Kafka's `producer.id.expiration.ms`.
+    pub producer_expiration: Duration,
+    /// How long after its last transaction a transactional id that nobody holds is forgotten: Kafka's
+    /// `transactional.id.expiration.ms`.
+    pub transactional_id_expiration: Duration,
 }
 
 impl LogOptions {
@@ -66,15 +74,27 @@ impl LogOptions {
             groups: GroupOptions::default(),
             begins: true,
             open_files_max: OPEN_FILES_MAX,
+            producer_expiration: PRODUCER_EXPIRATION,
+            transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
         })
     }
 
     /// For a log in memory or under a simulator: stepped by the caller.
     pub fn manual(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>, seed: u64) -> Self {
-        let durability = Durability::Sync;
-        let (holder, upkeep, groups) = (program_name(), UpkeepOptions::default(), GroupOptions::default());
-        let (drive, open_files_max) = (Drive::Manual, OPEN_FILES_MAX);
-        Self { storage, clock, drive, durability, holder, seed, upkeep, groups, begins: true, open_files_max }
+        Self {
+            storage,
+            clock,
+            drive: Drive::Manual,
+            durability: Durability::Sync,
+            holder: program_name(),
+            seed,
+            upkeep: UpkeepOptions::default(),
+            groups: GroupOptions::default(),
+            begins: true,
+            open_files_max: OPEN_FILES_MAX,
+            producer_expiration: PRODUCER_EXPIRATION,
+            transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
+        }
     }
 }
 

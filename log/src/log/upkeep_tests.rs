@@ -401,3 +401,103 @@ fn a_topic_becomes_compacted_and_a_delete_topic_again() {
     let walks = crate::verify::walk_log(&*bench.storage, Path::new("/log"), None).expect("it can be read");
     assert!(walks.iter().all(|(_, walk)| walk.ending == crate::verify::WalkEnd::Complete), "{walks:?}");
 }
+
+/// A batch of one record of this producer.
+fn stamped(id: i64, sequence: i32, timestamp: i64) -> crate::batch::SealedBatch {
+    let mut builder = crate::batch::BatchBuilder::new(crate::batch::Compression::None);
+    builder.push(Timestamp(timestamp), None, Some(b"v"), &[]).expect("it is small");
+    let mut batch = builder.seal();
+    batch.stamp(Some(crate::batch::ProducerStamp {
+        id: crate::record::ProducerId(id),
+        epoch: crate::record::ProducerEpoch(0),
+        base_sequence: crate::record::Sequence(sequence),
+        transactional: false,
+    }));
+    batch
+}
+
+#[test]
+fn a_producer_that_was_idle_for_a_day_is_forgotten_and_begins_anew() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    let now = || bench.clock.now().0;
+    partition.append(stamped(1, 0, now())).expect("it is new");
+    bench.wait(DAY - Duration::from_secs(60));
+    partition.append(stamped(2, 0, now())).expect("it is new");
+    let repeated = |id, sequence| partition.append(stamped(id, sequence, now()));
+    assert!(repeated(1, 0).expect("it is known").duplicate);
+    assert_eq!(repeated(1, 7).expect_err("1 follows").kind(), ErrorKind::OutOfOrderSequence);
+    // Kafka looks every ten minutes.
+    bench.wait(Duration::from_secs(11 * 60));
+    assert!(!repeated(1, 7).expect("nobody knows it any more").duplicate);
+    assert!(repeated(2, 0).expect("it is known").duplicate);
+}
+
+#[test]
+fn a_snapshot_is_read_without_the_producers_that_are_to_be_forgotten() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    for id in [1, 2] {
+        partition.append(stamped(id, 0, (id - 1) * 1000)).expect("it is new");
+    }
+    bench.log.close().expect("the disk is fine");
+    bench.clock.advance(DAY);
+    let bench = bench.crash();
+    let partition = bench.partition();
+    // By the time in its batch the first is a day old, and the second is a second younger.
+    assert!(!partition.append(stamped(1, 0, 0)).expect("nobody knows it any more").duplicate);
+    assert!(partition.append(stamped(2, 0, 0)).expect("it is known").duplicate);
+}
+
+#[test]
+fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
+    use crate::batch::{DecompressionBuffer, TimestampType};
+    use crate::partition::{FoundOffset, OffsetSpec};
+
+    let bench = Bench::new();
+    let partition =
+        bench.create(TopicConfig { timestamp_type: TimestampType::LogAppend, ..TopicConfig::default() });
+    let producer = Producer::new(&bench.log, ProducerOptions::default()).expect("it starts");
+    let send = |times: &[i64]| {
+        for time in times {
+            let record = Record { timestamp: Some(Timestamp(*time)), ..Record::default() };
+            drop(producer.send("t", record));
+        }
+        producer.flush().expect("the disk is fine");
+    };
+    bench.clock.advance(Duration::from_secs(5));
+    send(&[3, 9_000]);
+    bench.clock.advance(Duration::from_secs(1));
+    send(&[4]);
+    let altered = bench.log.alter_topic("t", |config| config.timestamp_type = TimestampType::Create);
+    altered.expect("it can be changed at run time");
+    send(&[5]);
+
+    let check = |partition: &Partition| {
+        let mut times = Vec::new();
+        let mut scratch = DecompressionBuffer::new();
+        let fetched = partition.fetch(Offset(0), 1 << 20, Isolation::ReadUncommitted).expect("it is sound");
+        for batch in fetched.batches() {
+            let batch = batch.expect("it is sound");
+            let records = batch.records(&mut scratch).expect("it is not compressed");
+            let is_append = batch.header().timestamp_type == TimestampType::LogAppend;
+            times.extend(records.map(|record| (record.expect("it is sound").timestamp.0, is_append)));
+        }
+        // Every record of a batch has its largest timestamp, which is that of the append.
+        assert_eq!(times, [(5_000, true), (5_000, true), (6_000, true), (5, false)]);
+        let find = |spec| partition.find_offset(spec, Isolation::ReadUncommitted).expect("it is sound");
+        let at =
+            |offset, time| Some(FoundOffset { offset: Offset(offset), timestamp: Some(Timestamp(time)) });
+        assert_eq!(find(OffsetSpec::AtOrAfter(Timestamp(4))), at(0, 5_000));
+        assert_eq!(find(OffsetSpec::AtOrAfter(Timestamp(5_001))), at(2, 6_000));
+        assert_eq!(find(OffsetSpec::AtOrAfter(Timestamp(6_001))), None);
+        assert_eq!(find(OffsetSpec::MaxTimestamp), at(2, 6_000));
+    };
+    check(&partition);
+    drop(producer);
+    let bench = bench.crash();
+    check(&bench.partition());
+    assert_eq!(bench.log.topic("t").expect("it is there").config().timestamp_type, TimestampType::Create);
+}

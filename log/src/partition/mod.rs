@@ -56,6 +56,7 @@ pub use committed::CommittedBatches;
 pub use lookup::{FoundOffset, OffsetSpec};
 pub(crate) use metadata::{FILE_NAME as METADATA_FILE_NAME, read_topic_id, write as write_metadata};
 pub use reader::Fetched;
+pub(crate) use site::PRODUCER_EXPIRATION;
 pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
 pub(crate) use tail::{LastBatch, Tail};
 pub use trim::Pin;

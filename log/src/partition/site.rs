@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::batch::TimestampType;
 use crate::clean_shutdown::CleanShutdown;
 use crate::cleanup::Cleanup;
 use crate::clock::Clock;
@@ -15,11 +16,15 @@ use crate::index::FileContext;
 use crate::open_files::{OpenFiles, is_stale};
 use crate::progress::Progress;
 use crate::read_buffers::ReadBuffers;
-use crate::record::{Offset, PartitionKey, TopicId, TopicPartition};
+use crate::record::{Offset, PartitionKey, Timestamp, TopicId, TopicPartition};
 use crate::recovery_point::SyncedPoints;
 use crate::scanner::{BatchPlace, Density, ReadError};
 use crate::storage::Storage;
 use crate::verify::Damage;
+
+/// How long a producer is remembered, unless a log is opened with another time: Kafka's
+/// `producer.id.expiration.ms`.
+pub(crate) const PRODUCER_EXPIRATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When an append counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -47,6 +52,8 @@ pub struct PartitionConfig {
     pub snapshot_interval_bytes: u64,
     /// The largest batch that is appended.
     pub batch_bytes_max: usize,
+    /// Whose time records carry.
+    pub timestamp_type: TimestampType,
     /// Whether offsets may be missing anywhere: the partition comes from where it was compacted. What was
     /// compacted here is known, and a gap anywhere else is damage.
     pub has_gaps: bool,
@@ -62,6 +69,7 @@ impl Default for PartitionConfig {
             index_interval_bytes: 4096,
             snapshot_interval_bytes: 64 << 20,
             batch_bytes_max: 64 << 20,
+            timestamp_type: TimestampType::Create,
             has_gaps: false,
             cleanup: Cleanup::default(),
         }
@@ -87,6 +95,8 @@ pub struct PartitionContext {
     pub(crate) flusher: Weak<Flusher>,
     /// The files of segments that are open.
     pub(crate) open_files: Arc<OpenFiles>,
+    /// How long after its last batch or marker a producer is forgotten that has no transaction open.
+    pub(crate) producer_expiration: Duration,
 }
 
 impl PartitionContext {
@@ -102,6 +112,7 @@ impl PartitionContext {
             synced_points: Arc::default(),
             flusher: Weak::new(),
             open_files: Arc::default(),
+            producer_expiration: PRODUCER_EXPIRATION,
         }
     }
 }
@@ -161,6 +172,12 @@ impl PartitionSite {
 
     pub(crate) fn file_context(&self) -> FileContext {
         FileContext { storage: self.context.storage.clone(), open_files: self.context.open_files.clone() }
+    }
+
+    /// Producers that have written nothing since are forgotten, now.
+    pub(crate) fn producer_horizon(&self) -> Timestamp {
+        let expiration = self.context.producer_expiration.as_millis().min(i64::MAX as u128) as i64;
+        Timestamp(self.context.clock.now().0.saturating_sub(expiration))
     }
 
     pub(crate) fn key(&self) -> PartitionKey {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Durability, Partition, Tail};
-use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, marker};
+use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
 use crate::producer_state::{Refusal, Verdict};
@@ -88,6 +88,8 @@ impl Partition {
     /// Appends a batch. It is durable once a sync that begins later is done; readers see it as soon as
     /// the partition's durability allows.
     ///
+    /// Where the topic's records carry the time of the append, the batch gets it.
+    ///
     /// A batch with a producer's stamp is checked against what that producer wrote before: one of its
     /// last five batches is answered with its offsets and not appended again.
     ///
@@ -99,6 +101,9 @@ impl Partition {
     /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
     /// operating system, which poison the partition.
     pub fn append(&self, mut batch: SealedBatch) -> Result<Appended> {
+        if self.config.load().timestamp_type == TimestampType::LogAppend {
+            batch.set_log_append_time(self.now());
+        }
         batch.finish();
         let header = batch.header();
         self.check_acceptable(&header, batch.lacks_key())?;
@@ -348,6 +353,14 @@ impl Partition {
                 tracing::warn!(partition = %self.site.name, file = %path.display(), %error, "an old snapshot stays");
             }
         }
+    }
+}
+
+impl Partition {
+    /// Forgets the producers that have been idle for as long as they are remembered.
+    pub(crate) fn expire_producers(&self) {
+        let horizon = self.site.producer_horizon();
+        self.writer.lock().tail.producers.expire(horizon);
     }
 }
 

@@ -35,7 +35,7 @@ use crate::partitioner::{Partitioner, partition_for_key};
 use crate::record::{PartitionId, Record};
 use crate::spawn::{self, Drive};
 use crate::topic::Topic;
-use crate::transaction::TransactionalProducer;
+use crate::transaction::{TransactionOptions, TransactionalProducer};
 
 use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max, record_bytes_max};
 use outcome::Outcome;
@@ -71,6 +71,8 @@ pub struct ProducerOptions {
     /// Under which id transactions are written. A record's future tells its place then; it is durable, and
     /// seen by readers of committed records, once its transaction is committed.
     pub transactional_id: Option<String>,
+    /// How its transactions are written.
+    pub transactions: TransactionOptions,
     /// How a record's partition is chosen.
     pub partitioner: Partitioner,
 }
@@ -87,6 +89,7 @@ impl Default for ProducerOptions {
             compression: None,
             idempotent: false,
             transactional_id: None,
+            transactions: TransactionOptions::default(),
             partitioner: Partitioner::Kafka,
         }
     }
@@ -114,8 +117,8 @@ impl Producer {
             );
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        let transactional =
-            options.transactional_id.as_deref().map(|id| log.transactional(id)).transpose()?;
+        let take_id = |id| log.transactional_with(id, options.transactions);
+        let transactional = options.transactional_id.as_deref().map(take_id).transpose()?;
         // Transactions bring their own.
         let needs_identity = options.idempotent && transactional.is_none();
         let identity = if needs_identity { Some(log.next_producer_id()?) } else { None };

@@ -19,8 +19,9 @@
 //! A marker ends the transaction of exactly its producer id and epoch, and an ended epoch takes no
 //! further transactional batch (KIP-890: every transaction takes the next epoch).
 
+#[cfg(test)]
+mod model;
 mod snapshot;
-
 #[cfg(test)]
 mod tests;
 
@@ -265,6 +266,13 @@ impl ProducerStates {
         producer.timestamp = header.max_timestamp;
         producer.seen = header.last_offset();
         producer
+    }
+
+    /// Forgets the producers whose last batch or marker is not of after `horizon`, by its timestamp, and that
+    /// have no transaction open. One that comes back is one that nobody has heard of: it may go on with any
+    /// sequence, and what it repeats is not noticed. As Kafka's `ProducerStateManager` does.
+    pub(crate) fn expire(&mut self, horizon: Timestamp) {
+        self.producers.retain(|_, producer| producer.transaction.is_some() || producer.timestamp > horizon);
     }
 
     fn forget_oldest(&mut self) {

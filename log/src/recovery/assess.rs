@@ -146,7 +146,10 @@ fn newest_known(site: &PartitionSite, listing: &Listing, candidates: &mut Vec<Of
             .map_err(|error| error.to_string())
             .and_then(|bytes| ProducerStates::decode(&bytes).map_err(|error| error.to_string()));
         match decoded {
-            Ok(producers) => return Known { offset, producers },
+            Ok(mut producers) => {
+                producers.expire(site.producer_horizon());
+                return Known { offset, producers };
+            }
             Err(error) => {
                 tracing::warn!(partition = %site.name, file = %path.display(), %error, "snapshot not believed");
             }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -13,7 +14,7 @@ use super::ending::{Ending, Marked, Phase, is_synced, unsettled};
 use super::record::{Status, TransactionRecord};
 use super::session::{EPOCH_LAST, Fenced, OpenTransaction, ProducerIdentity, Session};
 use super::snapshot::{SnapshotWriter, TableSnapshot};
-use super::table::{Table, TableUpdate, batch};
+use super::table::{Table, TableUpdate, batch, tombstones};
 use crate::batch::MarkerKind;
 use crate::clock::Clock;
 use crate::driver::{Driver, Steps};
@@ -24,6 +25,16 @@ use crate::record::{ProducerEpoch, ProducerId, Timestamp};
 use crate::storage::{Storage, SyncPurpose};
 use crate::ticket::{CommitTicket, Completion, FlushTicket, Ticket};
 
+/// How often transactions are looked for that are open for too long.
+const OVERDUE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often ids are looked for that nobody uses any more: Kafka's
+/// `transaction.remove.expired.transaction.cleanup.interval.ms`.
+const IDS_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How many ids are forgotten at a time.
+const FORGOTTEN_MAX: usize = 1000;
+
 /// Ends the transactions of all transactional ids of a log.
 pub(crate) struct Coordinator {
     pub(super) state: Mutex<State>,
@@ -32,6 +43,8 @@ pub(crate) struct Coordinator {
     pub(super) flusher: Arc<Flusher>,
     driver: Arc<Driver>,
     clock: Arc<dyn Clock>,
+    /// How long an id is remembered that nobody holds.
+    id_expiration: Duration,
 }
 
 pub(super) struct State {
@@ -43,6 +56,10 @@ pub(super) struct State {
     marked: Vec<Marked>,
     pub(super) snapshots: SnapshotWriter,
     epoch_last: ProducerEpoch,
+    /// When transactions are looked for next that are open for too long, on the clock's elapsed time.
+    overdue_due: Duration,
+    /// When ids are looked for next that are to be forgotten.
+    ids_due: Duration,
     is_closed: bool,
 }
 
@@ -56,7 +73,9 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
         storage: Arc<dyn Storage>,
         directory: &Path,
+        id_expiration: Duration,
     ) -> Self {
+        let elapsed = clock.elapsed();
         let state = State {
             home: None,
             table: Table::default(),
@@ -65,9 +84,12 @@ impl Coordinator {
             marked: Vec::new(),
             snapshots: SnapshotWriter::new(storage, directory),
             epoch_last: EPOCH_LAST,
+            overdue_due: elapsed + OVERDUE_EVERY,
+            ids_due: elapsed + IDS_EVERY,
             is_closed: false,
         };
-        Self { state: Mutex::new(state), initialising: Mutex::new(()), flusher, driver, clock }
+        let state = Mutex::new(state);
+        Self { state, initialising: Mutex::new(()), flusher, driver, clock, id_expiration }
     }
 
     /// Makes `home` the table's partition.
@@ -79,6 +101,7 @@ impl Coordinator {
     pub(super) fn initialise(
         &self,
         id: &str,
+        timeout: Option<Duration>,
         new_producer_id: impl FnOnce() -> Result<ProducerId>,
     ) -> Result<Arc<Session>> {
         let _one_at_a_time = self.initialising.lock();
@@ -94,7 +117,7 @@ impl Coordinator {
             Some(producer) => producer,
             None => ProducerIdentity { id: new_producer_id()?, epoch: ProducerEpoch(0) },
         };
-        let session = Session::new(id, producer, epoch_last);
+        let session = Session::new(id, producer, epoch_last, timeout);
         self.assign(&session, producer)?.wait()?;
         self.state.lock().sessions.insert(id.to_owned(), session.clone());
         Ok(session)
@@ -141,6 +164,7 @@ impl Coordinator {
             producer_id: producer.id,
             producer_epoch: producer.epoch,
             status: Status::Empty,
+            timeout_ms: session.timeout_ms(),
             partitions: Vec::new(),
             updated: now,
             started: now,
@@ -280,7 +304,8 @@ impl Steps for Coordinator {
         let mut settled = Vec::new();
         let mut state = self.state.lock();
         let Some(home) = state.home.clone() else { return false };
-        let mut progress = state.mark_decided(&mut settled);
+        let mut progress = self.look_around(&mut state, self.clock.elapsed());
+        progress |= state.mark_decided(&mut settled);
         progress |= self.decide_flushed(&mut state, &home, &mut settled);
         progress |= state.snapshots.end(home.durable());
         if state.snapshots.is_due()
@@ -295,6 +320,60 @@ impl Steps for Coordinator {
 }
 
 impl Coordinator {
+    /// Aborts what is open for too long, and forgets ids, now and then. Says whether anything was.
+    fn look_around(&self, state: &mut State, elapsed: Duration) -> bool {
+        let mut progress = false;
+        if state.overdue_due <= elapsed && !state.is_closed {
+            state.overdue_due = elapsed + OVERDUE_EVERY;
+            progress |= self.abort_overdue(state, elapsed);
+        }
+        if state.ids_due <= elapsed && !state.is_closed {
+            state.ids_due = elapsed + IDS_EVERY;
+            progress |= self.forget_idle(state);
+        }
+        progress
+    }
+
+    fn abort_overdue(&self, state: &mut State, elapsed: Duration) -> bool {
+        let sessions: Vec<_> = state.sessions.values().cloned().collect();
+        let mut progress = false;
+        for session in sessions {
+            let Some(transaction) = session.take_overdue(elapsed) else { continue };
+            tracing::warn!(
+                transactional_id = session.id(),
+                "a transaction was open for too long and is aborted"
+            );
+            // Nobody waits: whoever uses the session next is told.
+            drop(self.begin(state, &session, transaction, MarkerKind::Abort, &[]));
+            progress = true;
+        }
+        progress
+    }
+
+    /// Forgets the ids that were not used for long and that nobody holds.
+    fn forget_idle(&self, state: &mut State) -> bool {
+        let now = self.clock.now();
+        let expiration = self.id_expiration.as_millis().min(i64::MAX as u128) as i64;
+        let horizon = Timestamp(now.0.saturating_sub(expiration));
+        let is_held = |id: &String| state.sessions.get(id).is_some_and(|held| Arc::strong_count(held) > 1);
+        let idle: Vec<String> =
+            state.table.idle_since(horizon).filter(|id| !is_held(id)).take(FORGOTTEN_MAX).cloned().collect();
+        if idle.is_empty() {
+            return false;
+        }
+        if let Err(error) = state.forget(&idle, now) {
+            tracing::warn!(%error, "transactional ids that nobody uses stay");
+        }
+        true
+    }
+
+    /// How long there is nothing to do unless something happens.
+    pub(crate) fn idle_time(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let deadline = state.sessions.values().filter_map(|session| session.deadline()).min()?;
+        Some(deadline.max(state.overdue_due).saturating_sub(self.clock.elapsed()))
+    }
+
     /// Decides every transaction whose flush has ended: one batch and one sync for all of them.
     fn decide_flushed(&self, state: &mut State, home: &Arc<Partition>, settled: &mut Vec<Settled>) -> bool {
         let now = self.clock.now();
@@ -416,6 +495,17 @@ impl State {
         self.home()?.append(batch(&updates, now)?)?;
         self.snapshots.count(updates.len() as u64);
         self.table.apply(updates);
+        Ok(())
+    }
+
+    /// Appends to the table that it knows these ids no more.
+    fn forget(&mut self, ids: &[String], now: Timestamp) -> Result<()> {
+        self.home()?.append(tombstones(ids, now)?)?;
+        self.snapshots.count(ids.len() as u64);
+        for id in ids {
+            self.table.entries.remove(id);
+            self.sessions.remove(id);
+        }
         Ok(())
     }
 

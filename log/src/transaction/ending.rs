@@ -74,6 +74,7 @@ impl Ending {
             producer_id: self.producer().id,
             producer_epoch: self.producer().epoch,
             status,
+            timeout_ms: self.session.timeout_ms(),
             partitions: self.partitions.iter().map(|partition| partition.name().clone()).collect(),
             updated: now,
             started: self.transaction.started,

@@ -23,6 +23,10 @@
 //! After a crash ([`recovery`]) the markers of decided transactions are written again and everything
 //! else that is open is aborted.
 //!
+//! A transaction that is open for longer than its producer wanted at most holds up every reader of
+//! committed records: the coordinator aborts it and fences the producer. Ids that nobody has used for long
+//! are forgotten.
+//!
 //! Lock order: coordinator, session, partition. A session's lock is shared by the threads that append
 //! and taken alone only when a transaction begins, ends, or writes to a partition for the first time.
 
@@ -40,9 +44,17 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
+
+use std::time::Duration;
 
 pub(crate) use coordinator::Coordinator;
-pub use producer::TransactionalProducer;
+pub use producer::{TransactionOptions, TransactionalProducer};
 #[cfg(test)]
 pub(crate) use record::encode_key;
 pub(crate) use record::{Status as TransactionStatus, TRANSACTION_TOPIC, TransactionRecord};
+
+/// How long an id is remembered that nobody holds, unless a log is opened with another time: Kafka's
+/// `transactional.id.expiration.ms`.
+pub(crate) const TRANSACTIONAL_ID_EXPIRATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -1,6 +1,7 @@
 //! The handle on a transactional id.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::{TRANSACTION_TOPIC, TRANSACTIONAL_ID_BYTES_MAX};
 use super::session::Session;
@@ -18,6 +19,21 @@ use crate::topic::TopicConfig;
 /// Kafka's size of a segment of this topic.
 const SEGMENT_BYTES: u64 = 100 << 20;
 
+/// How transactions are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// How long a transaction may be open before it is aborted and its producer fenced off: it keeps readers
+    /// of committed records from everything behind it. Kafka's `transaction.timeout.ms`. None for a program
+    /// that sees to that itself.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for TransactionOptions {
+    fn default() -> Self {
+        Self { timeout: Some(Duration::from_secs(60)) }
+    }
+}
+
 /// Writes transactions under a transactional id, one after the other. Threads share it: each appends
 /// while the others do, and only those that write to the same partition take turns.
 ///
@@ -28,7 +44,7 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    pub(crate) fn open(log: &Log, id: &str) -> Result<Self> {
+    pub(crate) fn open(log: &Log, id: &str, options: TransactionOptions) -> Result<Self> {
         if !(1..=TRANSACTIONAL_ID_BYTES_MAX).contains(&id.len()) {
             let length = id.len();
             let what =
@@ -37,7 +53,7 @@ impl TransactionalProducer {
         }
         let coordinator = log.coordinator();
         coordinator.set_home(home(log)?);
-        let session = coordinator.initialise(id, || log.next_producer_id())?;
+        let session = coordinator.initialise(id, options.timeout, || log.next_producer_id())?;
         Ok(Self { log: log.clone(), session })
     }
 
@@ -55,7 +71,8 @@ impl TransactionalProducer {
         if self.session.needs_producer_id() {
             self.session.set_producer_id(self.log.next_producer_id()?);
         }
-        self.session.begin(self.log.clock().now())
+        let clock = self.log.clock();
+        self.session.begin(clock.now(), clock.elapsed())
     }
 
     /// Whether a transaction is open.
@@ -124,7 +141,7 @@ impl TransactionalProducer {
     /// it; the next transaction may begin then. If it completes with an error, the transaction
     ///
     /// - was not decided after `TransactionState` and errors of the disk: it is open, to be aborted;
-    /// - is aborted after `Fenced`;
+    /// - is aborted after `Fenced`, which is also what one is answered that was open for too long;
     /// - has an unknown outcome after `Poisoned` and `Closed`, which opening the log again settles.
     pub fn commit(&self, consumed: &[Arc<Partition>]) -> CommitTicket {
         self.log.coordinator().end(&self.session, MarkerKind::Commit, consumed)

@@ -31,9 +31,6 @@ pub(super) const TRANSACTIONAL_ID_BYTES_MAX: usize = i16::MAX as usize;
 const KEY_VERSION: i16 = 0;
 const VALUE_VERSION: i16 = 1;
 
-/// Kafka's default. Embedded nobody waits for a producer that is gone: opening the log aborts.
-const TIMEOUT_MS: i32 = 60_000;
-
 /// Every transaction takes the next producer epoch: what Kafka calls transaction version 2.
 const CLIENT_TRANSACTION_VERSION: i16 = 2;
 const CLIENT_TRANSACTION_VERSION_TAG: u32 = 2;
@@ -79,6 +76,8 @@ pub(crate) struct TransactionRecord {
     pub(crate) producer_id: ProducerId,
     pub(crate) producer_epoch: ProducerEpoch,
     pub(crate) status: Status,
+    /// How long a transaction of this id may be open; `i32::MAX` without an end.
+    pub(crate) timeout_ms: i32,
     /// The partitions that are to get markers.
     pub(crate) partitions: Vec<TopicPartition>,
     pub(crate) updated: Timestamp,
@@ -97,7 +96,7 @@ impl TransactionRecord {
         out.extend(VALUE_VERSION.to_be_bytes());
         out.extend(self.producer_id.0.to_be_bytes());
         out.extend(self.producer_epoch.0.to_be_bytes());
-        out.extend(TIMEOUT_MS.to_be_bytes());
+        out.extend(self.timeout_ms.to_be_bytes());
         out.push(self.status as u8);
         self.encode_partitions(&mut out);
         out.extend(self.updated.0.to_be_bytes());
@@ -137,7 +136,7 @@ impl TransactionRecord {
         };
         let producer_id = ProducerId(input.i64()?);
         let producer_epoch = ProducerEpoch(input.i16()?);
-        input.take(size_of::<i32>())?;
+        let timeout_ms = input.i32()?;
         let status = input.take(1)?[0];
         let status = Status::ALL.into_iter().find(|one| *one as u8 == status)?;
         let partitions = read_partitions(&mut input, is_flexible)?;
@@ -145,7 +144,7 @@ impl TransactionRecord {
         if is_flexible {
             input.skip_tagged_fields()?;
         }
-        Some(Self { producer_id, producer_epoch, status, partitions, updated, started })
+        Some(Self { producer_id, producer_epoch, status, timeout_ms, partitions, updated, started })
     }
 }
 
@@ -206,6 +205,7 @@ mod tests {
             producer_id: ProducerId(4000),
             producer_epoch: ProducerEpoch(7),
             status: Status::PrepareCommit,
+            timeout_ms: 60_000,
             partitions: vec![
                 TopicPartition::new("ab", PartitionId(0)),
                 TopicPartition::new("ab", PartitionId(2)),
@@ -253,7 +253,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_value_is_read_as_it_was_written_and_never_in_part(
-            id: i64, epoch: i16, status in 1..8usize, updated: i64, started: i64,
+            id: i64, epoch: i16, timeout_ms: i32, status in 1..8usize, updated: i64, started: i64,
             partitions in prop::collection::btree_set(("[a-z]{1,200}", 0..300i32), 0..20),
         ) {
             let partition = |(topic, partition): &(String, i32)| {
@@ -263,6 +263,7 @@ mod tests {
                 producer_id: ProducerId(id),
                 producer_epoch: ProducerEpoch(epoch),
                 status: Status::ALL[status],
+                timeout_ms,
                 partitions: partitions.iter().map(partition).collect(),
                 updated: Timestamp(updated),
                 started: Timestamp(started),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::coordinator::Coordinator;
 use super::ending::append_marker;
 use super::record::{Status, TransactionRecord};
-use super::session::ProducerIdentity;
+use super::session::{NO_TIMEOUT_MS, ProducerIdentity};
 use super::snapshot::TableSnapshot;
 use super::table::{Table, TableUpdate};
 use crate::batch::MarkerKind;
@@ -106,12 +106,13 @@ impl Coordinator {
             state.home = Some(home);
         }
         let open: Vec<_> = partitions.iter().enumerate().flat_map(open_transactions).collect();
-        let (resolution, completed) = {
-            let state = self.state.lock();
-            (resolve(&state.table, &open), complete(&state.table, self.now()))
+        let (resolution, completed, aborts) = {
+            let table = &self.state.lock().table;
+            let resolution = resolve(table, &open);
+            let aborts = aborts(table, &resolution, partitions, self.now());
+            (resolution, complete(table, self.now()), aborts)
         };
         self.write_markers(&resolution.decided, partitions)?;
-        let aborts = aborts(&resolution, partitions, self.now());
         let aborted: Vec<_> = aborts.iter().filter_map(|update| update.complete(self.now())).collect();
         self.write_all(completed.into_iter().chain(aborts).collect())?;
         self.write_markers(&resolution.undecided, partitions)?;
@@ -150,12 +151,18 @@ fn complete(table: &Table, now: Timestamp) -> Vec<TableUpdate> {
     table.entries.iter().filter_map(update).collect()
 }
 
-fn aborts(resolution: &Resolution, partitions: &[Arc<Partition>], now: Timestamp) -> Vec<TableUpdate> {
+fn aborts(
+    table: &Table,
+    resolution: &Resolution,
+    partitions: &[Arc<Partition>],
+    now: Timestamp,
+) -> Vec<TableUpdate> {
     let update = |(id, (producer, places)): (&String, &(ProducerIdentity, Vec<usize>))| {
         let record = TransactionRecord {
             producer_id: producer.id,
             producer_epoch: producer.epoch,
             status: Status::PrepareAbort,
+            timeout_ms: table.entries.get(id).map_or(NO_TIMEOUT_MS, |known| known.timeout_ms),
             partitions: places.iter().map(|place| partitions[*place].name().clone()).collect(),
             updated: now,
             started: now,

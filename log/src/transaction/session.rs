@@ -5,12 +5,14 @@
 //!                     ^                       |
 //!                     +--- flush failed ------+---- outcome unknown ---> Failed
 //!   Idle, Open, Ending --another producer takes the id--> Fenced
+//!   Open --open for too long: the coordinator aborts it--> Overdue
 //! ```
 //!
 //! Threads append under the shared lock; whoever ends the transaction takes it alone, and so knows that
 //! nothing is appended after its markers.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -26,9 +28,14 @@ use crate::record::{
 /// The last epoch of a producer id. Kafka keeps the one after it for fencing.
 pub(super) const EPOCH_LAST: ProducerEpoch = ProducerEpoch(i16::MAX - 1);
 
+/// What the table says of an id whose transactions may be open for ever.
+pub(super) const NO_TIMEOUT_MS: i32 = i32::MAX;
+
 pub(super) struct Session {
     id: String,
     epoch_last: ProducerEpoch,
+    /// How long a transaction may be open.
+    timeout: Option<Duration>,
     gate: RwLock<Gate>,
 }
 
@@ -57,6 +64,8 @@ enum Life {
     Open(OpenTransaction),
     Ending,
     Fenced,
+    /// The last transaction was open for too long, and is aborted or being aborted.
+    Overdue,
     Failed(Error),
 }
 
@@ -64,6 +73,8 @@ enum Life {
 pub(super) struct OpenTransaction {
     pub(super) producer: ProducerIdentity,
     pub(super) started: Timestamp,
+    /// The same, on the clock's elapsed time.
+    begun: Duration,
     written: HashMap<PartitionKey, Written>,
     /// What it has committed offsets of: no more than is durable must count as read.
     consumed: Mutex<Vec<Arc<Partition>>>,
@@ -92,9 +103,20 @@ pub(super) enum Fenced {
 }
 
 impl Session {
-    pub(super) fn new(id: &str, next: ProducerIdentity, epoch_last: ProducerEpoch) -> Arc<Self> {
+    pub(super) fn new(
+        id: &str,
+        next: ProducerIdentity,
+        epoch_last: ProducerEpoch,
+        timeout: Option<Duration>,
+    ) -> Arc<Self> {
         let gate = RwLock::new(Gate { life: Life::Idle, next: Some(next) });
-        Arc::new(Self { id: id.to_owned(), epoch_last, gate })
+        Arc::new(Self { id: id.to_owned(), epoch_last, timeout, gate })
+    }
+
+    /// How long a transaction may be open, as the table says it.
+    pub(super) fn timeout_ms(&self) -> i32 {
+        let milliseconds = self.timeout.map(|timeout| i32::try_from(timeout.as_millis()));
+        milliseconds.and_then(Result::ok).unwrap_or(NO_TIMEOUT_MS)
     }
 
     pub(super) fn id(&self) -> &str {
@@ -110,7 +132,7 @@ impl Session {
         self.gate.write().next.get_or_insert(ProducerIdentity { id, epoch: ProducerEpoch(0) });
     }
 
-    pub(super) fn begin(&self, now: Timestamp) -> Result<()> {
+    pub(super) fn begin(&self, now: Timestamp, elapsed: Duration) -> Result<()> {
         let mut gate = self.gate.write();
         match &gate.life {
             Life::Idle => {}
@@ -119,7 +141,8 @@ impl Session {
         }
         let producer = gate.next.ok_or_else(|| self.wrong_state("the producer id is used up"))?;
         let (written, consumed, broken) = (HashMap::new(), Mutex::default(), OnceLock::new());
-        gate.life = Life::Open(OpenTransaction { producer, started: now, written, consumed, broken });
+        let (started, begun) = (now, elapsed);
+        gate.life = Life::Open(OpenTransaction { producer, started, begun, written, consumed, broken });
         Ok(())
     }
 
@@ -200,6 +223,29 @@ impl Session {
         }
     }
 
+    /// When the open transaction will have been open for too long.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match &self.gate.read().life {
+            // Nobody is held up by one that has written nothing.
+            Life::Open(open) if !open.written.is_empty() => Some(open.begun.saturating_add(self.timeout?)),
+            _ => None,
+        }
+    }
+
+    /// Takes the open transaction to abort it, if it has been open for too long. The producer is fenced.
+    pub(super) fn take_overdue(&self, elapsed: Duration) -> Option<OpenTransaction> {
+        self.deadline().filter(|deadline| *deadline <= elapsed)?;
+        let mut gate = self.gate.write();
+        match std::mem::replace(&mut gate.life, Life::Overdue) {
+            Life::Open(open) if !open.written.is_empty() => Some(open),
+            // Somebody has ended it meanwhile.
+            life => {
+                gate.life = life;
+                None
+            }
+        }
+    }
+
     /// Its records could not be made durable and nothing was decided: it is open still, to be aborted.
     pub(super) fn reopen(&self, transaction: OpenTransaction, cause: &Error) {
         let mut gate = self.gate.write();
@@ -225,7 +271,7 @@ impl Session {
         }
         Ok(match std::mem::replace(&mut gate.life, Life::Fenced) {
             Life::Open(open) if !open.written.is_empty() => Fenced::Open(open),
-            Life::Ending => Fenced::Ending,
+            Life::Ending | Life::Overdue => Fenced::Ending,
             _ => Fenced::Nothing,
         })
     }
@@ -233,6 +279,7 @@ impl Session {
     fn refusal(&self, life: &Life) -> Error {
         match life {
             Life::Fenced => self.fenced(),
+            Life::Overdue => self.overdue(),
             Life::Failed(error) => error.clone(),
             Life::Idle => self.wrong_state("no transaction is open"),
             Life::Ending => self.wrong_state("the transaction is ending"),
@@ -248,6 +295,14 @@ impl Session {
     fn broken(&self, cause: &Error) -> Error {
         let what = format!("transactional id {}: abort it, an append has failed", self.id);
         Error::caused(ErrorKind::TransactionState, what, cause.clone())
+    }
+
+    fn overdue(&self) -> Error {
+        let (id, timeout) = (&self.id, self.timeout.unwrap_or_default());
+        let what = format!(
+            "transactional id {id}: its transaction was open for more than {timeout:?} and is aborted; take the id again"
+        );
+        Error::new(ErrorKind::Fenced, what)
     }
 
     fn wrong_state(&self, what: &str) -> Error {

@@ -207,6 +207,7 @@ mod tests {
             producer_id: ProducerId(1),
             producer_epoch: ProducerEpoch(2),
             status: Status::PrepareAbort,
+            timeout_ms: 60_000,
             partitions: vec![TopicPartition::new("a", PartitionId(3))],
             updated: Timestamp(4),
             started: Timestamp(5),

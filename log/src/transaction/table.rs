@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{TransactionRecord, decode_key, encode_key};
+use super::record::{Status, TransactionRecord, decode_key, encode_key};
 use super::snapshot::TableSnapshot;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, RecordView, SealedBatch};
 use crate::error::{Error, ErrorKind, Result};
@@ -71,12 +71,32 @@ impl Table {
         self.entries.extend(updates.into_iter().map(|TableUpdate { id, record }| (id, record)));
     }
 
+    /// The ids of which nothing was written since `horizon`, and nothing is to be done.
+    pub(super) fn idle_since(&self, horizon: Timestamp) -> impl Iterator<Item = &String> {
+        let is_idle = move |record: &TransactionRecord| {
+            let is_over =
+                matches!(record.status, Status::Empty | Status::CompleteCommit | Status::CompleteAbort);
+            is_over && record.updated <= horizon
+        };
+        self.entries.iter().filter(move |(_, record)| is_idle(record)).map(|(id, _)| id)
+    }
+
     /// Whose producer id it is. There are few transactional ids.
     pub(super) fn find(&self, producer_id: ProducerId) -> Option<(&str, &TransactionRecord)> {
         let mut entries = self.entries.iter();
         let found = entries.find(|(_, record)| record.producer_id == producer_id);
         found.map(|(id, record)| (id.as_str(), record))
     }
+}
+
+/// The records that say that these ids are forgotten, in one batch.
+pub(super) fn tombstones(ids: &[String], now: Timestamp) -> Result<SealedBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for id in ids {
+        let pushed = builder.push(now, Some(&encode_key(id)), None, &[]);
+        pushed.map_err(|error| error.within(format_args!("transactional id {id}")))?;
+    }
+    Ok(builder.seal())
 }
 
 /// One batch for all of them: they are written, and torn by a crash, together.

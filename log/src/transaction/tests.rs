@@ -336,6 +336,7 @@ fn check_resolution(status: Status, epoch: i16, kind: MarkerKind, is_decided: bo
         producer_id: ProducerId(1),
         producer_epoch: ProducerEpoch(5),
         status,
+        timeout_ms: 60_000,
         partitions: Vec::new(),
         updated: Timestamp(0),
         started: Timestamp(0),

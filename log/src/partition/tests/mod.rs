@@ -13,7 +13,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::*;
-use crate::batch::{BatchBuilder, Compression, ProducerStamp, SealedBatch};
+use crate::batch::{BatchBuilder, Compression, ProducerStamp, SealedBatch, TimestampType};
 use crate::cleanup::Cleanup;
 use crate::clock::ManualClock;
 use crate::flusher::Flush;
@@ -38,6 +38,7 @@ pub(crate) fn small() -> PartitionConfig {
         index_interval_bytes: 150,
         snapshot_interval_bytes: 400,
         batch_bytes_max: 4000,
+        timestamp_type: TimestampType::Create,
         cleanup: Cleanup::default(),
         has_gaps: false,
     }
