@@ -78,6 +78,7 @@ impl TestLog {
     pub(crate) fn crash(self) -> Self {
         let storage = self.storage.clone();
         drop(self);
+        storage.clear_faults();
         storage.crash();
         Self::on(storage, Drive::Manual)
     }

@@ -24,6 +24,8 @@ mod expiry;
 mod format;
 mod membership;
 mod metadata;
+#[cfg(test)]
+mod model_tests;
 mod subscription;
 #[cfg(test)]
 mod tests;

@@ -259,14 +259,25 @@ impl Inner {
     pub(super) fn move_aside(&self, name: &str, id: TopicId, partitions: Range<i32>) -> Result<()> {
         for partition in partitions.map(PartitionId) {
             let path = self.directory.join(directory_name(name, partition));
-            let stray = self.directory.join(format!("{id}.{partition}{STRAY_SUFFIX}"));
             let io = |error| Error::io(format!("cannot move {} aside", path.display()), error);
             if self.storage.exists(&path).map_err(io)? {
+                let stray = self.free_stray(id, partition).map_err(io)?;
                 self.storage.rename(&path, &stray).map_err(io)?;
                 tracing::warn!(from = %path.display(), to = %stray.display(), "a directory of no topic was in the way");
             }
         }
         Ok(())
+    }
+
+    /// A name that nothing was moved to yet: a crash may cut off the same change again and again.
+    fn free_stray(&self, id: TopicId, partition: PartitionId) -> io::Result<PathBuf> {
+        let mut stray = self.directory.join(format!("{id}.{partition}{STRAY_SUFFIX}"));
+        let mut number = 1;
+        while self.storage.exists(&stray)? {
+            stray = self.directory.join(format!("{id}.{partition}.{number}{STRAY_SUFFIX}"));
+            number += 1;
+        }
+        Ok(stray)
     }
 
     fn delete_topic(&self, topic: &Topic) -> Result<()> {
