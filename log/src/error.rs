@@ -22,13 +22,15 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk is full. Free space and reopen.
     Full,
-    /// Another producer with this transactional id, or a newer epoch of it, has taken over. Stop.
+    /// Another producer with this transactional id, or a newer epoch of it, has taken over; or the consumer
+    /// is no member of its group any more, or speaks of an earlier generation. What it had is not its own:
+    /// stop, or begin again from what was committed.
     Fenced,
     /// A producer's sequence does not follow its last one: records between are missing.
     OutOfOrderSequence,
     /// The transaction is not in a state that allows this.
     TransactionState,
-    /// Another process or handle holds the directory.
+    /// Somebody else holds it: another process or handle the directory, its members a consumer group.
     Locked,
     /// A write or sync of this partition failed before; it refuses writes until it is opened again.
     Poisoned,
@@ -36,7 +38,8 @@ pub enum ErrorKind {
     Closed,
     /// The format is newer than this version reads, or a codec it does not have.
     Unsupported,
-    /// A bounded buffer is full, or what was to be read is being changed. Try again.
+    /// A bounded buffer is full, what was to be read is being changed, or something comes first, such as a
+    /// poll. Try again.
     Retry,
     /// A deadline passed. The message says whether what was asked for may happen all the same.
     Timeout,

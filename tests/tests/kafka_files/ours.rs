@@ -1,17 +1,18 @@
 //! Kafka's DumpLogSegments on files that Lotic wrote: no complaint, and all that was written.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lotic_log::batch::{BatchBuilder, Compression, MarkerKind, ProducerStamp};
 use lotic_log::group::{OffsetCommit, offset_commits, offsets_partition};
 use lotic_log::{
-    Durability, Header, Log, LogOptions, Offset, Partition, PartitionId, ProducerEpoch, ProducerId, Sequence,
-    Timestamp, TopicConfig,
+    Consumer, ConsumerOptions, Durability, Header, Log, LogOptions, Offset, Partition, PartitionId,
+    ProducerEpoch, ProducerId, Sequence, Timestamp, TopicConfig,
 };
 use lotic_tests::failure::{Result, ensure};
-use lotic_tests::kafka::{DumpedBatch, DumpedFile, Kafka};
+use lotic_tests::kafka::{DumpedBatch, DumpedFile, DumpedRecord, Kafka};
 
 use super::dumping::{dump, files_of};
 
@@ -270,7 +271,17 @@ fn write_internal_topics(log: &Log) -> Result<()> {
     producer.commit(&[]).wait()?;
     producer.begin()?;
     producer.append(&orders, batch()?)?;
-    Ok(producer.abort()?)
+    producer.abort()?;
+    write_group(log)
+}
+
+/// A group with a member, which reads the partition that it is assigned and commits.
+fn write_group(log: &Log) -> Result<()> {
+    let options = ConsumerOptions { group: Some("members".to_owned()), ..ConsumerOptions::default() };
+    let mut consumer = Consumer::new(log, options)?;
+    consumer.subscribe(&["orders"])?;
+    consumer.poll(|_, _| ControlFlow::Continue(()))?;
+    Ok(consumer.commit()?)
 }
 
 fn by_extension<'a>(files: &'a [DumpedFile], folder: &Path, extension: &str) -> Vec<&'a DumpedFile> {
@@ -349,7 +360,39 @@ fn check_internal_topics(transactions: &DumpedFile, offsets: &DumpedFile) -> Res
     let value: serde_json::Value = serde_json::from_str(first.value().unwrap_or_default())?;
     let expected = serde_json::json!({"group": "readers", "topic": "orders", "partition": 0});
     ensure(key["data"] == expected, || format!("key {key}"))?;
-    ensure(value["data"]["offset"] == 1 && value["data"]["commitTimestamp"] == 5, || format!("value {value}"))
+    ensure(value["data"]["offset"] == 1 && value["data"]["commitTimestamp"] == 5, || {
+        format!("value {value}")
+    })?;
+    check_group(&records)
+}
+
+/// Kafka reads what the group is made of: with a member, and then without.
+fn check_group(records: &[&DumpedRecord]) -> Result<()> {
+    let mut groups = Vec::new();
+    for record in records {
+        // A marker has none.
+        let Some(key) = record.key() else { continue };
+        let key: serde_json::Value = serde_json::from_str(key)?;
+        if key["data"] == serde_json::json!({"group": "members"}) {
+            let value: serde_json::Value = serde_json::from_str(record.value().unwrap_or_default())?;
+            groups.push(value["data"].clone());
+        }
+    }
+    let [stable, empty] = &groups[..] else { return Err(format!("two generations: {groups:?}").into()) };
+    let member = &stable["members"][0];
+    let partitions = serde_json::json!([{"topic": "orders", "partitions": [0]}]);
+    let facts = [
+        stable["protocolType"] == "consumer",
+        stable["generation"] == 1,
+        stable["protocol"] == "cooperative-sticky",
+        stable["leader"] == member["memberId"] && member["clientId"] == "consumer",
+        member["subscription"]["topics"] == serde_json::json!(["orders"]),
+        member["subscription"]["ownedPartitions"] == partitions,
+        member["assignment"]["assignedPartitions"] == partitions,
+        empty["generation"] == 2 && empty["members"] == serde_json::json!([]),
+        empty["protocol"].is_null() && empty["leader"].is_null(),
+    ];
+    ensure(facts.iter().all(|fact| *fact), || format!("{facts:?} of {groups:#?}"))
 }
 
 #[test]
