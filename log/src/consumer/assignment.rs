@@ -101,10 +101,6 @@ impl Assigned {
         Ok(found.map_or(end, |found| found.offset.min(end)))
     }
 
-    pub(super) fn uncommitted(&self) -> Option<Offset> {
-        self.position.filter(|position| self.committed != Some(*position))
-    }
-
     pub(super) fn commit(&self, offset: Offset, metadata: &str) -> OffsetCommit {
         OffsetCommit {
             partition: self.name().clone(),

@@ -36,9 +36,17 @@ impl Consumer {
     /// may be read by others: the next poll makes it a member again. `Retry` if a rebalance is under way:
     /// poll, then commit what is still its own. Those of appending and syncing.
     pub fn commit(&mut self) -> Result<()> {
-        let commit = |assigned: &Assigned| Some(assigned.commit(assigned.uncommitted()?, ""));
-        let commits: Vec<_> = self.assigned.iter().filter_map(commit).collect();
+        self.commit_up_to(|assigned| assigned.position)
+    }
+
+    /// Commits these offsets, where they are not committed already.
+    pub(super) fn commit_up_to(&mut self, place: impl Fn(&Assigned) -> Option<Offset>) -> Result<()> {
         self.group()?;
+        let commit = |assigned: &Assigned| {
+            let offset = place(assigned).filter(|offset| assigned.committed != Some(*offset))?;
+            Some(assigned.commit(offset, ""))
+        };
+        let commits: Vec<_> = self.assigned.iter().filter_map(commit).collect();
         self.write_commits(&commits)
     }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::batch::{DecompressionBuffer, RecordView};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::check_group_name;
 use crate::log::Log;
 use crate::record::{Offset, Timestamp, TopicPartition};
 
@@ -35,6 +36,43 @@ pub use subscription::RebalanceListener;
 /// subscribed to that its group gives it. One thread uses it at a time.
 ///
 /// A member of a group leaves it when it is dropped; its listener is not called then.
+///
+/// ```
+/// use std::ops::ControlFlow;
+///
+/// use lotic_log::{Consumer, ConsumerOptions, Log, LogOptions, Producer, ProducerOptions, Record, TopicConfig};
+///
+/// # fn main() -> lotic_log::Result<()> {
+/// # let folder = tempfile::tempdir().expect("a folder");
+/// let log = Log::open(folder.path(), LogOptions::disk()?)?;
+/// log.create_topic("orders", TopicConfig { partitions: 4, ..TopicConfig::default() })?;
+/// let producer = Producer::new(&log, ProducerOptions::default())?;
+/// producer.send("orders", Record { value: Some("one".into()), ..Record::default() }).wait()?;
+///
+/// // Two members of the group "billing" share the four partitions.
+/// let options = ConsumerOptions { group: Some("billing".to_owned()), ..ConsumerOptions::default() };
+/// let mut members = [Consumer::new(&log, options.clone())?, Consumer::new(&log, options)?];
+/// for member in &mut members {
+///     member.subscribe(&["orders"])?;
+/// }
+/// let mut values = Vec::new();
+/// for member in members.iter_mut().cycle().take(10) {
+///     member.poll(|_partition, record| {
+///         values.push(record.value.map(<[u8]>::to_vec));
+///         ControlFlow::Continue(())
+///     })?;
+///     match member.commit() {
+///         // A rebalance is under way: what is still its own is committed after the next poll.
+///         Err(error) if error.kind() == lotic_log::ErrorKind::Retry => {}
+///         committed => committed?,
+///     }
+/// }
+/// assert_eq!(values, [Some(b"one".to_vec())]);
+/// assert!(members.iter().all(|member| member.assignment().count() == 2));
+/// assert_eq!(log.group("billing")?.lag(), 0);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Consumer {
     log: Log,
     options: ConsumerOptions,
@@ -55,8 +93,9 @@ impl Consumer {
     /// A consumer of `log` that nothing is assigned to yet.
     ///
     /// # Errors
-    /// None at present.
+    /// `Invalid` for a group's name that is empty or has more than 32,767 bytes.
     pub fn new(log: &Log, options: ConsumerOptions) -> Result<Self> {
+        options.group.as_deref().map_or(Ok(()), check_group_name)?;
         Ok(Self {
             log: log.clone(),
             options,

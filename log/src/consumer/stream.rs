@@ -49,13 +49,11 @@ impl RecordStream {
     /// # Errors
     /// Those of [`Consumer::commit`].
     pub fn commit(&mut self) -> Result<()> {
-        let mut positions = self.consumer.positions();
-        for (partition, position) in &mut positions {
-            if let Some(record) = self.ahead.iter().find(|record| record.partition == *partition) {
-                position.offset = record.offset;
-            }
-        }
-        self.consumer.commit_offsets(&positions)
+        let ahead = &self.ahead;
+        self.consumer.commit_up_to(|assigned| {
+            let next = ahead.iter().find(|record| record.partition == *assigned.name());
+            next.map_or(assigned.position, |record| Some(record.offset))
+        })
     }
 
     fn read_ahead(&mut self) -> Result<usize> {

@@ -178,8 +178,10 @@ fn only_a_consumer_with_a_group_commits() {
     let log = setup();
     let error = consumer(&log, ConsumerOptions::default()).commit().expect_err("no group");
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    let error = consumer(&log, in_group("")).commit().expect_err("no name");
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    for name in ["", &"x".repeat(32_768)] {
+        let error = Consumer::new(&log, in_group(name)).expect_err("no name");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
 }
 
 #[test]

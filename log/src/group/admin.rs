@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::committed::{OffsetCommit, offset_commits, offsets_partition};
-use super::coordinator::State;
+use super::committed::offsets_partition;
+use super::state::State;
+use super::write::{OffsetCommit, offset_commits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::{Isolation, OffsetSpec, Partition};

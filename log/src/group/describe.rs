@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::committed::{CommittedOffset, StoredGroup};
-use super::coordinator::State;
 use super::membership::{MemberTerms, Membership, Phase};
+use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::record::{Offset, TopicPartition};

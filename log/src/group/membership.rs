@@ -170,7 +170,7 @@ impl Membership {
         }
         self.prepare(moment.now);
         self.leader.get_or_insert_with(|| id.clone());
-        let deadline = moment.elapsed + terms.poll_interval_max;
+        let deadline = moment.elapsed.saturating_add(terms.poll_interval_max);
         let (owned, assigned) = (Vec::new(), Vec::new());
         self.members
             .insert(id, Member { terms, has_joined: true, owned, assigned, generation: -1, deadline });
@@ -187,7 +187,7 @@ impl Membership {
     ) -> Turn {
         self.expire(moment);
         let Some(member) = self.members.get_mut(id) else { return Turn::Lost };
-        member.deadline = moment.elapsed + member.terms.poll_interval_max;
+        member.deadline = moment.elapsed.saturating_add(member.terms.poll_interval_max);
         self.look_at(topics, moment.now);
         if self.phase == Phase::Preparing {
             let is_cooperative = self.assignor.is_cooperative();

@@ -6,8 +6,8 @@
 //! | `assignor` | who of the members reads what: pure functions |
 //! | `subscription` | which topics a member wants |
 //! | `membership` | members and generations of one group: a pure state machine |
-//! | `coordinator` | all groups of a log: fencing, committing, writing generations down |
-//! | `committed` | what groups have committed, as it is read |
+//! | `coordinator`, `state` | all groups of a log: fencing, committing, writing generations down |
+//! | `committed`, `write` | what groups have committed, as it is read and as it is written |
 //! | `format`, `metadata` | the bytes of offsets and of groups |
 //! | `expiry` | which offsets are forgotten |
 //! | `describe`, `admin` | groups as others see and change them |
@@ -26,17 +26,19 @@ mod membership;
 mod metadata;
 #[cfg(test)]
 mod model_tests;
+mod state;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use admin::{OffsetReset, ResetTo};
 pub use assignor::Assignor;
-pub use committed::{
-    CommittedOffset, CommittedOffsets, OFFSETS_TOPIC, OffsetCommit, offset_commits, offsets_partition,
-};
+pub use committed::{CommittedOffset, CommittedOffsets, OFFSETS_TOPIC, offsets_partition};
 pub(crate) use coordinator::{Committed, GroupCoordinator};
 pub use coordinator::{ConsumerGroupMetadata, GroupOptions, MemberGeneration};
 pub use describe::{GroupDescription, GroupMember, GroupPartition, GroupState};
 pub(crate) use membership::{MemberTerms, Turn};
 pub(crate) use subscription::{Subscription, TopicList};
+pub(crate) use write::check_group_name;
+pub use write::{OffsetCommit, offset_commits};

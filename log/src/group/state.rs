@@ -1,0 +1,195 @@
+//! All groups of a log, under the coordinator's lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::committed::CommittedOffsets;
+use super::coordinator::{ConsumerGroupMetadata, MemberGeneration};
+use super::expiry::{self, TOMBSTONES_PER_BATCH_MAX};
+use super::membership::{Membership, Moment};
+use super::write::{group_record, tombstones};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::{Flush, Flusher};
+use crate::partition::{Durability, Partition};
+use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::storage::SyncPurpose;
+
+/// What is known of all groups.
+#[derive(Default)]
+pub(super) struct State {
+    /// Those that have, or had, members.
+    pub(super) groups: BTreeMap<String, Membership>,
+    pub(super) offsets: CommittedOffsets,
+    /// The partition of `__consumer_offsets`, once there is one.
+    pub(super) home: Option<Arc<Partition>>,
+    /// Up to where each group has committed: what is not synced yet cannot be read, and counts.
+    pub(super) appended: HashMap<String, Offset>,
+    /// How many members there have been: their ids differ.
+    pub(super) members_made: u64,
+    /// When somebody may have to be removed, on the clock's elapsed time.
+    pub(super) members_due: Option<Duration>,
+    /// When offsets are looked through next; never, once nobody steps any more.
+    pub(super) expiry_due: Option<Duration>,
+}
+
+impl State {
+    /// The group of this name, as it was left when the log was opened.
+    pub(super) fn membership(&mut self, group: &str, now: Timestamp) -> Result<&mut Membership> {
+        if !self.groups.contains_key(group) {
+            if let Some(home) = &self.home {
+                self.offsets.follow(home)?;
+            }
+            let record = self.offsets.stored_group(group).and_then(|stored| stored.record.as_ref());
+            let generation = record.map_or(0, |record| record.generation);
+            self.groups.insert(group.to_owned(), Membership::new(group, generation, now));
+        }
+        Ok(self.groups.get_mut(group).expect("it was made where it was missing"))
+    }
+
+    /// Removes the members of a group that have not polled for too long.
+    pub(super) fn expire_members(&mut self, group: &str, moment: Moment, flusher: &Flusher) {
+        if let Some(membership) = self.groups.get_mut(group)
+            && membership.expire(moment)
+        {
+            self.record_or_say(group, moment.now, flusher);
+        }
+    }
+
+    pub(super) fn check(&self, group: &ConsumerGroupMetadata, now: Timestamp) -> Result<()> {
+        let ConsumerGroupMetadata { group: name, member } = group;
+        let Some(MemberGeneration { id, generation }) = member else { return Ok(()) };
+        match self.groups.get(name) {
+            Some(membership) => membership.check(id, *generation),
+            None => Membership::new(name, 0, now).check(id, *generation),
+        }
+    }
+
+    pub(super) fn check_no_other_members(&self, group: &ConsumerGroupMetadata) -> Result<()> {
+        let count = self.member_count(&group.group);
+        if group.member.is_some() || count == 0 {
+            return Ok(());
+        }
+        let what = "what it reads is shared out among them, and a consumer that is none commits nothing";
+        let what = format!("group {} has {count} members: {what}", group.group);
+        Err(Error::new(ErrorKind::Fenced, what))
+    }
+
+    fn member_count(&self, group: &str) -> usize {
+        self.groups.get(group).map_or(0, |membership| membership.members().count())
+    }
+
+    /// Writes a generation down that is not, and has it synced some time.
+    pub(super) fn record(&mut self, group: &str, now: Timestamp, flusher: &Flusher) -> Result<()> {
+        let Some(membership) = self.groups.get_mut(group) else { return Ok(()) };
+        let Some(record) = membership.unrecorded() else { return Ok(()) };
+        let Some(home) = &self.home else { return Ok(()) };
+        home.append(group_record(group, &record, now)?)?;
+        membership.set_recorded();
+        if home.config().durability == Durability::Sync {
+            let target: Arc<dyn Flush> = home.clone();
+            flusher.request_unattended(target, SyncPurpose::Records);
+        }
+        Ok(())
+    }
+
+    /// The same where there is nobody to be told. A group that is not written down as empty is empty all
+    /// the same when the log is opened again.
+    pub(super) fn record_or_say(&mut self, group: &str, now: Timestamp, flusher: &Flusher) {
+        if let Err(error) = self.record(group, now, flusher) {
+            tracing::debug!(group, %error, "that its members have gone is not written down");
+        }
+    }
+
+    /// # Errors
+    /// `Locked` while the group has members.
+    pub(super) fn check_unused(&self, group: &str) -> Result<()> {
+        match self.member_count(group) {
+            0 => Ok(()),
+            count => {
+                let what = format!("group {group} has {count} members");
+                Err(Error::new(
+                    ErrorKind::Locked,
+                    format!("{what}: its offsets are changed once they are gone"),
+                ))
+            }
+        }
+    }
+
+    /// Removes the members of all groups that have not polled for too long. Says whether there were any.
+    pub(super) fn remove_late(&mut self, moment: Moment, flusher: &Flusher) -> bool {
+        if self.members_due.is_none_or(|due| moment.elapsed <= due) {
+            return false;
+        }
+        let mut late = Vec::new();
+        for (name, membership) in &mut self.groups {
+            if membership.expire(moment) {
+                late.push(name.clone());
+            }
+        }
+        late.iter().for_each(|group| self.record_or_say(group, moment.now, flusher));
+        self.members_due = self.groups.values().filter_map(Membership::deadline).min();
+        !late.is_empty()
+    }
+
+    /// Forgets the offsets that have expired, and groups of which nothing is left.
+    pub(super) fn expire_offsets(
+        &mut self,
+        retention: Duration,
+        moment: Moment,
+        flusher: &Flusher,
+    ) -> Result<()> {
+        let Some(home) = self.home.clone() else { return Ok(()) };
+        self.offsets.follow(&home)?;
+        let read = self.offsets.position();
+        self.appended.retain(|_, end| *end > read);
+        let mut forgotten = Vec::new();
+        for (name, stored) in self.offsets.stored() {
+            let live = self.groups.get(name);
+            let is_used = live.is_some_and(|live| !live.is_empty());
+            if is_used || self.appended.contains_key(name) || self.offsets.has_undecided(name) {
+                continue;
+            }
+            let since = live.map(Membership::since);
+            let since = since.or_else(|| stored.record.as_ref().and_then(|record| record.since));
+            if let Some(expired) = expiry::expired(stored, since, retention, moment.now) {
+                forgotten.push((name.to_owned(), expired));
+            }
+        }
+        for (name, expired) in forgotten {
+            tracing::info!(group = name, offsets = expired.offsets.len(), "offsets have expired");
+            self.forget(&home, &name, &expired.offsets, expired.is_all, moment.now)?;
+        }
+        if home.config().durability == Durability::Sync {
+            let target: Arc<dyn Flush> = home;
+            flusher.request_unattended(target, SyncPurpose::Records);
+        }
+        Ok(())
+    }
+
+    /// Writes tombstones for offsets of a group, and for the group if that is asked for.
+    pub(super) fn forget(
+        &mut self,
+        home: &Partition,
+        group: &str,
+        partitions: &[TopicPartition],
+        is_all: bool,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut chunks = partitions.chunks(TOMBSTONES_PER_BATCH_MAX).peekable();
+        loop {
+            let chunk = chunks.next().unwrap_or_default();
+            let is_last = chunks.peek().is_none();
+            home.append(tombstones(group, chunk, is_all && is_last, now)?)?;
+            if is_last {
+                break;
+            }
+        }
+        if is_all {
+            self.groups.remove(group);
+        }
+        Ok(())
+    }
+}
