@@ -56,7 +56,8 @@ pub use subscription::RebalanceListener;
 ///     member.subscribe(&["orders"])?;
 /// }
 /// let mut values = Vec::new();
-/// for member in members.iter_mut().cycle().take(10) {
+/// for turn in 0..10 {
+///     let member = &mut members[turn % 2];
 ///     member.poll(|_partition, record| {
 ///         values.push(record.value.map(<[u8]>::to_vec));
 ///         ControlFlow::Continue(())
