@@ -82,7 +82,7 @@ fn measure(case: &Case, durability: Safety, runs: usize) -> Result<(), Failure> 
         // The first run writes all of it, each later one a little more.
         let bytes = if run == 0 { case.bytes } else { 0 };
         kill_a_writer(&data, case, durability, bytes)?;
-        opened.push(open(&data)?);
+        opened.push(open(&data, durability)?);
     }
     opened.sort_by_key(|opened| opened.wall);
     let Opened { wall, reads, read_bytes, scanned_bytes } = opened[opened.len() / 2];
@@ -109,8 +109,8 @@ struct Opened {
 }
 
 /// Opens the log, and leaves it as a killed process leaves it.
-fn open(data: &Path) -> Result<Opened, Failure> {
-    let options = LogOptions::disk()?;
+fn open(data: &Path, durability: Safety) -> Result<Opened, Failure> {
+    let options = durability.log_options()?;
     let counting = CountingStorage::new(options.storage.clone());
     let clock = SystemClock::new();
     let log = Log::open(data, LogOptions { storage: counting.clone(), ..options })?;

@@ -10,13 +10,74 @@ use lotic_log::{PartitionId, TopicPartition};
 
 use crate::time::{parse_duration, parse_time};
 
+const EXAMPLES: &str = "\
+Examples:
+  lotic topic create orders --partitions 6
+  lotic produce orders --key-separator : < orders.txt
+  lotic consume orders --from-time 2013-01-01T10:00:00Z --json
+  lotic topic describe orders
+  lotic verify
+
+Exit status: 0 done; 1 failed, or `verify` found damage; 2 the command line is wrong.";
+
+const COMPACT_EXAMPLES: &str = "\
+Examples:
+  lotic compact prices
+  lotic compact prices --json | jq .bytes_after";
+
+const DELETE_RECORDS_EXAMPLES: &str = "\
+Examples:
+  lotic delete-records orders --partition 2 --before 1047
+  lotic delete-records orders --partition 2 --before end";
+
+const PRODUCE_EXAMPLES: &str = "\
+Examples:
+  seq 1000 | lotic produce numbers
+  lotic produce orders --key-separator : --compression zstd:9 < orders.txt
+  lotic consume orders --json | jq -c 'del(.partition)' | lotic produce copies --json";
+
+const CONSUME_EXAMPLES: &str = "\
+Examples:
+  lotic consume orders
+  lotic consume orders --partition 2 --offset 1047 --max-records 10 --json
+  lotic consume orders --from-time 2013-01-01T10:00:00Z --read-committed
+  lotic consume orders --group reports --follow";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  lotic verify
+  lotic verify orders --json | jq 'select(.status != \"sound\")'";
+
+const REPAIR_EXAMPLES: &str = "\
+Examples:
+  lotic verify orders
+  lotic repair orders --partition 2 --truncate-at 1047 --dry-run
+  lotic repair orders --partition 2 --truncate-at 1047";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  lotic import kafka-dir /var/lib/kafka/data
+  lotic import kafka-dir /var/lib/kafka/data --topic orders --topic payments --groups";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  lotic topic create orders --partitions 6 --compression zstd
+  lotic topic create prices --cleanup compact";
+
+const ALTER_EXAMPLES: &str = "\
+Examples:
+  lotic topic alter orders --retention-time 7d --retention-bytes none
+  lotic topic alter orders --partitions 12
+  lotic topic alter prices --cleanup compact,delete --dirty-percent 20 --compaction-lag 1h
+  lotic topic alter clicks --timestamp-type append --batch-bytes-max 1048588";
+
 /// Topics of an embedded, Kafka-compatible log, from the terminal.
 ///
 /// The directory is that of a program that uses Lotic. `consume`, `topic describe`, `topic list`,
 /// `group describe`, `group list`, `group reset` without --execute and `verify` also work while such a
 /// program holds it; they change nothing.
 #[derive(Debug, Parser)]
-#[command(name = "lotic", version, propagate_version = true)]
+#[command(name = "lotic", version, propagate_version = true, after_long_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The directory of the log.
     #[arg(long, env = "LOTIC_DATA", value_name = "DIR", global = true, default_value = "data")]
@@ -42,19 +103,33 @@ pub(crate) enum Command {
     ///
     /// Programs that use the log compact in the background; this is for a topic that waits for none, and
     /// does not ask whether it is worth it. What is younger than the topic's least lag stays as it is.
+    #[command(after_long_help = COMPACT_EXAMPLES)]
     Compact(CompactOptions),
     /// Delete the records of a partition before an offset, for good. Needs the directory for itself.
+    ///
+    /// Readers that stand before the offset are told that it is out of range. Files go once no record in
+    /// them is left. Records of a transaction that is open cannot be deleted, nor what comes behind them.
+    #[command(after_long_help = DELETE_RECORDS_EXAMPLES)]
     DeleteRecords(DeleteRecordsOptions),
     /// Write the lines of stdin to a topic, one record each; ends once all are durable.
     ///
-    /// A line may be as long as the topic's largest batch, and no longer than 32 MiB.
+    /// A line may be as long as the topic's largest batch, and no longer than 32 MiB. Records with a key go
+    /// to the partition that Kafka's clients choose; those without fill one partition after the other. If a
+    /// line cannot be written, the command names it and ends; those before it may be there.
+    #[command(after_long_help = PRODUCE_EXAMPLES)]
     Produce(ProduceOptions),
-    /// Print the records of a topic.
+    /// Print the records of a topic: the values, a line each.
+    ///
+    /// Partitions are read side by side; the order within each is kept. Also works while a program holds the
+    /// log, and then shows what is there; with --group it needs the directory for itself.
+    #[command(after_long_help = CONSUME_EXAMPLES)]
     Consume(ConsumeOptions),
     /// Walk every batch, and name the first bad byte's topic, partition and offset.
     ///
     /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
-    /// is no damage). 1: there is damage.
+    /// is no damage). 1: there is damage. Nothing is opened or changed: also a log that does not open any
+    /// more is walked.
+    #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
     /// Cut a damaged partition off before its damage, so that the log opens again.
     ///
@@ -64,14 +139,7 @@ pub(crate) enum Command {
     /// Transactions that lose some of their records are aborted in this partition, whatever was decided.
     ///
     /// Nobody may have the log open. If it is cut short, give the same command again.
-    ///
-    /// Examples:
-    ///
-    ///   lotic verify orders
-    ///
-    ///   lotic repair orders --partition 2 --truncate-at 1047 --dry-run
-    ///
-    ///   lotic repair orders --partition 2 --truncate-at 1047
+    #[command(after_long_help = REPAIR_EXAMPLES)]
     Repair(RepairOptions),
     /// Bring in what another program has left.
     #[command(subcommand)]
@@ -265,6 +333,7 @@ pub(crate) enum ImportCommand {
     /// What the broker had not synced when it was killed, and was torn, is left out and reported.
     /// Transactions that it left open are committed if it had decided so, and aborted otherwise. Cleanup
     /// policy, segment size and compression come along if `__cluster_metadata` is in the same directory.
+    #[command(after_long_help = IMPORT_EXAMPLES)]
     KafkaDir(KafkaDirOptions),
 }
 
@@ -289,6 +358,9 @@ pub(crate) struct KafkaDirOptions {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
     /// Create a topic.
+    ///
+    /// A directory without a log becomes one. What is not said here can be set with `topic alter`.
+    #[command(after_long_help = CREATE_EXAMPLES)]
     Create {
         /// Its name: letters, digits, `.`, `_` and `-`.
         topic: String,
@@ -306,7 +378,7 @@ pub(crate) enum TopicCommand {
         #[arg(long, value_name = "CODEC", default_value_t = Compression::None)]
         compression: Compression,
     },
-    /// Print the names of all topics.
+    /// Print the names of all topics, internal ones (`__...`) too.
     List {
         /// One object a line: name, id, partitions, cleanup.
         #[arg(long)]
@@ -324,8 +396,9 @@ pub(crate) enum TopicCommand {
     /// for itself.
     ///
     /// Times are written 500ms, 30s, 10min, 12h or 7d; `none` takes a limit away.
+    #[command(after_long_help = ALTER_EXAMPLES)]
     Alter(AlterOptions),
-    /// Delete a topic with all its records.
+    /// Delete a topic with all its records, for good. Needs the directory for itself.
     Delete {
         /// Its name.
         topic: String,
@@ -341,6 +414,14 @@ pub(crate) enum Cleanup {
     /// The last record of each key is kept, and old segments are deleted.
     #[value(name = "compact,delete")]
     CompactAndDelete,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TimestampOf {
+    /// That which the producer gave the record.
+    Create,
+    /// That of the append.
+    Append,
 }
 
 #[derive(Args, Debug)]
@@ -363,10 +444,17 @@ pub(crate) struct AlterOptions {
     /// Bytes after which a segment is sealed.
     #[arg(long, value_name = "BYTES", group = "change")]
     pub(crate) segment_bytes: Option<u64>,
+    /// The largest batch that is appended, as it is compressed.
+    #[arg(long, value_name = "BYTES", group = "change")]
+    pub(crate) batch_bytes_max: Option<usize>,
+    /// Whose time records carry from now on: their producers', or that of the append.
+    #[arg(long, value_enum, group = "change")]
+    pub(crate) timestamp_type: Option<TimestampOf>,
     /// How long after its first record a segment is sealed, if the topic is cleaned up at all.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
     pub(crate) segment_age: Option<Duration>,
-    /// How producers that are not told otherwise compress.
+    /// How producers that are not told otherwise compress: none, gzip, snappy, lz4, zstd; gzip and zstd take
+    /// a level, as in zstd:9.
     #[arg(long, value_name = "CODEC", group = "change")]
     pub(crate) compression: Option<Compression>,
     /// Compact once more than so many of a hundred bytes are behind the last compaction.
@@ -411,12 +499,17 @@ pub(crate) struct ProduceOptions {
     /// The topic's name.
     pub(crate) topic: String,
     /// What stands between key and value in a line. Without it, records have no key.
-    #[arg(long, short = 'K', value_name = "TEXT")]
+    #[arg(long, short = 'K', value_name = "TEXT", conflicts_with = "json")]
     pub(crate) key_separator: Option<String>,
     /// How batches are compressed: none, gzip, snappy, lz4, zstd; gzip and zstd take a level, as in zstd:9.
     /// Without it, as the topic says.
     #[arg(long, value_name = "CODEC")]
     pub(crate) compression: Option<Compression>,
+    /// Each line is an object as `consume --json` prints it: key, value, headers, timestamp, partition. What
+    /// is not there is null, the time of the append, or chosen by the key; an offset is not looked at. Bytes
+    /// that are not text are `{"base64": "…"}`.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

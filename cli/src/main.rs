@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `args` | what the command line may say |
 //! | `commands` | one file each: what a command does |
-//! | `print` | records as lines and as JSON |
+//! | `print`, `base64` | records as lines and as JSON |
 //! | `time` | a point in time as a person writes it |
 //!
 //! Exit status: 0 done; 1 failed, or `verify` found damage; 2 the command line is wrong. A reader that
 //! closes the pipe ends the command quietly.
 
 mod args;
+mod base64;
 mod commands;
 mod print;
 mod time;

@@ -7,6 +7,8 @@ use lotic_log::{PartitionId, Timestamp};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
+use crate::base64;
+
 /// Writes the value, as it is, and a line feed. A null value is an empty line.
 pub(crate) fn plain(out: &mut impl Write, record: &RecordView<'_>) -> io::Result<()> {
     out.write_all(record.value.unwrap_or_default())?;
@@ -50,7 +52,7 @@ impl Serialize for Bytes<'_> {
             return serializer.serialize_str(text);
         }
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("base64", &base64(self.0))?;
+        map.serialize_entry("base64", &base64::encode(self.0))?;
         map.end()
     }
 }
@@ -69,42 +71,5 @@ impl Serialize for Headers<'_> {
             list.serialize_element(&Header { key: header.key, value: header.value.map(Bytes) })?;
         }
         list.end()
-    }
-}
-
-/// Standard base64 with padding (RFC 4648).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().enumerate().fold(0u32, |word, (at, &byte)| word | u32::from(byte) << (16 - 8 * at));
-        for place in 0..4 {
-            let six = word >> (18 - 6 * place) & 0x3f;
-            text.push(if place <= chunk.len() { ALPHABET[six as usize] as char } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    /// The vectors of RFC 4648, section 10.
-    #[test]
-    fn bytes_are_shown_as_base64_of_rfc_4648() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (bytes, text) in vectors {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! `lotic produce`: lines of stdin become records.
 
+mod json;
+
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
@@ -25,9 +27,17 @@ pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Fai
     let mut lines = Lines::new(io::stdin().lock(), record_bytes_max);
     let mut in_flight = InFlight::default();
     while let Some(line) = lines.next()? {
-        let record = record(line, options.key_separator.as_deref())
-            .map_err(|reason| format!("line {}: {reason}", lines.count))?;
-        in_flight.add(lines.count, producer.send(&options.topic, record))?;
+        let made = if options.json {
+            json::record(line)
+        } else {
+            record(line, options.key_separator.as_deref()).map(|record| (None, record))
+        };
+        let (partition, record) = made.map_err(|reason| format!("line {}: {reason}", lines.count))?;
+        let sent = match partition {
+            Some(partition) => producer.send_to(&options.topic, partition, record),
+            None => producer.send(&options.topic, record),
+        };
+        in_flight.add(lines.count, sent)?;
     }
     in_flight.wait()?;
     drop(producer);

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lotic_log::batch::TimestampType;
 use lotic_log::{CleanupPolicy, Partition, Topic, TopicConfig};
 use serde_json::json;
 
 use super::{open, open_or_begin, open_read_only};
 use crate::Failure;
-use crate::args::{AlterOptions, Cleanup, TopicCommand};
+use crate::args::{AlterOptions, Cleanup, TimestampOf, TopicCommand};
 
 pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failure> {
     match command {
@@ -58,6 +59,15 @@ fn alter(data: &Path, options: &AlterOptions) -> Result<(), Failure> {
     Ok(writeln!(out, "altered {}", topic.name())?)
 }
 
+impl From<TimestampOf> for TimestampType {
+    fn from(of: TimestampOf) -> Self {
+        match of {
+            TimestampOf::Create => Self::Create,
+            TimestampOf::Append => Self::LogAppend,
+        }
+    }
+}
+
 impl AlterOptions {
     fn apply(&self, config: &mut TopicConfig) {
         set(&mut config.partitions, self.partitions);
@@ -65,6 +75,8 @@ impl AlterOptions {
         set(&mut config.retention.time, self.retention_time.map(|limit| limit.0));
         set(&mut config.retention.bytes, self.retention_bytes.map(|limit| limit.0));
         set(&mut config.segment_bytes, self.segment_bytes);
+        set(&mut config.batch_bytes_max, self.batch_bytes_max);
+        set(&mut config.timestamp_type, self.timestamp_type.map(TimestampType::from));
         set(&mut config.segment_age_max, self.segment_age);
         set(&mut config.compression, self.compression);
         set(&mut config.compaction.dirty_percent_min, self.dirty_percent);
@@ -121,6 +133,8 @@ fn describe(data: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
         let bytes = config.retention.bytes.map_or("any number of".to_owned(), |bytes| bytes.to_string());
         writeln!(out, "kept           {time}, {bytes} bytes")?;
     }
+    writeln!(out, "batch bytes    {} at most", config.batch_bytes_max)?;
+    writeln!(out, "timestamps     {}", timestamp_name(config.timestamp_type))?;
     writeln!(out, "compression    {}", config.compression)?;
     writeln!(out)?;
     writeln!(out, "{:>9} {:>14} {:>14} {:>14}", "partition", "start", "stable", "end")?;
@@ -146,6 +160,8 @@ fn settings(topic: &Topic) -> serde_json::Value {
     let mut object = summary(topic);
     object["segment_bytes"] = json!(config.segment_bytes);
     object["segment_age_ms"] = json!(milliseconds(config.segment_age_max));
+    object["batch_bytes_max"] = json!(config.batch_bytes_max);
+    object["timestamp_type"] = json!(timestamp_name(config.timestamp_type));
     object["compression"] = json!(config.compression.to_string());
     object["retention_ms"] = json!(config.retention.time.map(milliseconds));
     object["retention_bytes"] = json!(config.retention.bytes);
@@ -173,6 +189,13 @@ fn offsets(partition: &Partition) -> serde_json::Value {
         "stable": offsets.stable.0,
         "end": offsets.end.0,
     })
+}
+
+fn timestamp_name(timestamp_type: TimestampType) -> &'static str {
+    match timestamp_type {
+        TimestampType::Create => "create",
+        TimestampType::LogAppend => "append",
+    }
 }
 
 fn cleanup_name(cleanup: CleanupPolicy) -> &'static str {

@@ -271,9 +271,9 @@ impl Partition {
         if writer.tail.bytes_since_snapshot < self.site.config.snapshot_interval_bytes {
             return;
         }
-        let written = self.write_indexes(writer).and_then(|()| self.write_snapshot(writer));
-        if let Err(error) = written {
-            self.poison(error);
+        match self.write_indexes(writer).and_then(|()| self.write_snapshot(writer)) {
+            Ok(()) => self.flush_in_background(writer),
+            Err(error) => drop(self.poison(error)),
         }
     }
 
@@ -295,9 +295,9 @@ impl Partition {
         Ok(())
     }
 
-    /// Asks for a sealed segment to be synced, with its indexes and what was written down of the producers,
-    /// as Kafka does. Otherwise nobody would where an append counts without a sync: files would stay open
-    /// and recovery would have to read all of them.
+    /// Asks for what was sealed or written down of the producers to be synced, with all before it. Otherwise
+    /// nobody would where an append counts without a sync: files would stay open, and recovery would have to
+    /// read all of them. Kafka does it for sealed segments.
     fn flush_in_background(&self, writer: &mut Writer) {
         if self.site.config.durability == Durability::Sync || writer.is_flush_requested {
             return;
