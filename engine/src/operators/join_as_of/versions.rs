@@ -15,8 +15,8 @@ use lotic_log::Timestamp;
 use crate::codec::{Codec, CodecError, CodecId};
 use crate::error::Result;
 use crate::frame::Data;
-use crate::key_group::KeyGroup;
-use crate::state::keys::{GROUP_BYTES, time_bytes, time_from, write_key};
+use crate::key_group::{KEY_GROUPS, KeyGroup};
+use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from, write_key};
 use crate::state::{KeyedState, Visit};
 
 /// Versions that a run holds at most when it is read; twice as many when it has grown by updates.
@@ -257,9 +257,10 @@ impl<T: Data> RunCache<T> {
 
 /// Finds versions that nobody can ask for, going round the key groups.
 struct Sweep {
+    /// In order.
     groups: Vec<KeyGroup>,
-    /// Where to go on: the group's place, and the version in it. `None`: a round has not begun.
-    at: Option<(usize, Option<Seen>)>,
+    /// The version to go on with. `None`: a round has not begun.
+    at: Option<Seen>,
     /// Whether another round is needed after this one: rows were written or are still asked for.
     again: bool,
     /// Updates since the last step.
@@ -300,22 +301,24 @@ impl Sweep {
     ) -> Result<Vec<Gone>> {
         let updates = std::mem::take(&mut self.updates);
         let mut rows = SWEEP_ROWS + 2 * updates;
-        let (mut place, mut stopped_at) = match self.at.take() {
-            Some((place, seen)) => {
-                // An update since then may have come in before it.
-                let unsure =
-                    |seen: Seen| Seen { follows_another: seen.follows_another || updates > 0, ..seen };
-                (place, seen.map(unsure))
-            }
-            None if std::mem::take(&mut self.again) => (0, None),
+        let mut stopped_at = match self.at.take() {
+            // An update since then may have come in before it.
+            Some(seen) => Some(Seen { follows_another: seen.follows_another || updates > 0, ..seen }),
+            None if std::mem::take(&mut self.again) => None,
             None => return Ok(Vec::new()),
         };
         let mut sieve = Sieve { horizon, expected, gone: Vec::new(), all: true };
-        while let Some(&group) = self.groups.get(place) {
-            let from = stopped_at.as_ref().map_or(group.0.to_be_bytes().to_vec(), |seen| seen.key.clone());
+        let first = self.groups.first().map(|group| group.0.to_be_bytes().to_vec());
+        let mut next = stopped_at.as_ref().map(|seen| seen.key.clone()).or(first);
+        // From one group to the next with rows in it: most groups may have none.
+        while let Some(from) = next.take() {
             let mut last: Option<Seen> = None;
             let mut is_full = false;
-            store.scan(&from, &(group.0 + 1).to_be_bytes(), |key, version| {
+            store.scan(&from, &KEY_GROUPS.to_be_bytes(), |key, version| {
+                if let Err(behind) = self.groups.binary_search(&group_of(key)) {
+                    next = self.groups.get(behind).map(|group| group.0.to_be_bytes().to_vec());
+                    return Visit::Stop;
+                }
                 let follows_another = match (last.take(), stopped_at.take()) {
                     (Some(before), _) => sieve.pass(before, key),
                     (None, Some(stopped)) => stopped.key == key && stopped.follows_another,
@@ -326,13 +329,13 @@ impl Sweep {
                 rows = rows.saturating_sub(1);
                 if is_full { Visit::Stop } else { Visit::More }
             })?;
+            stopped_at = None;
             if is_full {
                 // It goes on with the row that it stopped at, which may yet be superseded.
-                self.at = Some((place, last));
-                break;
+                self.at = last;
+            } else {
+                last.into_iter().for_each(|last| sieve.pass_last(last));
             }
-            last.into_iter().for_each(|last| sieve.pass_last(last));
-            (place, stopped_at) = (place + 1, None);
         }
         self.again |= !sieve.all;
         Ok(sieve.gone)
