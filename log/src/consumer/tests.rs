@@ -262,6 +262,7 @@ fn what_others_wrote_into_the_offsets_topic_is_understood_or_passed_over() {
         leader_epoch: None,
         committed_at: Timestamp(7),
         metadata: String::new(),
+        at: Offset(0),
     };
     assert_eq!(committed.get("a", &name(0)), Some(&expected));
     assert_eq!(committed.get("b", &name(0)), None, "forgotten again");

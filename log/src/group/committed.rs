@@ -3,21 +3,21 @@
 //! Offsets that a transaction commits count once it is committed. What is not of a transaction counts at
 //! once, even behind the first record of one that is open: a group's offsets are not held up by others.
 //! So what is before the last stable offset is read as committed records are, and what is behind it as
-//! it stands; offsets of open transactions are *undecided*. Once they are decided, reading goes on where
-//! the first of them was met.
+//! it stands: offsets of a transaction are *undecided* there until its marker is met. Once the last stable
+//! offset has passed the first of them, reading goes on where that was met.
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::format::{Key, Value};
 use super::metadata::{self, GroupRecord};
-use crate::batch::{BatchError, DecompressionBuffer, RecordBatch, RecordView};
+use crate::batch::{BatchError, DecompressionBuffer, MarkerKind, RecordBatch, RecordView};
 use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::{Isolation, Partition};
-use crate::record::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicPartition};
+use crate::record::{LeaderEpoch, Offset, PartitionId, ProducerId, Timestamp, TopicId, TopicPartition};
 use crate::topic::{Topic, TopicConfig};
 
 /// The internal topic that holds committed offsets: compacted, one partition.
@@ -46,6 +46,8 @@ pub struct CommittedOffset {
     pub committed_at: Timestamp,
     /// What the consumer committed with it.
     pub metadata: String,
+    /// Where in `__consumer_offsets` that stands.
+    pub(crate) at: Offset,
 }
 
 /// The committed offsets of all groups, as of the last [`CommittedOffsets::refresh`].
@@ -55,10 +57,19 @@ pub struct CommittedOffsets {
     /// The next offset of `__consumer_offsets` to be read.
     position: Offset,
     groups: HashMap<String, StoredGroup>,
-    undecided: HashSet<(String, TopicPartition)>,
+    /// What open transactions are about to commit, by their producers.
+    undecided: HashMap<ProducerId, Vec<Undecided>>,
     /// Where the first of the undecided ones is.
     first_undecided: Option<Offset>,
     scratch: DecompressionBuffer,
+}
+
+/// An offset that a transaction is about to commit, or to remove.
+#[derive(Debug)]
+struct Undecided {
+    group: String,
+    partition: TopicPartition,
+    committed: Option<CommittedOffset>,
 }
 
 /// What is stored of a group.
@@ -146,59 +157,67 @@ impl CommittedOffsets {
         let batch = batch.map_err(damaged)?;
         let header = batch.header();
         if header.is_control {
-            return Ok(());
+            return self.decide(&batch).map_err(damaged);
         }
         let is_decided = is_decided || !header.is_transactional;
-        let base = header.base_offset;
+        let (producer, base) = (header.producer_id, header.base_offset);
         let mut scratch = std::mem::take(&mut self.scratch);
         for record in batch.records(&mut scratch).map_err(damaged)? {
             let record = record.map_err(damaged)?;
             match is_decided {
                 true => self.apply(record)?,
-                false => self.note_undecided(record, base),
+                false => self.note_undecided(record, producer, base)?,
             }
         }
         self.scratch = scratch;
         Ok(())
     }
 
-    fn note_undecided(&mut self, record: RecordView<'_>, at: Offset) {
-        if let Some(key) = record.key.and_then(Key::decode) {
-            let partition = TopicPartition::new(key.topic, key.partition);
-            self.undecided.insert((key.group.to_owned(), partition));
+    fn note_undecided(&mut self, record: RecordView<'_>, producer: ProducerId, at: Offset) -> Result<()> {
+        if let Some(undecided) = Undecided::read(&record)? {
+            self.undecided.entry(producer).or_default().push(undecided);
             self.first_undecided.get_or_insert(at);
         }
+        Ok(())
+    }
+
+    /// Takes in what a transaction commits, at its marker: another one that is open holds up no more than
+    /// the last stable offset. What was committed meanwhile, behind it, is newer.
+    fn decide(&mut self, marker: &RecordBatch<'_>) -> Result<(), BatchError> {
+        let undecided = self.undecided.remove(&marker.header().producer_id).unwrap_or_default();
+        if !undecided.is_empty() && marker.control()?.kind == MarkerKind::Commit {
+            for decided in undecided {
+                let known = self.get(&decided.group, &decided.partition).map(|known| known.at);
+                if known.is_none_or(|known| decided.committed.as_ref().is_none_or(|new| new.at > known)) {
+                    self.set(decided);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, record: RecordView<'_>) -> Result<()> {
-        let Some(key) = record.key else { return Ok(()) };
-        if let Some(group) = metadata::decode_key(key) {
+        if let Some(group) = record.key.and_then(metadata::decode_key) {
             return self.apply_group(group, record);
         }
-        let Some(key) = Key::decode(key) else { return Ok(()) };
-        let partition = TopicPartition::new(key.topic, key.partition);
-        let Some(value) = record.value else {
-            if let Some(group) = self.groups.get_mut(key.group) {
-                group.offsets.remove(&partition);
-                self.forget_if_empty(key.group);
-            }
-            return Ok(());
-        };
-        let Some(value) = Value::decode(value) else {
-            return Err(unreadable(
-                record.offset,
-                format_args!("the value committed for group {}", key.group),
-            ));
-        };
-        let committed = CommittedOffset {
-            offset: value.offset,
-            topic_id: value.topic_id,
-            leader_epoch: value.leader_epoch,
-            committed_at: value.committed_at,
-            metadata: value.metadata.to_owned(),
-        };
-        self.groups.entry_ref(key.group).or_default().offsets.insert(partition, committed);
+        if let Some(decided) = Undecided::read(&record)? {
+            self.set(decided);
+        }
         Ok(())
+    }
+
+    fn set(&mut self, Undecided { group, partition, committed }: Undecided) {
+        match committed {
+            Some(committed) => {
+                self.groups.entry(group).or_default().offsets.insert(partition, committed);
+            }
+            None => {
+                if let Some(stored) = self.groups.get_mut(&group) {
+                    stored.offsets.remove(&partition);
+                    self.forget_if_empty(&group);
+                }
+            }
+        }
     }
 
     fn apply_group(&mut self, group: &str, record: RecordView<'_>) -> Result<()> {
@@ -229,7 +248,8 @@ impl CommittedOffsets {
 
     /// Whether an open transaction is about to commit another offset of `group` for `partition`.
     pub fn is_undecided(&self, group: &str, partition: &TopicPartition) -> bool {
-        !self.undecided.is_empty() && self.undecided.contains(&(group.to_owned(), partition.clone()))
+        let is_it = |undecided: &Undecided| undecided.group == group && undecided.partition == *partition;
+        self.undecided.values().flatten().any(is_it)
     }
 
     /// All partitions for which `group` has committed, in no order.
@@ -258,7 +278,29 @@ impl CommittedOffsets {
     }
 
     pub(super) fn has_undecided(&self, group: &str) -> bool {
-        self.undecided.iter().any(|(undecided, _)| undecided == group)
+        self.undecided.values().flatten().any(|undecided| undecided.group == group)
+    }
+}
+
+impl Undecided {
+    /// What a record commits; `None` for one that commits no offset.
+    fn read(record: &RecordView<'_>) -> Result<Option<Self>> {
+        let Some(key) = record.key.and_then(Key::decode) else { return Ok(None) };
+        let (group, partition) = (key.group.to_owned(), TopicPartition::new(key.topic, key.partition));
+        let Some(value) = record.value else { return Ok(Some(Self { group, partition, committed: None })) };
+        let Some(value) = Value::decode(value) else {
+            let what = format_args!("the value committed for group {group}");
+            return Err(unreadable(record.offset, what));
+        };
+        let committed = CommittedOffset {
+            offset: value.offset,
+            topic_id: value.topic_id,
+            leader_epoch: value.leader_epoch,
+            committed_at: value.committed_at,
+            metadata: value.metadata.to_owned(),
+            at: record.offset,
+        };
+        Ok(Some(Self { group, partition, committed: Some(committed) }))
     }
 }
 

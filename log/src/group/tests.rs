@@ -11,7 +11,7 @@ use crate::record::{Offset, PartitionId, Timestamp, TopicPartition};
 use crate::spawn::Drive;
 use crate::storage::SyncPurpose;
 use crate::test_log::TestLog;
-use crate::transaction::TransactionOptions;
+use crate::transaction::{TransactionOptions, TransactionalProducer};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -232,6 +232,47 @@ fn offsets_of_a_group_expire_after_its_last_member_has_gone_and_not_before() {
     assert_eq!(log.group("g").expect_err("nothing is left").kind(), ErrorKind::NotFound);
     // A new one of the same name begins anew.
     assert_eq!(member(&log, "g").group_metadata().expect("a group").member.expect("it").generation, 1);
+}
+
+#[test]
+fn a_transaction_that_commits_offsets_is_not_held_up_by_others_that_are_open() {
+    let log = setup();
+    let group = ConsumerGroupMetadata::new("g");
+    let [first, slow, quick, aborted] = ["a", "b", "c", "d"].map(|id| log.transactional(id).expect("the id"));
+    let send = |producer: &TransactionalProducer, partition, offset| {
+        producer
+            .send_offsets_to_transaction(&[(tp(partition), Offset(offset).into())], &group)
+            .expect("sent");
+    };
+    let settle =
+        || log.flush(log.topic(OFFSETS_TOPIC).expect("there").partitions(), SyncPurpose::Markers).wait();
+    let begun = [&first, &slow, &quick, &aborted];
+    begun.iter().for_each(|producer| producer.begin().expect("begun"));
+    send(&first, 0, 1);
+    send(&slow, 0, 2);
+    send(&slow, 1, 2);
+    send(&aborted, 1, 4);
+    send(&quick, 0, 3);
+    let mut followed = CommittedOffsets::read(&log).expect("readable");
+    let mut check = |expected: &[(i32, i64)]| {
+        settle().expect("synced");
+        followed.refresh(&log).expect("readable");
+        let mut found: Vec<_> =
+            followed.group("g").map(|(name, committed)| (name.partition.0, committed.offset.0)).collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "followed");
+        assert_eq!(committed(&log, "g"), expected, "read anew");
+    };
+    check(&[]);
+    quick.commit(&[]).wait().expect("committed");
+    check(&[(0, 3)]);
+    aborted.abort().expect("aborted");
+    check(&[(0, 3)]);
+    // What the quick one has committed is newer in the log.
+    slow.commit(&[]).wait().expect("committed");
+    check(&[(0, 3), (1, 2)]);
+    first.commit(&[]).wait().expect("committed");
+    check(&[(0, 3), (1, 2)]);
 }
 
 #[test]
