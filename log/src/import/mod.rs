@@ -19,7 +19,7 @@
 //! Of the broker's checkpoints, the recovery point is the border between a torn tail, which is left out
 //! and reported, and corruption; the high watermark is what consumers have been shown, so a log that ends
 //! before it has lost records and is refused. Records behind it are kept, as by a broker that is the only
-//! replica and comes back. Segments that end before the log's start offset stay behind.
+//! replica and comes back. The log's start offset is taken over; segments that end before it stay behind.
 //!
 //! Settings come from `__cluster_metadata`, if it is in the same directory. The broker's internal topics
 //! stay behind; the offsets that groups have committed are brought over if asked for.

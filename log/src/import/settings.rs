@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::batch::{Compression, DecompressionBuffer, RecordBatch, TimestampType};
+use crate::batch::{BATCH_BYTES_MAX, Compression, DecompressionBuffer, RecordBatch, TimestampType};
 use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, Result};
 use crate::files::{FileKind, Listing};
@@ -62,17 +62,44 @@ impl TopicSettings {
         let retention = self.number("retention.ms").map(Duration::from_millis);
         config.retention.time = retention.filter(|time| *time <= TIME_MAX);
         config.retention.bytes = self.number("retention.bytes");
-        if let Some(time) = self.number("delete.retention.ms") {
-            config.compaction.delete_retention = Duration::from_millis(time).min(TIME_MAX);
-        }
-        if let Some(bytes) = self.get("segment.bytes").and_then(|bytes| bytes.parse::<u64>().ok()) {
+        self.apply_compaction(config);
+        if let Some(bytes) = self.number("segment.bytes") {
             config.segment_bytes = bytes.clamp(*SEGMENT_BYTES_RANGE.start(), *SEGMENT_BYTES_RANGE.end());
+        }
+        if let Some(age) = self.time("segment.ms") {
+            config.segment_age_max = age;
+        }
+        if let Some(bytes) = self.number("max.message.bytes") {
+            config.batch_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX).clamp(1, BATCH_BYTES_MAX);
+        }
+        if let Some(bytes) = self.number("index.interval.bytes") {
+            config.index_interval_bytes = bytes.max(1);
         }
         if let Some(compression) = self.compression() {
             config.compression = compression;
         }
         if self.get("message.timestamp.type") == Some("LogAppendTime") {
             config.timestamp_type = TimestampType::LogAppend;
+        }
+    }
+
+    fn apply_compaction(&self, config: &mut TopicConfig) {
+        let compaction = &mut config.compaction;
+        if let Some(time) = self.time("delete.retention.ms") {
+            compaction.delete_retention = time;
+        }
+        let ratio = self.get("min.cleanable.dirty.ratio").and_then(|ratio| ratio.parse::<f64>().ok());
+        if let Some(ratio) = ratio {
+            // A ratio is from 0 to 1, of which 1 is never reached.
+            compaction.dirty_percent_min = (ratio * 100.0).clamp(0.0, 99.0) as u8;
+        }
+        if let Some(lag) = self.time("min.compaction.lag.ms") {
+            compaction.lag_min = lag;
+        }
+        // As long as possible stands for no limit.
+        let lag_max = self.number("max.compaction.lag.ms").map(Duration::from_millis);
+        if let Some(lag) = lag_max.filter(|lag| *lag <= TIME_MAX) {
+            compaction.lag_max = Some(lag.max(compaction.lag_min));
         }
     }
 
@@ -87,6 +114,11 @@ impl TopicSettings {
             "zstd" => Compression::Zstd { level: level("compression.zstd.level") },
             _ => return None,
         })
+    }
+
+    /// A time, the longest that a setting may say at most.
+    fn time(&self, name: &str) -> Option<Duration> {
+        self.number(name).map(|millis| Duration::from_millis(millis).min(TIME_MAX))
     }
 
     /// A number; `None` where nothing is set, or -1, which stands for no limit.
@@ -214,7 +246,7 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cleanup::Retention;
+    use crate::cleanup::{CompactionConfig, Retention};
 
     fn metadata(values: &[&str]) -> Metadata {
         let mut metadata = Metadata::default();
@@ -280,5 +312,40 @@ mod tests {
         let values = [("retention.ms", "60000"), ("retention.bytes", "-1")];
         check(&values, TopicConfig { retention, ..default() });
         check(&[("retention.ms", "9223372036854775807")], default());
+        let segments =
+            [("segment.ms", "60000"), ("max.message.bytes", "2000"), ("index.interval.bytes", "0")];
+        let segment_age_max = Duration::from_secs(60);
+        let expected =
+            TopicConfig { segment_age_max, batch_bytes_max: 2000, index_interval_bytes: 1, ..default() };
+        check(&segments, expected);
+        check(
+            &[("segment.ms", "9223372036854775807")],
+            TopicConfig { segment_age_max: TIME_MAX, ..default() },
+        );
+    }
+
+    #[test]
+    fn how_a_topic_was_compacted_is_how_it_is_compacted() {
+        let check = |values: &[(&str, &str)], expected: CompactionConfig| {
+            let values = values.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let mut config = TopicConfig::default();
+            TopicSettings { partitions: 1, values }.apply(&mut config);
+            assert_eq!(config.compaction, expected);
+            config.check("topic").expect("it is possible");
+        };
+        let default = CompactionConfig::default;
+        let second = Duration::from_secs(1);
+        check(
+            &[("min.cleanable.dirty.ratio", "0.3")],
+            CompactionConfig { dirty_percent_min: 30, ..default() },
+        );
+        check(
+            &[("min.cleanable.dirty.ratio", "1.0")],
+            CompactionConfig { dirty_percent_min: 99, ..default() },
+        );
+        check(&[("delete.retention.ms", "1000")], CompactionConfig { delete_retention: second, ..default() });
+        check(&[("max.compaction.lag.ms", "9223372036854775807")], default());
+        let lags = [("min.compaction.lag.ms", "1000"), ("max.compaction.lag.ms", "500")];
+        check(&lags, CompactionConfig { lag_min: second, lag_max: Some(second), ..default() });
     }
 }

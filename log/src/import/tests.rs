@@ -10,6 +10,7 @@ use super::*;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
 use crate::cleanup::CleanupPolicy;
 use crate::clock::ManualClock;
+use crate::files::Listing;
 use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
 use crate::log::LogOptions;
 use crate::partition::{Isolation, Partition};
@@ -258,15 +259,25 @@ fn a_log_that_ends_before_what_consumers_were_shown_is_refused() {
 }
 
 #[test]
-fn segments_before_the_start_stay_behind() {
+fn the_start_is_taken_over_and_segments_before_it_stay_behind() {
     let storage = broker();
-    write(&storage, "log-start-offset-checkpoint", "0\n1\norders 0 20\n");
+    // In the middle of a batch.
+    write(&storage, "log-start-offset-checkpoint", "0\n1\norders 0 19\n");
     let log = open(&storage, DATA);
     let imported = import(&log).expect("it is sound");
     let partition = log.topic("orders").expect("it is there").partitions()[0].clone();
     let start = partition.offsets().start;
-    assert!((10..=20).contains(&start.0), "{start}");
-    assert_eq!(imported.topics[0].partitions[0].start, start);
+    assert_eq!((start, imported.topics[0].partitions[0].start), (Offset(19), Offset(19)));
+    let directory = Path::new(DATA).join("orders-0");
+    let first = Listing::read(&*storage, &directory).expect("the disk is fine").segments[0];
+    assert!(first > Offset(0) && first < start, "{first}");
+    let read = &contents(&log, Isolation::ReadUncommitted)[partition.name()];
+    let (before, kept): (Vec<_>, Vec<_>) = read.iter().partition(|(offset, _)| *offset < start.0);
+    assert!(before.len() <= 1 && kept.len() == 5, "a fetch gives whole batches: {read:?}");
+    assert_eq!(
+        partition.fetch(first, 100, Isolation::ReadUncommitted).expect_err("gone").kind(),
+        ErrorKind::OffsetOutOfRange
+    );
     assert!(imported.topics[0].partitions[0].records == 24, "all are checked");
     let again =
         partition.append(batch(&["order-0-11", "more"], stamp(7, 1, 22, false))).expect("a repetition");
