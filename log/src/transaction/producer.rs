@@ -106,10 +106,7 @@ impl TransactionalProducer {
         offsets: &[(TopicPartition, OffsetAndMetadata)],
         group: &ConsumerGroupMetadata,
     ) -> Result<()> {
-        if !self.session.is_open() {
-            let what = format!("transactional id {}: no transaction is open", self.session.id());
-            return Err(Error::new(ErrorKind::TransactionState, what));
-        }
+        self.session.check_open()?;
         if offsets.is_empty() {
             return Ok(());
         }

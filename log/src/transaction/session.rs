@@ -180,6 +180,13 @@ impl Session {
         }
     }
 
+    /// # Errors
+    /// Why nothing can be written, if no transaction is open.
+    pub(super) fn check_open(&self) -> Result<()> {
+        let gate = self.gate.read();
+        if matches!(gate.life, Life::Open(_)) { Ok(()) } else { Err(self.refusal(&gate.life)) }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.gate.read().life, Life::Open(_))
     }

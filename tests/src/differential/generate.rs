@@ -131,7 +131,6 @@ impl Generator {
         if !self.script.compacts {
             self.look();
         }
-        self.end_transactions();
         (0..GROUPS).for_each(|group| self.push(Operation::Committed(group)));
         self.script
     }
@@ -150,33 +149,16 @@ impl Generator {
     }
 
     fn send(&mut self) {
-        let partition = self.partition();
-        match self.rng.random_range(0..5) {
-            0 => {
-                let records = self.batch(true);
-                self.push(Operation::Send {
-                    producer: IDEMPOTENT,
-                    partition: None,
-                    records: records[..1].to_vec(),
-                });
-            }
-            1 => {
-                let records = self.batch(true);
-                self.push(Operation::Send {
-                    producer: PLAIN,
-                    partition: None,
-                    records: records[..1].to_vec(),
-                });
-            }
-            2 => {
-                let records = self.batch(false);
-                self.push(Operation::Send { producer: UNCOMPRESSED, partition: Some(partition), records });
-            }
-            _ => {
-                let records = self.batch(false);
-                self.push(Operation::Send { producer: PLAIN, partition: Some(partition), records });
-            }
+        let producer =
+            *[PLAIN, PLAIN, UNCOMPRESSED, IDEMPOTENT, IDEMPOTENT].choose(&mut self.rng).expect("some");
+        let by_key = self.rng.random_ratio(1, 3);
+        let mut records = self.batch(by_key);
+        let partition = (!by_key).then(|| self.partition());
+        if by_key {
+            // Its key is one record's.
+            records.truncate(1);
         }
+        self.push(Operation::Send { producer, partition, records });
     }
 
     /// A record that makes a batch about as large as is allowed, or larger.
@@ -292,9 +274,14 @@ impl Generator {
             self.zombies[index].1 = true;
             return self.push(Operation::Begin(producer));
         }
-        let records = self.batch(false);
-        let partition = Some(self.partition());
-        self.push(Operation::Send { producer, partition, records });
+        if self.rng.random_ratio(1, 4) {
+            let (group, partition) = (self.rng.random_range(0..GROUPS), self.partition());
+            self.push(Operation::SendOffset { producer, group, partition, offset: 19 });
+        } else {
+            let records = self.batch(false);
+            let partition = Some(self.partition());
+            self.push(Operation::Send { producer, partition, records });
+        }
         let ending = if self.rng.random() { Operation::Commit(producer) } else { Operation::Abort(producer) };
         self.push(ending);
         self.zombies.swap_remove(index);
@@ -315,7 +302,7 @@ impl Generator {
 
     fn commit_offset(&mut self) {
         let group = self.rng.random_range(0..GROUPS);
-        let operation = if self.has_open() || self.rng.random() {
+        let operation = if self.rng.random() {
             let (partition, offset) = (self.partition(), self.rng.random_range(0..20));
             Operation::CommitOffset { group, partition, offset }
         } else {

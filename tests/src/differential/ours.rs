@@ -7,15 +7,15 @@ use std::sync::Arc;
 use lotic_log::batch::{
     BatchBuilder, Compression, DecompressionBuffer, MarkerKind, ProducerStamp, RecordBatch, RecordView,
 };
-use lotic_log::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
+use lotic_log::group::{CommittedOffsets, ConsumerGroupMetadata};
 use lotic_log::storage::SyncPurpose;
 use lotic_log::storage::disk::DiskStorage;
 use lotic_log::storage::memory::MemoryStorage;
 use lotic_log::{
     CleanupPolicy, Consumer, ConsumerOptions, Durability, Error, ErrorKind, Header, Isolation, Log,
     LogOptions, ManualClock, Offset, OffsetSpec, Partition, PartitionId, Producer, ProducerEpoch, ProducerId,
-    ProducerOptions, Record, Sequence, SystemClock, Timestamp, TopicConfig, TopicPartition,
-    TransactionalProducer, partition_for_key,
+    ProducerOptions, Record, SendFuture, Sequence, SystemClock, Timestamp, Topic, TopicConfig,
+    TopicPartition, TransactionalProducer, partition_for_key,
 };
 use tempfile::TempDir;
 
@@ -33,6 +33,12 @@ enum Machine {
     Memory(Arc<MemoryStorage>),
 }
 
+/// Who has a transactional id: one that is handed batches, or one that makes them.
+enum Session {
+    Plain(TransactionalProducer),
+    Batching(Producer),
+}
+
 /// A log, and who writes to its one topic.
 struct Ours<'a> {
     script: &'a Script,
@@ -40,7 +46,7 @@ struct Ours<'a> {
     machine: Machine,
     log: Log,
     producers: HashMap<usize, Producer>,
-    sessions: HashMap<usize, TransactionalProducer>,
+    sessions: HashMap<usize, Session>,
     /// The producers that took a transactional id, in that order.
     opened: Vec<usize>,
 }
@@ -92,6 +98,40 @@ impl Machine {
     }
 }
 
+impl Session {
+    fn handle(&self) -> Result<&TransactionalProducer, Error> {
+        match self {
+            Self::Plain(producer) => Ok(producer),
+            Self::Batching(producer) => producer.transactional(),
+        }
+    }
+
+    fn begin(&self) -> Result<(), Error> {
+        match self {
+            Self::Plain(producer) => producer.begin(),
+            Self::Batching(producer) => producer.begin_transaction(),
+        }
+    }
+
+    fn commit(&self) -> Result<(), Error> {
+        match self {
+            Self::Plain(producer) => producer.commit(&[]).wait(),
+            Self::Batching(producer) => producer.commit_transaction(),
+        }
+    }
+
+    fn abort(&self) -> Result<(), Error> {
+        match self {
+            Self::Plain(producer) => producer.abort(),
+            Self::Batching(producer) => producer.abort_transaction(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.handle().is_ok_and(TransactionalProducer::is_open)
+    }
+}
+
 impl Ours<'_> {
     /// What an operation comes to, once all that it wrote is what readers see.
     fn answer(&mut self, operation: &Operation) -> Result<Outcome> {
@@ -99,8 +139,9 @@ impl Ours<'_> {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Refused(error.kind()),
         };
-        let topic = self.log.topic(&self.topic())?;
-        self.log.flush(topic.partitions(), SyncPurpose::Records).wait()?;
+        let topics = self.log.topics();
+        let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+        self.log.flush(&partitions, SyncPurpose::Records).wait()?;
         Ok(outcome)
     }
 
@@ -120,7 +161,7 @@ impl Ours<'_> {
             }
             Operation::Open(producer) => self.open(*producer),
             Operation::Begin(producer) => self.session(*producer)?.begin().map(done),
-            Operation::Commit(producer) => self.session(*producer)?.commit(&[]).wait().map(done),
+            Operation::Commit(producer) => self.session(*producer)?.commit().map(done),
             Operation::Abort(producer) => self.session(*producer)?.abort().map(done),
             Operation::CommitOffset { group, partition, offset } => {
                 self.commit_offset(*group, *partition, Offset(*offset)).map(done)
@@ -166,7 +207,7 @@ impl Ours<'_> {
         self.log.topic(&self.topic())?.partition(PartitionId(partition))
     }
 
-    fn session(&self, producer: usize) -> Result<&TransactionalProducer, Error> {
+    fn session(&self, producer: usize) -> Result<&Session, Error> {
         let what = || Error::new(ErrorKind::TransactionState, "its transactional id was not taken");
         self.sessions.get(&producer).ok_or_else(what)
     }
@@ -175,7 +216,13 @@ impl Ours<'_> {
         let WriterKind::Transactional(id) = self.script.producers[producer].kind else {
             return Err(Error::new(ErrorKind::TransactionState, "it has no transactional id"));
         };
-        let session = self.log.transactional(&format!("id-{id}"))?;
+        let id = format!("id-{id}");
+        let session = if (self.script.seed / 8).is_multiple_of(2) {
+            Session::Plain(self.log.transactional(&id)?)
+        } else {
+            let options = ProducerOptions { transactional_id: Some(id), ..self.options(producer) };
+            Session::Batching(Producer::new(&self.log, options)?)
+        };
         self.sessions.insert(producer, session);
         self.opened.push(producer);
         Ok(Outcome::Done)
@@ -190,24 +237,43 @@ impl Ours<'_> {
         let writer = &self.script.producers[producer];
         let compression: Compression = writer.compression.parse().expect("a name of Kafka's");
         if let WriterKind::Transactional(_) = writer.kind {
-            let place = partition.unwrap_or_else(|| by_key(&records[0]));
-            let batch = builder(compression, records)?.seal();
-            let base = self.session(producer)?.append(&self.partition(place)?, batch)?;
-            return Ok(places(place, base, records));
+            return match self.session(producer)? {
+                Session::Batching(producer) => self.send_all(producer, partition, records),
+                Session::Plain(producer) => {
+                    let place = partition.unwrap_or_else(|| by_key(&records[0]));
+                    let batch = builder(compression, records)?.seal();
+                    let base = producer.append(&self.partition(place)?, batch)?;
+                    Ok(places(place, base, records))
+                }
+            };
         }
-        if let Some(partition) = partition {
-            return self.append(partition, compression, None, records);
-        }
-        let idempotent = writer.kind == WriterKind::Idempotent;
         if !self.producers.contains_key(&producer) {
-            let compression = Some(compression);
-            let options = ProducerOptions { compression, idempotent, ..ProducerOptions::default() };
-            self.producers.insert(producer, Producer::new(&self.log, options)?);
+            let made = Producer::new(&self.log, self.options(producer))?;
+            self.producers.insert(producer, made);
         }
+        self.send_all(&self.producers[&producer], partition, records)
+    }
+
+    fn options(&self, producer: usize) -> ProducerOptions {
+        let writer = &self.script.producers[producer];
+        let compression = Some(writer.compression.parse().expect("a name of Kafka's"));
+        let idempotent = writer.kind == WriterKind::Idempotent;
+        ProducerOptions { compression, idempotent, ..ProducerOptions::default() }
+    }
+
+    fn send_all(
+        &self,
+        producer: &Producer,
+        partition: Option<i32>,
+        records: &[Content],
+    ) -> Result<Vec<(i32, i64)>, Error> {
         let topic = self.topic();
-        let producer = &self.producers[&producer];
-        let sent: Vec<_> = records.iter().map(|content| producer.send(&topic, record(content))).collect();
-        let wait = |sent: lotic_log::SendFuture| sent.wait().map(|place| (place.partition.0, place.offset.0));
+        let send = |content| match partition {
+            Some(partition) => producer.send_to(&topic, PartitionId(partition), record(content)),
+            None => producer.send(&topic, record(content)),
+        };
+        let sent: Vec<_> = records.iter().map(send).collect();
+        let wait = |sent: SendFuture| sent.wait().map(|place| (place.partition.0, place.offset.0));
         sent.into_iter().map(wait).collect()
     }
 
@@ -240,12 +306,9 @@ impl Ours<'_> {
         partition: i32,
         offset: Offset,
     ) -> Result<(), Error> {
-        let partition = self.partition(partition)?;
-        let (name, topic_id) = (partition.name().clone(), partition.topic_id());
-        let commit = OffsetCommit { partition: name, topic_id, offset, metadata: String::new() };
-        let group = Script::group(self.number, group);
-        let batch = offset_commits(&group, &[commit], self.log.clock().now())?;
-        self.session(producer)?.append(&offsets_partition(&self.log)?, batch).map(drop)
+        let name = self.partition(partition)?.name().clone();
+        let group = ConsumerGroupMetadata::new(Script::group(self.number, group));
+        self.session(producer)?.handle()?.send_offsets_to_transaction(&[(name, offset.into())], &group)
     }
 
     fn committed(&self, group: usize) -> Result<Outcome, Error> {
@@ -332,7 +395,7 @@ impl Ours<'_> {
 
     /// Opens the log again, after it was closed or without. Whoever has a transactional id takes it again.
     fn reopen(&mut self) -> Result<(), Error> {
-        if self.sessions.values().any(TransactionalProducer::is_open) {
+        if self.sessions.values().any(Session::is_open) {
             return Ok(());
         }
         self.producers.clear();

@@ -29,6 +29,7 @@ impl Verdict<'_> {
         match self.script.operations[index] {
             Operation::Begin(producer) | Operation::Commit(producer) | Operation::Abort(producer) => {
                 self.is_told_later(index, producer, &[Outcome::Done])
+                    || self.is_told_of_an_earlier_send(index, producer)
             }
             Operation::Send { producer, .. } | Operation::SendOffset { producer, .. } => {
                 self.is_told_later(index, producer, &[]) || self.is_told_of_an_earlier_send(index, producer)
@@ -57,31 +58,31 @@ impl Verdict<'_> {
         }
     }
 
-    /// Lotic tells a producer that was fenced off at once. Kafka's client learns of it with the first request
-    /// that it sends: to begin, and to end a transaction without records, it sends none. It sends none either
-    /// where it knows that no transaction is open, or that a send has failed.
+    /// Lotic tells a producer that was fenced off at once, and what it sends then is of no transaction. Kafka's
+    /// client learns of it with the first request that it sends: to begin, and to end a transaction without
+    /// records, it sends none. It sends none either where it knows that no transaction is open, or that a send
+    /// has failed.
     fn is_told_later(&self, index: usize, producer: usize, more: &[Outcome]) -> bool {
+        let refused = [ErrorKind::Fenced, ErrorKind::TransactionState].map(Outcome::Refused);
         let theirs = &self.theirs[index];
-        let is_unaware = *theirs == Outcome::Refused(ErrorKind::TransactionState) || more.contains(theirs);
         self.script.has_been_fenced(producer, index)
-            && self.ours[index] == Outcome::Refused(ErrorKind::Fenced)
-            && is_unaware
+            && refused.contains(&self.ours[index])
+            && (refused.contains(theirs) || more.contains(theirs))
     }
 
-    /// A transaction of which a send was refused takes nothing more. Kafka's client says so, or says of what it
-    /// had taken before it knew what it said of the one that was refused.
+    /// A transaction of which a send was refused takes nothing more and is not committed. A client says so, or
+    /// what it said of the send that was refused.
     fn is_told_of_an_earlier_send(&self, index: usize, producer: usize) -> bool {
         let of_it = self.script.operations[..index].iter().zip(self.theirs).rev();
-        let refused = of_it
-            .take_while(|(operation, _)| **operation != Operation::Begin(producer))
-            .filter(
-                |(operation, _)| matches!(operation, Operation::Send { producer: of, .. } if *of == producer),
-            )
-            .map(|(_, outcome)| outcome);
-        self.ours[index] == Outcome::Refused(ErrorKind::TransactionState)
-            && refused
-                .clone()
-                .any(|outcome| matches!(outcome, Outcome::Refused(_)) && *outcome == self.theirs[index])
+        let mut sent = of_it.take_while(|(operation, _)| **operation != Operation::Begin(producer)).filter(
+            |(operation, _)| matches!(operation, Operation::Send { producer: of, .. } if *of == producer),
+        );
+        sent.any(|(_, refused)| {
+            let may_be = [refused, &Outcome::Refused(ErrorKind::TransactionState)];
+            matches!(refused, Outcome::Refused(_))
+                && may_be.contains(&&self.ours[index])
+                && may_be.contains(&&self.theirs[index])
+        })
     }
 
     /// A log that was opened again may know of each producer no more than its last batch, which is what Kafka's
