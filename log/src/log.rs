@@ -305,6 +305,7 @@ impl Inner {
     }
 
     fn shut_down(&self) -> Result<()> {
+        self.core.groups.close();
         let ended = self.core.coordinator.close();
         let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();

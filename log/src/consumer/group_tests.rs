@@ -548,7 +548,11 @@ fn members_in_threads_read_every_record_once() {
     let run = |name: &str| {
         let (log, read) = (log.clone(), read.clone());
         let body = move || {
-            let mut consumer = sticky(&log);
+            // However busy the machine is, nobody is removed.
+            let patient =
+                ConsumerOptions { poll_interval_max: Duration::MAX, ..options(Assignor::CooperativeSticky) };
+            let mut consumer = Consumer::new(&log, patient).expect("a consumer");
+            consumer.subscribe(&["in"]).expect("subscribed");
             consumer.set_rebalance_listener(Diary::default());
             while read.load(Ordering::SeqCst) < RECORDS {
                 let count = consumer.poll(|_, _| ControlFlow::Continue(())).expect("readable");

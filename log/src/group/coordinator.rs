@@ -111,6 +111,26 @@ impl GroupCoordinator {
         self.state.lock().home = Some(home);
     }
 
+    /// The log closes, and with it all groups: that their members have gone is written down.
+    pub(crate) fn close(&self) {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        let groups: Vec<_> = state
+            .groups
+            .iter()
+            .filter(|(_, group)| !group.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in groups {
+            if let Some(membership) = state.groups.get_mut(&name) {
+                membership.disband(now);
+            }
+            state.record_or_say(&name, now, &self.flusher);
+        }
+        drop(state);
+        self.progress.raise();
+    }
+
     /// Nobody steps from now on.
     pub(crate) fn give_up(&self) {
         let mut state = self.state.lock();

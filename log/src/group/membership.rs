@@ -237,14 +237,21 @@ impl Membership {
             self.leader = self.members.keys().next().cloned();
         }
         if self.members.is_empty() {
-            self.phase = Phase::Empty;
-            self.since = now;
-            self.generation += 1;
-            self.topics.clear();
-            self.is_unrecorded = true;
+            self.disband(now);
         } else {
             self.prepare(now);
         }
+    }
+
+    /// Nobody is left.
+    pub(crate) fn disband(&mut self, now: Timestamp) {
+        self.members.clear();
+        self.leader = None;
+        self.phase = Phase::Empty;
+        self.since = now;
+        self.generation += 1;
+        self.topics.clear();
+        self.is_unrecorded = true;
     }
 
     /// Removes those who have not polled for too long. Says whether there were any.

@@ -329,6 +329,32 @@ fn the_offsets_topic_is_compacted_and_says_the_same_then() {
 }
 
 #[test]
+fn closing_the_log_says_that_the_members_have_gone() {
+    let log = setup();
+    let mut consumer = member(&log, "g");
+    consumer.commit().expect("committed");
+    log.close().expect("closed");
+    let group = log.open_read_only().group("g").expect("known");
+    assert_eq!((group.state, group.generation), (GroupState::Empty, 2));
+    let error = consumer.poll(|_, _| ControlFlow::Break(())).expect_err("closed");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn what_is_committed_and_not_synced_yet_is_gone_on_from() {
+    let log = setup();
+    offsets_partition(&log).expect("made");
+    let topic_id = log.topic("in").expect("made").id();
+    let commit = OffsetCommit { partition: tp(0), topic_id, offset: Offset(3), metadata: String::new() };
+    let coordinator = log.group_coordinator();
+    let home = coordinator.commit(&log, &ConsumerGroupMetadata::new("g"), &[commit]).expect("appended");
+    assert!(home.offsets().high_watermark < home.offsets().end, "it is not synced");
+    let mut consumer = Consumer::new(&log, options("g")).expect("a consumer");
+    consumer.assign(&[tp(0)]).expect("there");
+    assert_eq!(consumer.position(&tp(0)).expect("known"), Offset(3));
+}
+
+#[test]
 fn another_process_sees_the_members_that_were_written_down() {
     let log = setup();
     let mut consumer = member(&log, "g");
