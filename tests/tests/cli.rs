@@ -386,6 +386,77 @@ fn a_line_longer_than_a_record_may_be_is_named() {
     assert!(said.contains("line 1") && said.contains("small"), "{said}");
 }
 
+#[test]
+fn a_damaged_partition_is_cut_where_verify_says_and_what_is_cut_is_kept() {
+    let lotic = Lotic::new();
+    lotic.prints(&["topic", "create", "words"]);
+    for word in ["a\n", "b\n", "c\n", "d\n"] {
+        lotic.reads(&["produce", "words"], word);
+    }
+    let path = segment(&lotic.data());
+    let mut bytes = fs::read(&path).unwrap();
+    // One batch of each, all of the same size.
+    let size = bytes.len() / 4;
+    bytes[2 * size + 64] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let ended = lotic.run(&["verify", "words", "--json"], "");
+    assert_eq!(ended.status.code(), Some(1));
+    let verified: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    assert_eq!(verified["damage"]["offset"], 2);
+
+    let cut = ["repair", "words", "--partition", "0", "--truncate-at", "2"];
+    let before = Files::below(&lotic.data()).unwrap();
+    let said = lotic.prints(&[&cut[..], &["--dry-run"]].concat());
+    assert!(
+        said.contains("words-0 would end at offset 2") && said.contains("1 records in 1 batches"),
+        "{said}"
+    );
+    Files::below(&lotic.data()).unwrap().check_unchanged_since(&before).unwrap();
+    let said = lotic.refuses(1, &["repair", "words", "--partition", "0", "--truncate-at", "3"], "");
+    assert!(said.contains("offset 2"), "{said}");
+    let report = &lotic.json(&[&cut[..], &["--json"]].concat())[0];
+    assert_eq!((&report["cut_at"], &report["damaged_bytes"]), (&json!(2), &json!(size)));
+    let kept = Path::new(report["kept_in"].as_str().unwrap()).join("00000000000000000002.log");
+    assert_eq!(fs::read(kept).unwrap(), bytes[2 * size..]);
+    assert!(lotic.prints(&["verify", "words"]).ends_with("sound\n"));
+    assert_eq!(lotic.prints(&["consume", "words"]), "a\nb\n");
+}
+
+#[test]
+fn what_consume_prints_as_json_produce_reads() {
+    let lotic = Lotic::new();
+    lotic.prints(&["topic", "create", "from", "--partitions", "3"]);
+    lotic.prints(&["topic", "create", "to", "--partitions", "3"]);
+    let lines = [
+        json!({ "partition": 2, "timestamp": 7, "key": "k", "value": { "base64": "//79" }, "headers": [] }),
+        json!({ "partition": 0, "timestamp": 8, "key": null, "value": null,
+            "headers": [{ "key": "h", "value": "1" }, { "key": "h", "value": null }] }),
+    ];
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    lotic.reads(&["produce", "from", "--json"], &lines);
+    let printed = lotic.prints(&["consume", "from", "--json"]);
+    lotic.reads(&["produce", "to", "--json", "--compression", "zstd:9"], &printed);
+    assert_eq!(lotic.prints(&["consume", "to", "--json"]), printed);
+    let found = lotic.json(&["consume", "to", "--json"]);
+    assert_eq!(found.len(), 2);
+    let of_two = found.iter().find(|line| line["partition"] == 2).unwrap();
+    assert_eq!((&of_two["timestamp"], &of_two["value"]), (&json!(7), &json!({ "base64": "//79" })));
+    let said = lotic.refuses(1, &["produce", "to", "--json"], "{\"value\":\"v\",\"partition\":3}\n");
+    assert!(said.contains("line 1") && said.contains("topic to has no partition 3"), "{said}");
+}
+
+#[test]
+fn whose_time_records_carry_and_how_large_batches_are_can_be_altered() {
+    let lotic = Lotic::with_topic("words", "a\n");
+    let alter =
+        ["topic", "alter", "words", "--timestamp-type", "append", "--batch-bytes-max", "500", "--json"];
+    let altered = &lotic.json(&alter)[0];
+    assert_eq!((&altered["timestamp_type"], &altered["batch_bytes_max"]), (&json!("append"), &json!(500)));
+    lotic.reads(&["produce", "words", "--json"], "{\"value\":\"b\",\"timestamp\":7}\n");
+    let found = lotic.json(&["consume", "words", "--offset", "1", "--partition", "0", "--json"]);
+    assert!(found[0]["timestamp"].as_i64().unwrap() > 1_000_000_000_000, "{found:?}");
+}
+
 fn batch(value: &str) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(0), None, Some(value.as_bytes()), &[]).unwrap();
