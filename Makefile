@@ -19,7 +19,7 @@ SEED ?=
 
 # Of the benchmarks of the log.
 RUNS ?= 3
-LOG_BENCHMARKS := log-grid transactions latency compaction start
+LOG_BENCHMARKS := log-grid transactions latency compaction start memory
 
 .PHONY: help setup demo test bench bench-log crash fmt lint doc
 

@@ -62,6 +62,8 @@ enum Benchmark {
     Latency,
     /// How fast old values go.
     Compaction,
+    /// Memory while much goes through the log.
+    Memory,
     /// The flights example over a year.
     Flights,
     /// What epochs cost.
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
             Benchmark::Transactions => log::run_transactions(runs),
             Benchmark::Latency => log::run_latency(runs),
             Benchmark::Compaction => log::run_compaction(runs),
+            Benchmark::Memory => log::run_memory(),
             Benchmark::Flights => flights::run(runs),
             Benchmark::ExactlyOnce => exactly_once::run(runs),
             Benchmark::Start => start::run(runs),

@@ -80,8 +80,17 @@ pub(crate) fn in_process(work: impl FnOnce() -> Result<(), Failure>) -> Result<C
 
 /// The most memory in bytes that a process, by its number or `self`, has had at once.
 pub(crate) fn peak_memory(process: &str) -> u64 {
+    memory(process, "VmHWM:")
+}
+
+/// The memory in bytes that this process has now.
+pub(crate) fn resident_memory() -> u64 {
+    memory("self", "VmRSS:")
+}
+
+fn memory(process: &str, figure: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(figure));
     let kilobytes = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
     kilobytes.unwrap_or_default() << 10
 }

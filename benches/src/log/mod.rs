@@ -9,12 +9,14 @@
 //! | `transactions` | what transactions of 100 ms cost |
 //! | `latency` | from `send` to a consumer that waits: percentiles |
 //! | `compaction` | how fast old values go |
+//! | `memory` | memory while 20 GB go through |
 //! | `case`, `payload` | what is produced |
 //! | `side`, `work`, `plain` | the process of one side, and what it does |
 
 pub(crate) mod case;
 mod compaction;
 mod latency;
+mod memory;
 mod payload;
 mod plain;
 pub(crate) mod side;
@@ -27,6 +29,7 @@ use crate::kafka::Kafka;
 
 pub(crate) use compaction::run as run_compaction;
 pub(crate) use latency::run as run_latency;
+pub(crate) use memory::run as run_memory;
 pub(crate) use throughput::{run, run_grid};
 pub(crate) use transactions::run as run_transactions;
 

@@ -65,6 +65,15 @@ pub(crate) enum Side {
         #[arg(long)]
         file: PathBuf,
     },
+    /// Writes so many bytes, reads them, and lets go of what is old; looks at its memory after each so many.
+    Soak {
+        #[arg(long)]
+        bytes: u64,
+        #[arg(long)]
+        each: u64,
+        #[arg(long)]
+        data: PathBuf,
+    },
     /// Writes each of `keys` keys again and again, and compacts.
     Compact {
         #[arg(long)]
@@ -82,7 +91,7 @@ pub(crate) struct Told {
     wall: Duration,
     cpu: Duration,
     peak: u64,
-    /// What was asked for besides, in order: percentiles of latency, or bytes compacted.
+    /// What was asked for besides, in order: percentiles of latency, bytes compacted, bytes of memory.
     pub(crate) more: Vec<f64>,
 }
 
@@ -111,6 +120,10 @@ impl Side {
             })?,
             Self::SyncLatency { records, file } => in_process(|| {
                 more = plain::sync_latencies(file, *records)?;
+                Ok(())
+            })?,
+            Self::Soak { bytes, each, data } => in_process(|| {
+                more = work::soak(*bytes, *each, data)?;
                 Ok(())
             })?,
             Self::Compact { records, keys, data } => {

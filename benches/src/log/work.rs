@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lotic_log::{
     Clock, Consumer, ConsumerOptions, Durability, Isolation, Log, LogOptions, Producer, ProducerOptions,
-    Record, SystemClock, TopicConfig,
+    Record, Retention, SystemClock, TopicConfig, UpkeepOptions,
 };
 
-use super::case::{Case, Safety, TOPIC};
+use super::case::{BATCH_BYTES, Case, Safety, TOPIC};
 use super::payload;
 use crate::Failure;
-use crate::measure::{Cost, in_process};
+use crate::measure::{Cost, in_process, resident_memory};
 
 /// A consumer that has seen nothing for so long has lost a record.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,6 +136,59 @@ pub(crate) fn percentiles(times: &mut [Duration]) -> Vec<f64> {
     times.sort();
     let last = times.len().saturating_sub(1) as f64;
     [0.5, 0.99, 0.999].map(|part| times[(last * part) as usize].as_secs_f64() * 1e6).to_vec()
+}
+
+/// Bytes of memory after each `each` of the `bytes` that were written and read. Whoever writes is a little
+/// ahead of the reader, and old segments go.
+pub(crate) fn soak(bytes: u64, each: u64, data: &Path) -> Result<Vec<f64>, Failure> {
+    const VALUE_BYTES: u64 = 1_000;
+    const CHUNK_RECORDS: u64 = 64 << 10;
+    const AHEAD: usize = 4;
+    let upkeep = UpkeepOptions { every: Duration::from_secs(1), ..UpkeepOptions::default() };
+    let log = Log::open(data, LogOptions { upkeep, ..Safety::Os.log_options()? })?;
+    let retention = Retention { bytes: Some(256 << 20), ..Retention::default() };
+    let topic = TopicConfig { partitions: 6, segment_bytes: 64 << 20, retention, ..TopicConfig::default() };
+    log.create_topic(TOPIC, topic)?;
+    let mut consumer = Consumer::of_topic(&log, TOPIC, ConsumerOptions::default())?;
+    let chunks = bytes.div_ceil(VALUE_BYTES * CHUNK_RECORDS);
+    let (came, arrivals) = mpsc::channel();
+    let reader = lotic_log::spawn::spawn("bench-consumer", move || -> lotic_log::Result<()> {
+        for _ in 0..chunks {
+            let mut left = CHUNK_RECORDS;
+            while left > 0 {
+                let mut count = 0;
+                consumer.poll(|_, _| {
+                    count += 1;
+                    if count == left { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+                left -= count;
+                if count == 0 {
+                    consumer.wait(PATIENCE);
+                }
+            }
+            // Whoever writes has gone if nobody listens.
+            let _ = came.send(());
+        }
+        Ok(())
+    })?;
+    let producer =
+        Producer::new(&log, ProducerOptions { batch_bytes: BATCH_BYTES, ..ProducerOptions::default() })?;
+    let value = Bytes::from(vec![b'x'; VALUE_BYTES as usize]);
+    let (mut resident, mut written) = (Vec::new(), 0);
+    for chunk in 0..chunks {
+        (0..CHUNK_RECORDS).for_each(|_| send(&producer, value.clone()));
+        if chunk as usize >= AHEAD {
+            arrivals.recv_timeout(PATIENCE)?;
+        }
+        written += CHUNK_RECORDS * VALUE_BYTES;
+        if written / each > resident.len() as u64 {
+            resident.push(resident_memory() as f64);
+        }
+    }
+    producer.flush()?;
+    drop(arrivals);
+    reader.join().map_err(|_| "the consumer has panicked")??;
+    Ok(resident)
 }
 
 /// What compacting took, and the bytes it had before it.
