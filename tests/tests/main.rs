@@ -9,6 +9,7 @@
 //! - [`power_cut`]: what must hold when the power fails, at any storage operation. The processor, its disk
 //!   and what must come of them are in `src/simulator`.
 //! - [`processes`]: a long-lived processor and its operating system: signals, a second one, a full disk.
+//! - [`readers`]: a log that is read while another handle writes to it.
 //! - [`refusals`]: what a program refuses, with which message, and that it changes nothing then.
 //! - [`results`]: the flights example's answers, against DuckDB's.
 //! - [`same_answer`]: what a result must not depend on.
@@ -23,6 +24,7 @@ mod event_log;
 mod kafka_files;
 mod power_cut;
 mod processes;
+mod readers;
 mod refusals;
 mod results;
 mod same_answer;
