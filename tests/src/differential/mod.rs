@@ -64,8 +64,11 @@ impl Comparison {
         check_deliberate(&deliberate, scripts.len(), &parse(&deliberate_theirs)?)?;
         let mut failures = 0;
         for (number, (script, theirs)) in scripts.iter().zip(&theirs).enumerate() {
-            let what = if script.compacts { "compacting script" } else { "script" };
-            let about = format!("{what} of seed {}", script.seed);
+            let (what, again) = match script.compacts {
+                true => ("compacting script", "--scripts 0 --compacting 1"),
+                false => ("script", "--scripts 1 --compacting 0"),
+            };
+            let about = format!("{what} of seed {0}, again: differential --seed {0} {again}", script.seed);
             let ours = ours::perform(script, number).about(&about)?;
             let theirs = parse(theirs).about(&about)?;
             let verdict = Verdict { script, ours: &ours, theirs: &theirs };
