@@ -17,7 +17,7 @@
 //!
 //! Everything below start and rewritten end was synced when the file was written. Producer snapshots
 //! below the rewritten end are not believed: they may speak of a transaction whose marker is gone.
-//! A partition without the file begins with offset 0 and was never compacted.
+//! A partition without the file was never compacted, and begins with offset 0 unless it comes from elsewhere.
 
 use std::path::{Path, PathBuf};
 

@@ -179,8 +179,10 @@ fn absorb_later(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Of
 fn list(site: &PartitionSite, marks: &Marks) -> Result<Listing> {
     let listing = Listing::read(&**site.storage(), &site.directory);
     let listing = listing.map_err(|error| site.io("list", &site.directory, error))?.begin_at(marks.start);
+    // One that comes from elsewhere, and that nobody has marked, may begin anywhere.
+    let is_start_known = marks.generation > 0 || !site.config.has_gaps;
     match listing.segments.first() {
-        Some(&first) if first > marks.start => {
+        Some(&first) if is_start_known && first > marks.start => {
             let path = FileKind::Log.path(&site.directory, first);
             let place = BatchPlace { position: 0, offset: marks.start };
             Err(site.corrupt(&path, place, "it is the first one, and those before it are missing"))

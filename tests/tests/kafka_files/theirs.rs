@@ -260,7 +260,11 @@ fn check_opened(data: &Path, [uncommitted, committed]: &[Consumed; 2]) -> Result
                 name,
                 id.parse().about(id)?,
                 directory,
-                PartitionConfig { has_gaps: topic == COMPACTED, ..PartitionConfig::default() },
+                PartitionConfig {
+                    // A broker writes down elsewhere where a log begins.
+                    has_gaps: topic == COMPACTED || topic == TRIMMED,
+                    ..PartitionConfig::default()
+                },
                 PartitionContext::new(DiskStorage::new(1)?, SystemClock::new()),
             );
             let (partition, report) = Partition::open(site, &border)?;
