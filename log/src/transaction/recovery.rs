@@ -41,7 +41,8 @@ pub(super) struct Resolution {
     pub(super) decided: Vec<Mark>,
     /// Markers that abort the rest.
     pub(super) undecided: Vec<Mark>,
-    /// For each transactional id that has undecided ones: the transaction, and where it is open.
+    /// For each transactional id that has undecided ones: the newest, and where it is open. There are several
+    /// where a power cut has taken markers that nobody had synced.
     pub(super) aborts: BTreeMap<String, (ProducerIdentity, Vec<usize>)>,
 }
 
@@ -57,9 +58,14 @@ pub(super) fn resolve(table: &Table, open: &[(usize, OpenTransaction)]) -> Resol
             None => {
                 resolution.undecided.push(mark(MarkerKind::Abort));
                 if let Some((id, _)) = known.filter(|(_, record)| record.producer_epoch <= producer.epoch) {
-                    let (_, partitions) =
+                    let (newest, partitions) =
                         resolution.aborts.entry(id.to_owned()).or_insert((producer, Vec::new()));
-                    partitions.push(*partition);
+                    if newest.epoch < producer.epoch {
+                        (*newest, *partitions) = (producer, Vec::new());
+                    }
+                    if *newest == producer {
+                        partitions.push(*partition);
+                    }
                 }
             }
         }
@@ -175,5 +181,37 @@ fn aborts(
 impl TableUpdate {
     fn complete(&self, now: Timestamp) -> Option<Self> {
         Some(Self { id: self.id.clone(), record: self.record.complete(now)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Offset, ProducerEpoch, ProducerId};
+
+    #[test]
+    fn of_several_open_transactions_of_an_id_the_newest_bounds_the_epochs_in_use() {
+        let record = TransactionRecord {
+            producer_id: ProducerId(7),
+            producer_epoch: ProducerEpoch(1),
+            timeout_ms: 60_000,
+            status: Status::CompleteCommit,
+            partitions: Vec::new(),
+            updated: Timestamp(0),
+            started: Timestamp(0),
+        };
+        let table = Table { entries: BTreeMap::from([("id".to_owned(), record)]) };
+        let open = |epoch| OpenTransaction {
+            producer_id: ProducerId(7),
+            producer_epoch: ProducerEpoch(epoch),
+            first_offset: Offset(0),
+        };
+        for found in [[(0, open(2)), (1, open(3)), (2, open(3))], [(1, open(3)), (2, open(3)), (0, open(2))]]
+        {
+            let resolution = resolve(&table, &found);
+            let newest = ProducerIdentity { id: ProducerId(7), epoch: ProducerEpoch(3) };
+            assert_eq!(resolution.aborts, BTreeMap::from([("id".to_owned(), (newest, vec![1, 2]))]));
+            assert_eq!(resolution.undecided.len(), 3);
+        }
     }
 }
