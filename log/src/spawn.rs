@@ -17,8 +17,8 @@ pub fn spawn<T: Send + 'static>(
 }
 
 /// Does `work` for each of `jobs` on at most so many threads, and gives what came of each in their order.
-/// With one thread it is done here, one after the other. No job is begun once one has failed; the error is
-/// that of the first of those that were.
+/// With one thread it is done here, one after the other. No job is begun once one has failed or a thread
+/// cannot be started, and none goes on when this returns; the error is that of the first of those that were.
 pub(crate) fn in_parallel<J, T, E>(
     name: &str,
     threads_max: usize,
@@ -37,16 +37,23 @@ where
     let jobs: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(jobs.into_iter().enumerate().collect()));
     let work = Arc::new(work);
     let mut handles = Vec::with_capacity(threads);
+    let mut started = Ok(());
     for _ in 0..threads {
-        let (jobs, work) = (jobs.clone(), work.clone());
-        handles.push(spawn(name, move || work_off(&jobs, &*work))?);
-    }
-    let mut done = Vec::new();
-    for handle in handles {
-        match handle.join() {
-            Ok(some) => done.extend(some),
-            Err(panic) => std::panic::resume_unwind(panic),
+        let (mine, work) = (jobs.clone(), work.clone());
+        match spawn(name, move || work_off(&mine, &*work)) {
+            Ok(handle) => handles.push(handle),
+            Err(error) => {
+                jobs.lock().clear();
+                started = Err(error);
+                break;
+            }
         }
+    }
+    let ended: Vec<_> = handles.into_iter().map(JoinHandle::join).collect();
+    started?;
+    let mut done = Vec::new();
+    for some in ended {
+        done.extend(some.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
     }
     done.sort_unstable_by_key(|(place, _)| *place);
     Ok(done.into_iter().map(|(_, outcome)| outcome).collect())
@@ -57,6 +64,7 @@ fn work_off<J, T, E>(
     jobs: &Mutex<VecDeque<(usize, J)>>,
     work: &impl Fn(J) -> Result<T, E>,
 ) -> Vec<(usize, Result<T, E>)> {
+    let _stop = ClearOnPanic(jobs);
     let mut done = Vec::new();
     loop {
         let next = jobs.lock().pop_front();
@@ -66,6 +74,17 @@ fn work_off<J, T, E>(
             jobs.lock().clear();
         }
         done.push((place, outcome));
+    }
+}
+
+/// Lets the other threads begin nothing more.
+struct ClearOnPanic<'a, J>(&'a Mutex<VecDeque<J>>);
+
+impl<J> Drop for ClearOnPanic<'_, J> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().clear();
+        }
     }
 }
 

@@ -276,6 +276,7 @@ impl Upkeep {
         let cleanup = &config.cleanup;
         let is_kept_up = cleanup.policy.compacts() || cleanup.retention != Retention::default();
         let view = partition.compaction_view();
+        let clean_end = view.clean_end;
         let offsets = partition.offsets();
         let begins = view.sealed.first().map_or(view.active.base(), |(segment, _)| segment.base());
         if !is_kept_up && offsets.start <= begins {
@@ -304,10 +305,12 @@ impl Upkeep {
         }
         if expired.segments > 0 {
             let kept = sealed.get(expired.segments).map_or(view.active.base(), |segment| segment.base);
+            // Whoever has a segment still is given its file to read on.
+            drop(view);
             partition.remove_segments_before(kept)?;
         }
         let sealed = sealed[expired.segments..].to_vec();
-        let facts = Facts { sealed, clean_end: view.clean_end, bound };
+        let facts = Facts { sealed, clean_end, bound };
         Ok(Tended { dirt: facts.dirt(&cleanup.compaction, now), is_sealed: is_old })
     }
 

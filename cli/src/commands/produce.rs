@@ -16,6 +16,12 @@ use crate::args::ProduceOptions;
 /// How many records may be on their way before the first of them is waited for.
 const IN_FLIGHT_MAX: usize = 100_000;
 
+/// The most bytes of JSON for a byte of a record: `\u0000`.
+const JSON_BYTES_MAX: usize = 6;
+
+/// What a line of JSON has besides the record's bytes: names, numbers, brackets.
+const JSON_REST_BYTES: usize = 4 << 10;
+
 pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Failure> {
     let log = open(data)?;
     let topic = log.topic(&options.topic)?;
@@ -24,7 +30,10 @@ pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Fai
     let record_bytes_max = topic.config().batch_bytes_max.min(defaults.buffer_bytes_max);
     let producer_options = ProducerOptions { idempotent: true, compression, record_bytes_max, ..defaults };
     let producer = Producer::new(&log, producer_options)?;
-    let mut lines = Lines::new(io::stdin().lock(), record_bytes_max);
+    // Whether what a line of JSON says is too long is for the producer to judge.
+    let line_bytes_max =
+        if options.json { JSON_BYTES_MAX * record_bytes_max + JSON_REST_BYTES } else { record_bytes_max };
+    let mut lines = Lines::new(io::stdin().lock(), line_bytes_max);
     let mut in_flight = InFlight::default();
     while let Some(line) = lines.next()? {
         let made = if options.json {

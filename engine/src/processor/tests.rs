@@ -132,6 +132,8 @@ fn a_pause_lasts_however_often_a_bell_rings_and_a_stop_ends_it() {
             shared.stop();
         } else {
             clock.advance(hour);
+            // Nothing else tells whoever waits that this clock has moved.
+            ring();
         }
         assert_eq!(pause.join().unwrap(), !is_stopped);
     }

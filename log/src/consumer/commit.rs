@@ -39,11 +39,14 @@ impl Consumer {
         self.commit_up_to(|assigned| assigned.position)
     }
 
-    /// Commits these offsets, where they are not committed already.
+    /// Commits these offsets. A member leaves out those that are committed already: a group with members
+    /// keeps its offsets, and those of others expire unless they are committed again.
     pub(super) fn commit_up_to(&mut self, place: impl Fn(&Assigned) -> Option<Offset>) -> Result<()> {
         self.group()?;
+        let is_member = self.member.is_some();
         let commit = |assigned: &Assigned| {
-            let offset = place(assigned).filter(|offset| assigned.committed != Some(*offset))?;
+            let offset =
+                place(assigned).filter(|offset| !is_member || assigned.committed != Some(*offset))?;
             Some(assigned.commit(offset, ""))
         };
         let commits: Vec<_> = self.assigned.iter().filter_map(commit).collect();
@@ -85,9 +88,10 @@ impl Consumer {
     /// `Invalid` without a group.
     pub fn group_metadata(&self) -> Result<ConsumerGroupMetadata> {
         let group = self.group()?.to_owned();
-        let member = self.member.as_ref().and_then(|member| {
-            let id = member.id.clone()?;
-            Some(MemberGeneration { id, generation: member.generation })
+        // Who has subscribed and is no member, or none any more, is nobody that the group knows.
+        let member = self.member.as_ref().map(|member| MemberGeneration {
+            id: member.id.clone().unwrap_or_default(),
+            generation: member.generation,
         });
         Ok(ConsumerGroupMetadata { group, member })
     }

@@ -378,6 +378,39 @@ fn only_members_commit_for_a_group_that_has_any() {
 }
 
 #[test]
+fn a_member_that_commits_again_without_having_read_writes_nothing() {
+    let log = setup(1);
+    append(&log, &tp("in", 0), &["a"]);
+    let mut consumer = sticky(&log);
+    assert_eq!(poll(&mut consumer), ["a"]);
+    consumer.commit().expect("committed");
+    let end = |log: &TestLog| offsets_partition(log).expect("made").offsets().end;
+    let before = end(&log);
+    consumer.commit().expect("nothing to do");
+    assert_eq!(end(&log), before);
+}
+
+#[test]
+fn a_listener_may_leave_the_group() {
+    struct Leaves;
+    impl RebalanceListener for Leaves {
+        fn on_partitions_revoked(&mut self, consumer: &mut Consumer, _: &[TopicPartition]) -> Result<()> {
+            consumer.assign(&[tp("in", 1)])
+        }
+    }
+    for assignor in [Assignor::CooperativeSticky, Assignor::Range] {
+        let log = setup(2);
+        let mut consumer = member(&log, assignor, &["in"]);
+        consumer.set_rebalance_listener(Leaves);
+        poll(&mut consumer);
+        let mut other = member(&log, assignor, &["in"]);
+        settle(&mut [&mut consumer, &mut other]);
+        assert_eq!(owned(&consumer), [1], "what it has assigned itself");
+        assert_eq!(owned(&other), [0, 1]);
+    }
+}
+
+#[test]
 fn a_listener_may_commit_and_seek_and_must_not_poll() {
     struct Seeks;
     impl RebalanceListener for Seeks {

@@ -27,6 +27,9 @@ use crate::record::{Offset, Timestamp, TopicPartition};
 use assignment::Assigned;
 use subscription::Member;
 
+/// The longest [`ConsumerOptions::client_id`]: with a number behind it, it is a member's id.
+const CLIENT_ID_BYTES_MAX: usize = 255;
+
 pub use commit::OffsetAndMetadata;
 pub use options::{ConsumerOptions, OutOfRange, StartAt};
 pub use stream::{ConsumedRecord, RecordStream};
@@ -97,6 +100,11 @@ impl Consumer {
     /// `Invalid` for a group's name that is empty or has more than 32,767 bytes.
     pub fn new(log: &Log, options: ConsumerOptions) -> Result<Self> {
         options.group.as_deref().map_or(Ok(()), check_group_name)?;
+        if options.client_id.len() > CLIENT_ID_BYTES_MAX {
+            let length = options.client_id.len();
+            let what = format!("a client id of {length} bytes; {CLIENT_ID_BYTES_MAX} at most are possible");
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         Ok(Self {
             log: log.clone(),
             options,

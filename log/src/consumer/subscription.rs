@@ -144,6 +144,10 @@ impl Consumer {
         }
         self.drop_deleted()?;
         for _ in 0..TURNS_PER_POLL_MAX {
+            if self.member.is_none() {
+                // A listener has unsubscribed.
+                break;
+            }
             match self.ask()? {
                 Turn::GoOn => break,
                 Turn::GiveUp => self.give_up_all(Event::Revoked)?,
@@ -182,7 +186,9 @@ impl Consumer {
 
     /// Has these partitions from now on; tells the coordinator if that took something away.
     fn take(&mut self, generation: i32, partitions: &[TopicPartition]) -> Result<()> {
-        self.member.as_mut().expect("only members take").generation = generation;
+        let member = self.member.as_mut().expect("only members take");
+        member.generation = generation;
+        let id = member.id.clone();
         let is_kept = |assigned: &Assigned| partitions.contains(assigned.name());
         let names =
             |assigned: &[Assigned]| -> Vec<_> { assigned.iter().map(|one| one.name().clone()).collect() };
@@ -191,6 +197,10 @@ impl Consumer {
         let mut outcome = Ok(());
         if !revoked.is_empty() {
             outcome = self.tell(Event::Revoked, &revoked);
+            if self.member.as_ref().is_none_or(|member| member.id != id) {
+                // The listener has left the group, and perhaps has other partitions now.
+                return outcome;
+            }
             self.assigned.retain(is_kept);
             if let (Some(group), Some(Member { id: Some(id), .. })) = (&self.options.group, &self.member) {
                 self.log.group_coordinator().rejoin(group, id);
@@ -220,7 +230,9 @@ impl Consumer {
             // While they are assigned still, they can be committed.
             Event::Revoked => {
                 let told = self.tell(event, &all);
-                self.assigned.clear();
+                if self.member.is_some() {
+                    self.assigned.clear();
+                }
                 told
             }
             Event::Assigned | Event::Lost => {
@@ -250,6 +262,10 @@ impl Consumer {
             return Ok(());
         }
         self.assigned.retain(is_there);
+        // A topic that was made again under its name has the same partitions, to be shared out anew.
+        if let (Some(group), Some(Member { id: Some(id), .. })) = (&self.options.group, &self.member) {
+            self.log.group_coordinator().rejoin(group, id);
+        }
         self.tell(Event::Lost, &gone)
     }
 

@@ -161,19 +161,6 @@ fn a_group_goes_on_where_it_committed_and_others_do_not() {
 }
 
 #[test]
-fn committing_again_without_having_read_writes_nothing() {
-    let log = setup();
-    append(&log, &name(0), &["a"]);
-    let mut consumer = consumer(&log, in_group("g"));
-    read(&mut consumer, 100);
-    consumer.commit().expect("committed");
-    let end = |log: &TestLog| offsets_partition(log).expect("made").offsets().end;
-    let before = end(&log);
-    consumer.commit().expect("nothing to do");
-    assert_eq!(end(&log), before);
-}
-
-#[test]
 fn only_a_consumer_with_a_group_commits() {
     let log = setup();
     let error = consumer(&log, ConsumerOptions::default()).commit().expect_err("no group");
@@ -182,6 +169,9 @@ fn only_a_consumer_with_a_group_commits() {
         let error = Consumer::new(&log, in_group(name)).expect_err("no name");
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
+    let client_id = "x".repeat(256);
+    let error = Consumer::new(&log, ConsumerOptions { client_id, ..in_group("g") }).expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
 #[test]

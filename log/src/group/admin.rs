@@ -89,9 +89,22 @@ impl Log {
         if commits.is_empty() {
             return Ok(resets);
         }
+        self.sync_up_to(&resets)?;
         let batch = offset_commits(group, &commits, self.clock().now())?;
         self.change_unused_group(group, |_, home| home.append(batch).map(drop))?;
         Ok(resets)
+    }
+
+    /// Syncs what lies below the offsets that are to be committed, as [`crate::Consumer::commit`] does.
+    fn sync_up_to(&self, resets: &[OffsetReset]) -> Result<()> {
+        let mut behind = Vec::new();
+        for OffsetReset { partition: TopicPartition { topic, partition }, after, .. } in resets {
+            let partition = self.topic(topic)?.partition(*partition)?;
+            if partition.offsets().durable < *after {
+                behind.push(partition);
+            }
+        }
+        self.flush(&behind, SyncPurpose::Consumed).wait()
     }
 
     /// Forgets a group and all that it has committed, durably.
@@ -116,6 +129,9 @@ impl Log {
     pub fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
         self.check_writable()?;
         let known = self.group(group)?;
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let is_known =
             |wanted: &TopicPartition| known.partitions.iter().any(|known| known.partition == *wanted);
         if let Some(unknown) = partitions.iter().find(|partition| !is_known(partition)) {

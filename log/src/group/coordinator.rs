@@ -100,6 +100,7 @@ impl GroupCoordinator {
         progress: Arc<Progress>,
     ) -> Self {
         let state = State {
+            opened: clock.now(),
             expiry_due: Some(clock.elapsed().saturating_add(options.expiry_interval)),
             ..State::default()
         };
@@ -192,6 +193,12 @@ impl GroupCoordinator {
         let turn = membership.poll(id, moment, &topics, owned);
         let is_changed = (membership.phase(), membership.generation()) != before;
         let recorded = state.record(group, moment.now, &self.flusher);
+        if recorded.is_err()
+            && let Some(membership) = state.groups.get_mut(group)
+        {
+            // It has not been told of its share, and is with the next poll.
+            membership.forget_generation_of(id);
+        }
         drop(state);
         if is_changed {
             self.progress.raise();

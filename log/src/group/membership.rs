@@ -213,6 +213,13 @@ impl Membership {
         Turn::Take { generation: self.generation, partitions: member.assigned.clone() }
     }
 
+    /// A member does not know its share yet.
+    pub(crate) fn forget_generation_of(&mut self, id: &str) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.generation = -1;
+        }
+    }
+
     /// A member wants other topics.
     pub(crate) fn resubscribe(&mut self, id: &str, subscription: Subscription, now: Timestamp) {
         if let Some(member) = self.members.get_mut(id) {

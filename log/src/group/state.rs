@@ -10,6 +10,7 @@ use super::committed::CommittedOffsets;
 use super::coordinator::{ConsumerGroupMetadata, MemberGeneration};
 use super::expiry::{self, TOMBSTONES_PER_BATCH_MAX};
 use super::membership::{Membership, Moment};
+use super::metadata::GroupRecord;
 use super::write::{group_record, tombstones};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, Flusher};
@@ -27,6 +28,8 @@ pub(super) struct State {
     pub(super) home: Option<Arc<Partition>>,
     /// Up to where each group has committed: what is not synced yet cannot be read, and counts.
     pub(super) appended: HashMap<String, Offset>,
+    /// When the log was opened. Members that are written down since before have gone then, at the latest.
+    pub(super) opened: Timestamp,
     /// How many members there have been: their ids differ.
     pub(super) members_made: u64,
     /// When somebody may have to be removed, on the clock's elapsed time.
@@ -153,7 +156,10 @@ impl State {
                 continue;
             }
             let since = live.map(Membership::since);
-            let since = since.or_else(|| stored.record.as_ref().and_then(|record| record.since));
+            let left = |record: &GroupRecord| {
+                if record.members.is_empty() { record.since } else { Some(self.opened) }
+            };
+            let since = since.or_else(|| stored.record.as_ref().and_then(left));
             if let Some(expired) = expiry::expired(stored, since, retention, moment.now) {
                 forgotten.push((name.to_owned(), expired));
             }

@@ -1,16 +1,21 @@
 //! Groups as others see and change them, and what becomes of their offsets in the course of time.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
 use crate::batch::{BatchBuilder, Compression};
+use crate::clock::ManualClock;
 use crate::consumer::{Consumer, ConsumerOptions};
 use crate::error::{ErrorKind, Result};
+use crate::log::{Log, LogOptions};
 use crate::record::{Offset, PartitionId, Timestamp, TopicPartition};
 use crate::spawn::Drive;
 use crate::storage::SyncPurpose;
+use crate::storage::memory::MemoryStorage;
 use crate::test_log::TestLog;
+use crate::topic::TopicConfig;
 use crate::transaction::{TransactionOptions, TransactionalProducer};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -150,6 +155,14 @@ fn offsets_are_reset_to_places_within_the_partition() {
 }
 
 #[test]
+fn forgetting_no_offsets_is_nothing() {
+    let log = setup();
+    commit(&log, "g", &[(0, 1)]);
+    log.delete_offsets("g", &[]).expect("nothing to do");
+    assert_eq!(committed(&log, "g"), [(0, 1)]);
+}
+
+#[test]
 fn a_group_with_members_is_neither_reset_nor_deleted() {
     let log = setup();
     log.create_topic("other", 1);
@@ -211,6 +224,52 @@ fn offsets_expire_when_nobody_has_committed_them_for_long() {
     log.clock.advance(DAY);
     step(&log);
     assert_eq!(log.group("g").expect_err("nothing is left").kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn offsets_stay_for_as_long_as_they_are_committed_again() {
+    let log = setup();
+    let retention = GroupOptions::default().offsets_retention;
+    let mut by_hand = Consumer::new(&log, options("g")).expect("a consumer");
+    by_hand.assign(&[tp(0)]).expect("there");
+    while by_hand.poll(|_, _| ControlFlow::Continue(())).expect("readable") > 0 {}
+    for _ in 0..3 {
+        by_hand.commit().expect("committed");
+        log.clock.advance(retention - Duration::from_millis(1));
+        step(&log);
+        assert_eq!(committed(&log, "g").len(), 1);
+    }
+}
+
+#[test]
+fn members_that_a_crash_has_ended_count_until_the_log_is_opened_again() {
+    let GroupOptions { offsets_retention, expiry_interval } = GroupOptions::default();
+    let storage = MemoryStorage::new(7);
+    let open = |clock: &Arc<ManualClock>| {
+        Log::open("/log", LogOptions::manual(storage.mount(), clock.clone(), 7)).expect("a log that opens")
+    };
+    let log = open(&ManualClock::new());
+    log.create_topic("in", TopicConfig::default()).expect("new");
+    let mut consumer = Consumer::new(&log, options("g")).expect("a consumer");
+    consumer.subscribe(&["in"]).expect("subscribed");
+    consumer.poll(|_, _| ControlFlow::Break(())).expect("readable");
+    consumer.commit().expect("committed");
+    storage.fail_after(0);
+    drop(consumer);
+    drop(log);
+    storage.clear_faults();
+    storage.crash();
+
+    let clock = ManualClock::new();
+    clock.advance(3 * offsets_retention);
+    let log = open(&clock);
+    let offsets = || log.group("g").map_or(0, |group| group.partitions.len());
+    clock.advance(expiry_interval);
+    while log.step().expect("open") {}
+    assert_eq!(offsets(), 1, "it was read until the crash, for all that is known");
+    clock.advance(offsets_retention);
+    while log.step().expect("open") {}
+    assert_eq!(offsets(), 0);
 }
 
 #[test]

@@ -26,8 +26,9 @@ use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing};
 use crate::flusher::Flush;
+use crate::open_files::OpenFiles;
 use crate::partition::marks::Marks;
-use crate::partition::{Partition, PartitionContext, PartitionSite, replace};
+use crate::partition::{Partition, PartitionContext, PartitionSite, failed_sync, replace};
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile};
@@ -126,6 +127,7 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
         let what = format!("the log ends at offset {end}: there is nothing to cut at {asked}");
         return Err(site.error(ErrorKind::Invalid, what));
     }
+    check_failed_sync(&site, survey.cut.offset)?;
     let mut report = survey.report(&site);
     if repair.dry_run {
         return Ok(report);
@@ -141,6 +143,20 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     cut(&site, &survey, report.kept_in.as_deref()).map_err(|error| failed(&site, "cut", error))?;
     abort(site, &survey, &report)?;
     Ok(report)
+}
+
+/// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there.
+fn check_failed_sync(site: &PartitionSite, cut: Offset) -> Result<()> {
+    let note =
+        failed_sync::read(site).map_err(|error| failed(site, "read the note of a failed sync in", error))?;
+    match note.and_then(|note| note.synced).filter(|synced| *synced < cut) {
+        None => Ok(()),
+        Some(synced) => {
+            let what =
+                format!("a sync has failed, and only what lies before offset {synced} is certain: cut there");
+            Err(site.error(ErrorKind::Invalid, what))
+        }
+    }
 }
 
 fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
@@ -164,7 +180,11 @@ fn site(directory: &Path, options: &LogOptions, repair: &Repair) -> Result<Parti
         entry.id,
         directory.join(directory_name(topic, *partition)),
         entry.config.partition_config(options.durability),
-        PartitionContext::new(options.storage.clone(), options.clock.clone()),
+        PartitionContext {
+            producer_expiration: options.producer_expiration,
+            open_files: Arc::new(OpenFiles::new(options.open_files_max)),
+            ..PartitionContext::new(options.storage.clone(), options.clock.clone())
+        },
     ))
 }
 

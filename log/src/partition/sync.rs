@@ -144,6 +144,10 @@ impl Partition {
     /// Poisons the partition, and notes for the next to open it up to where syncs have succeeded.
     fn fail_sync(&self, cause: String) {
         self.set_poisoned(cause);
+        if self.check_not_deleted().is_err() {
+            // The directory may be that of another topic by now.
+            return;
+        }
         if let Err(error) = failed_sync::write(&self.site, self.durable()) {
             tracing::error!(partition = %self.site.name, %error, "the failed sync cannot be noted");
         }

@@ -87,8 +87,10 @@ impl Shared {
         let Some(ticket) = oldest else { return false };
         // What becomes due meanwhile goes into the next group commit either way. How it ended is looked
         // at by the next step.
+        // Deadlines that arise meanwhile are as far away as these, at least.
+        let longest = self.options.max_block.min(self.options.delivery_timeout);
         let next = self.next_deadline().map(|next| next.saturating_sub(self.log.clock().elapsed()));
-        ticket.wait_for(next);
+        ticket.wait_for(Some(next.map_or(longest, |next| next.min(longest))));
         true
     }
 
@@ -170,6 +172,12 @@ impl Shared {
         if settled.is_empty() {
             return;
         }
+        // Whoever is told may end the transaction and begin the next: a failure is of this one.
+        let mut state = self.state.lock();
+        settled.iter().filter_map(|written| written.result.as_ref().err()).for_each(|error| {
+            state.transaction.note_failure(error);
+        });
+        drop(state);
         // What is forgotten is settled: if a waker panics, the rest can still be answered.
         for written in &settled {
             written.outcome.settle(written.result.clone());
@@ -217,7 +225,6 @@ impl State {
         self.accumulator.release(written.held_bytes);
         self.unsettled.retain(|outcome| !Arc::ptr_eq(outcome, &written.outcome));
         let Err(error) = &written.result else { return };
-        self.transaction.note_failure(error);
         // What came too late says nothing about the topic.
         if error.kind() != ErrorKind::Timeout
             && let Some(route) = self.topics.get_mut(&*written.target.topic)

@@ -40,12 +40,19 @@ impl Extent {
             return Self::Whole;
         }
         let is_written_down = tail.snapshots.last() == Some(&tail.end) || tail.end == Offset(0);
-        if scan.bytes == 0 && is_written_down && !tail.active.segment.has_leftovers() {
+        if scan.bytes == 0 && is_written_down && !is_just_begun(tail) && !tail.active.segment.has_leftovers()
+        {
             Self::None
         } else {
             Self::Sync
         }
     }
+}
+
+/// Whether nothing is in the last segment: its name may not be synced, since one that is old enough is sealed
+/// before there is anything for the next.
+fn is_just_begun(tail: &Tail) -> bool {
+    tail.active.position() == 0 && tail.active.segment.base() > Offset(0)
 }
 
 /// Cuts off what is not kept, syncs what is, removes what is not believed.
@@ -67,6 +74,8 @@ pub(super) fn repair(
     let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
     if extent == Extent::Sync && !is_all_synced {
         sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
+    }
+    if extent == Extent::Sync && (!is_all_synced || is_just_begun(&tail)) {
         // The segment may have been begun after the snapshot was synced.
         sync_names(site).map_err(failed("sync the names in"))?;
     }

@@ -138,9 +138,25 @@ fn whoever_lost_its_partitions_cannot_commit_them_in_a_transaction() {
     assert_eq!(error.kind(), ErrorKind::Fenced);
     assert!(error.to_string().contains("group g"), "{error}");
     let present = consumer.group_metadata().expect("a group");
+    let error = send(&present).expect_err("the transaction is without its offsets");
+    assert_eq!(error.kind(), ErrorKind::TransactionState);
+    let begin_anew = || {
+        assert_eq!(producer.commit(&[]).wait().expect_err("as it is").kind(), ErrorKind::TransactionState);
+        producer.abort().expect("aborted");
+        producer.begin().expect("begun");
+    };
+    begin_anew();
     send(&present).expect("of the present one");
     drop(consumer);
     assert_eq!(send(&before).expect_err("gone").kind(), ErrorKind::Fenced);
+    begin_anew();
+    // Who has subscribed is nobody before the first poll, nor after having been removed.
+    let mut fresh = Consumer::new(&log, committed_reader()).expect("a consumer");
+    fresh.subscribe(&["source"]).expect("subscribed");
+    let fresh = fresh.group_metadata().expect("a group");
+    let error = send(&fresh).expect_err("no member yet");
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+    begin_anew();
     send(&ConsumerGroupMetadata::new("g")).expect("one that names no member is not fenced");
     producer.commit(&[]).wait().expect("committed");
     assert_eq!(committed(&log), Some(3));

@@ -97,6 +97,8 @@ impl TransactionalProducer {
     /// member any more, or has not taken part in the last rebalance, commits nothing (KIP-447).
     ///
     /// # Errors
+    /// After any of these the transaction can only be aborted.
+    ///
     /// `Fenced` if the group's partitions were shared out anew since: abort the transaction, and read
     /// again from what was committed. `Retry` if that is under way: abort it, poll, and do it again.
     /// `NotFound` for a partition that is not there; `Invalid` for metadata that is too long; those of
@@ -124,7 +126,10 @@ impl TransactionalProducer {
         }
         self.session.note_consumed(consumed);
         let append = |home: &Arc<Partition>, batch| self.session.append(home, batch).map(drop);
-        self.log.group_coordinator().commit_in_transaction(&self.log, group, &commits, append)
+        let coordinator = self.log.group_coordinator();
+        let committed = coordinator.commit_in_transaction(&self.log, group, &commits, append);
+        // Without its offsets the transaction would be done again by whoever reads on from the old ones.
+        committed.inspect_err(|error| self.session.doom(error))
     }
 
     /// How far the open transaction has come in each partition it wrote to: the offset behind its last

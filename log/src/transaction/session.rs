@@ -203,6 +203,13 @@ impl Session {
         ends
     }
 
+    /// The open transaction can only be aborted from now on.
+    pub(super) fn doom(&self, cause: &Error) {
+        if let Life::Open(open) = &self.gate.read().life {
+            open.broken.get_or_init(|| cause.clone());
+        }
+    }
+
     /// Takes the open transaction to end it; `None` if it has written nothing. One of which an append has
     /// failed stays open: it can only be aborted.
     pub(super) fn take(&self, kind: MarkerKind) -> Result<Option<OpenTransaction>> {
