@@ -63,20 +63,7 @@ impl LogOptions {
         let seed = OsRng
             .try_next_u64()
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot draw a seed", error))?;
-        Ok(Self {
-            storage,
-            clock: SystemClock::new(),
-            drive: Drive::Thread,
-            durability: Durability::Sync,
-            holder: program_name(),
-            seed,
-            upkeep: UpkeepOptions::default(),
-            groups: GroupOptions::default(),
-            begins: true,
-            open_files_max: OPEN_FILES_MAX,
-            producer_expiration: PRODUCER_EXPIRATION,
-            transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
-        })
+        Ok(Self { drive: Drive::Thread, ..Self::manual(storage, SystemClock::new(), seed) })
     }
 
     /// For a log in memory or under a simulator: stepped by the caller.

@@ -1,7 +1,6 @@
 //! Cutting a damaged partition off where the damage begins, so that its log opens again.
 //!
-//! Nobody else may have the log open. What is cut off is kept, and every step leaves a log that the same
-//! call can be made on again:
+//! Nobody else may have the log open, and what is cut off is kept:
 //!
 //! 1. everything before the cut is read and checked, and what is behind it is looked through ([`survey`]);
 //! 2. the file that is cut is copied from the cut on into a folder of its own beside the segments;
@@ -9,7 +8,10 @@
 //!    it is a torn tail, no corruption;
 //! 4. the later segments move into that folder, the last one first; the file is cut;
 //! 5. the partition is recovered, and transactions that lost some of their records get an abort marker:
-//!    whatever was decided of them, half of one is never shown.
+//!    whatever was decided of them, half of one is not shown.
+//!
+//! Ended before the last step, it leaves nothing that says which transactions are to be aborted: the same call
+//! may be refused then, since nothing is left to cut, and opening the log ends them as they were decided.
 
 mod survey;
 #[cfg(test)]
