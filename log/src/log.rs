@@ -14,7 +14,7 @@
 //! again without a change to its directory; the first who makes or deletes a topic, appends or takes a
 //! producer id takes the mark away before that.
 //!
-//! Lock order: catalogue, then topics; neither is held while a ticket is awaited.
+//! Lock order: catalogue, then consumer groups, then topics; none is held while a ticket is awaited.
 
 mod alter;
 mod background;

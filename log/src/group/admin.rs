@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::committed::offsets_partition;
+use super::committed::{find_partition, offsets_partition};
+use super::describe::no_such_group;
 use super::state::State;
 use super::write::{OffsetCommit, offset_commits};
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +92,10 @@ impl Log {
         }
         self.sync_up_to(&resets)?;
         let batch = offset_commits(group, &commits, self.clock().now())?;
-        self.change_unused_group(group, |_, home| home.append(batch).map(drop))?;
+        self.change_group(group, offsets_partition(self)?, |state, home| {
+            state.check_unused(group)?;
+            home.append(batch).map(drop)
+        })?;
         Ok(resets)
     }
 
@@ -107,57 +111,61 @@ impl Log {
         self.flush(&behind, SyncPurpose::Consumed).wait()
     }
 
-    /// Forgets a group and all that it has committed, durably.
+    /// Forgets a group and all that it has committed, durably: what transactions that are open have sent for
+    /// it so far too, so that it does not come back with them.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Locked`] while it has members; [`ErrorKind::Closed`]; those
     /// of appending and syncing.
     pub fn delete_group(&self, group: &str) -> Result<()> {
-        let partitions: Vec<_> =
-            self.group(group)?.partitions.into_iter().map(|partition| partition.partition).collect();
-        let now = self.clock().now();
-        self.change_unused_group(group, |state, home| state.forget(home, group, &partitions, true, now))
+        self.change_known_group(group, |state, home, now| {
+            state.check_unused(group)?;
+            let partitions: Vec<_> = state.partitions_of(group).into_iter().collect();
+            state.forget(home, group, &partitions, true, now)
+        })
     }
 
-    /// Forgets what a group has committed for these partitions, durably. A group with members keeps what
-    /// it has for the topics that they read.
+    /// Forgets what a group has committed for these partitions, durably, and what transactions that are open
+    /// have sent for them so far. A group with members keeps what it has for the topics that they read.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the group is not there or has committed nothing for one of them;
     /// [`ErrorKind::Locked`] for a topic that its members read; [`ErrorKind::Closed`]; those of appending
     /// and syncing.
     pub fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<()> {
-        self.check_writable()?;
-        let known = self.group(group)?;
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let is_known =
-            |wanted: &TopicPartition| known.partitions.iter().any(|known| known.partition == *wanted);
-        if let Some(unknown) = partitions.iter().find(|partition| !is_known(partition)) {
-            let what = format!("group {group} has committed nothing for {unknown}");
-            return Err(Error::new(ErrorKind::NotFound, what));
-        }
-        let now = self.clock().now();
-        self.change_group(group, |state, home| {
+        self.change_known_group(group, |state, home, now| {
+            let known = state.partitions_of(group);
+            if let Some(unknown) = partitions.iter().find(|partition| !known.contains(partition)) {
+                let what = format!("group {group} has committed nothing for {unknown}");
+                return Err(Error::new(ErrorKind::NotFound, what));
+            }
             if let Some(membership) = state.groups.get(group)
-                && let Some(read) = partitions.iter().find(|partition| membership.wants(&partition.topic))
+                && let Some(read) = partitions.iter().find(|one| membership.is_subscribed_to(&one.topic))
             {
                 let what = format!("group {group} has members that read topic {}", read.topic);
                 return Err(Error::new(ErrorKind::Locked, what));
             }
-            state.forget(home, group, partitions, false, now)
+            match partitions {
+                [] => Ok(()),
+                partitions => state.forget(home, group, partitions, false, now),
+            }
         })
     }
 
-    fn change_unused_group(
+    /// Changes what is stored of a group that is there, and waits until that is durable.
+    fn change_known_group(
         &self,
         group: &str,
-        change: impl FnOnce(&mut State, &Partition) -> Result<()>,
+        change: impl FnOnce(&mut State, &Partition, Timestamp) -> Result<()>,
     ) -> Result<()> {
-        self.change_group(group, |state, home| {
-            state.check_unused(group)?;
-            change(state, home)
+        self.check_writable()?;
+        let home = find_partition(self)?.ok_or_else(|| no_such_group(group))?;
+        let now = self.clock().now();
+        self.change_group(group, home, |state, home| {
+            if !state.is_known(group) {
+                return Err(no_such_group(group));
+            }
+            change(state, home, now)
         })
     }
 
@@ -165,14 +173,14 @@ impl Log {
     fn change_group(
         &self,
         group: &str,
+        home: Arc<Partition>,
         change: impl FnOnce(&mut State, &Partition) -> Result<()>,
     ) -> Result<()> {
-        self.check_writable()?;
-        let home: Arc<Partition> = offsets_partition(self)?;
         let coordinator = self.group_coordinator();
         let moment = coordinator.moment();
         let mut state = coordinator.state.lock();
         state.expire_members(group, moment, &coordinator.flusher);
+        state.offsets.follow(&home)?;
         change(&mut state, &home)?;
         drop(state);
         self.flush(&[home], SyncPurpose::Records).wait()

@@ -211,12 +211,19 @@ impl CommittedOffsets {
             Some(committed) => {
                 self.groups.entry(group).or_default().offsets.insert(partition, committed);
             }
-            None => {
-                if let Some(stored) = self.groups.get_mut(&group) {
-                    stored.offsets.remove(&partition);
-                    self.forget_if_empty(&group);
-                }
-            }
+            None => self.remove(&group, &partition),
+        }
+    }
+
+    /// Forgets an offset, and what open transactions are about to commit for the partition: their markers do
+    /// not bring back what was deleted after they sent it, as in Kafka.
+    fn remove(&mut self, group: &str, partition: &TopicPartition) {
+        for undecided in self.undecided.values_mut() {
+            undecided.retain(|one| one.group != group || one.partition != *partition);
+        }
+        if let Some(stored) = self.groups.get_mut(group) {
+            stored.offsets.remove(partition);
+            self.forget_if_empty(group);
         }
     }
 
@@ -248,8 +255,7 @@ impl CommittedOffsets {
 
     /// Whether an open transaction is about to commit another offset of `group` for `partition`.
     pub fn is_undecided(&self, group: &str, partition: &TopicPartition) -> bool {
-        let is_it = |undecided: &Undecided| undecided.group == group && undecided.partition == *partition;
-        self.undecided.values().flatten().any(is_it)
+        self.undecided().any(|undecided| undecided == (group, partition))
     }
 
     /// All partitions for which `group` has committed, in no order.
@@ -277,8 +283,9 @@ impl CommittedOffsets {
         self.position
     }
 
-    pub(super) fn has_undecided(&self, group: &str) -> bool {
-        self.undecided.values().flatten().any(|undecided| undecided.group == group)
+    /// What open transactions are about to commit: group and partition, in no order.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = (&str, &TopicPartition)> {
+        self.undecided.values().flatten().map(|one| (one.group.as_str(), &one.partition))
     }
 }
 
@@ -328,7 +335,7 @@ pub fn offsets_partition(log: &Log) -> Result<Arc<Partition>> {
 }
 
 /// The same, where it is there.
-fn find_partition(log: &Log) -> Result<Option<Arc<Partition>>> {
+pub(super) fn find_partition(log: &Log) -> Result<Option<Arc<Partition>>> {
     match log.topic(OFFSETS_TOPIC) {
         Ok(topic) => topic.partition(OFFSETS_PARTITION).map(Some),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -6,14 +6,15 @@
 //! Whether a commit counts is judged under the same lock under which it is appended, so none slips in
 //! behind the next generation. The disk is not awaited under it.
 //!
-//! Lock order: this one, then the log's topics, a session of a transaction, a partition, the flusher's.
+//! Lock order: the log's catalogue, this one, then the log's topics, a session of a transaction, a
+//! partition, the flusher's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::committed::{CommittedOffset, offsets_partition};
+use super::committed::{CommittedOffset, OFFSETS_TOPIC, offsets_partition};
 use super::membership::{MemberTerms, Membership, Moment, Topics, Turn};
 use super::state::State;
 use super::subscription::Subscription;
@@ -28,12 +29,15 @@ use crate::partition::{Isolation, Partition};
 use crate::progress::Progress;
 use crate::record::{Timestamp, TopicPartition};
 use crate::storage::SyncPurpose;
+use crate::topic::Topic;
 
 /// How a log keeps its consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
-    /// How long the offsets of a group without members are kept after they were committed and the last
-    /// member has gone; Kafka's `offsets.retention.minutes`.
+    /// How long offsets that nobody reads on from are kept after they were committed; Kafka's
+    /// `offsets.retention.minutes`. Those of a group without members: also after the last one has gone.
+    /// Those of a group with members: of topics that none of them has subscribed to (KIP-211). Offsets of a
+    /// topic that is deleted go with it.
     pub offsets_retention: Duration,
     /// How often offsets are looked through for those that have expired.
     pub expiry_interval: Duration,
@@ -99,17 +103,36 @@ impl GroupCoordinator {
         flusher: Arc<Flusher>,
         progress: Arc<Progress>,
     ) -> Self {
-        let state = State {
-            opened: clock.now(),
-            expiry_due: Some(clock.elapsed().saturating_add(options.expiry_interval)),
-            ..State::default()
-        };
+        let state = State { opened: clock.now(), ..State::default() };
         Self { state: Mutex::new(state), options, clock, driver, flusher, progress }
     }
 
-    /// Makes `home` the partition that offsets expire in.
-    pub(crate) fn set_home(&self, home: Arc<Partition>) {
-        self.state.lock().home = Some(home);
+    /// A topic is there from now on.
+    pub(crate) fn note_topic(&self, topic: &Topic) {
+        let mut state = self.state.lock();
+        state.topics.insert(topic.id());
+        if topic.name() == OFFSETS_TOPIC {
+            state.home = topic.partitions().first().cloned();
+            self.driver.raise();
+        }
+    }
+
+    /// All topics are known: offsets of others may be forgotten.
+    pub(crate) fn begin_expiry(&self) {
+        let due = self.clock.elapsed().saturating_add(self.options.expiry_interval);
+        self.state.lock().expiry_due = Some(due);
+        self.driver.raise();
+    }
+
+    /// A topic is deleted, and with it what groups have committed for it, as in Kafka. Where that cannot be
+    /// written down, offsets that are looked through later are found to be of no topic.
+    pub(crate) fn forget_topic(&self, topic: &Topic) {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        state.topics.remove(&topic.id());
+        if let Err(error) = state.forget_topic(topic.name(), now, &self.flusher) {
+            tracing::warn!(topic = topic.name(), %error, "offsets of a deleted topic stay for a while");
+        }
     }
 
     /// The log closes, and with it all groups: that their members have gone is written down.
@@ -159,10 +182,9 @@ impl GroupCoordinator {
     pub(crate) fn join(&self, log: &Log, group: &str, terms: MemberTerms) -> Result<String> {
         check_group_name(group)?;
         log.check_writable()?;
-        let home = offsets_partition(log)?;
+        offsets_partition(log)?;
         let moment = self.moment();
         let mut state = self.state.lock();
-        state.home = Some(home);
         state.members_made += 1;
         let id = format!("{}-{:08}", terms.client_id, state.members_made);
         let deadline = moment.elapsed.saturating_add(terms.poll_interval_max);
@@ -274,12 +296,11 @@ impl GroupCoordinator {
         let batch = offset_commits(&group.group, commits, moment.now)?;
         let home = offsets_partition(log)?;
         let mut state = self.state.lock();
-        state.home = Some(home.clone());
         state.expire_members(&group.group, moment, &self.flusher);
         state.check(group, moment.now)?;
         judge(&state)?;
         append(&home, batch)?;
-        state.appended.insert(group.group.clone(), home.offsets().end);
+        state.note_appended(&group.group, commits, home.offsets().end);
         Ok(home)
     }
 

@@ -90,7 +90,8 @@ impl GroupDescription {
 }
 
 impl Log {
-    /// All consumer groups that have committed anything or have members, by their names.
+    /// All consumer groups that have committed anything, or are about to within a transaction, or have
+    /// members, by their names.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`], and those of reading what they have committed.
@@ -100,8 +101,9 @@ impl Log {
         let mut state = coordinator.state.lock();
         state.offsets.refresh(self)?;
         let stored = state.offsets.stored().map(|(name, _)| name.to_owned());
+        let undecided = state.offsets.undecided().map(|(name, _)| name.to_owned());
         let live = state.groups.iter().filter(|(_, group)| !group.is_empty()).map(|(name, _)| name.clone());
-        let names: BTreeSet<String> = stored.chain(live).collect();
+        let names: BTreeSet<String> = stored.chain(undecided).chain(live).collect();
         names.iter().for_each(|name| state.expire_members(name, moment, &coordinator.flusher));
         Ok(names.iter().filter_map(|name| describe(self, &state, name)).collect())
     }
@@ -120,17 +122,17 @@ impl Log {
     }
 }
 
-fn no_such_group(name: &str) -> Error {
+pub(super) fn no_such_group(name: &str) -> Error {
     let what = format!("there is no group {name}: it has committed nothing, or that has expired");
     Error::new(ErrorKind::NotFound, what)
 }
 
 fn describe(log: &Log, state: &State, name: &str) -> Option<GroupDescription> {
-    let stored = state.offsets.stored_group(name);
-    let live = state.groups.get(name).filter(|live| stored.is_some() || !live.is_empty());
-    if stored.is_none() && live.is_none() {
+    if !state.is_known(name) {
         return None;
     }
+    let stored = state.offsets.stored_group(name);
+    let live = state.groups.get(name);
     let mut group = match (live, stored) {
         (Some(live), _) => of_members(live),
         (None, Some(stored)) if log.is_read_only() => of_record(stored),

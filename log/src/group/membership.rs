@@ -145,9 +145,9 @@ impl Membership {
         self.members.iter().map(|(id, member)| (id.as_str(), &member.terms, member.assigned.as_slice()))
     }
 
-    /// The topics that any member wants.
-    pub(crate) fn wants(&self, topic: &str) -> bool {
-        self.topics.contains_key(topic)
+    /// Whether any member has subscribed to a topic, be it there or not.
+    pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
+        self.members.values().any(|member| member.terms.subscription.holds(topic))
     }
 
     /// When the first member will have waited too long.

@@ -21,6 +21,8 @@ mod committed;
 mod coordinator;
 mod describe;
 mod expiry;
+#[cfg(test)]
+mod forgotten_tests;
 mod format;
 mod membership;
 mod metadata;

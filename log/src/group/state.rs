@@ -1,21 +1,21 @@
 //! All groups of a log, under the coordinator's lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::committed::CommittedOffsets;
+use super::committed::{CommittedOffsets, StoredGroup};
 use super::coordinator::{ConsumerGroupMetadata, MemberGeneration};
-use super::expiry::{self, TOMBSTONES_PER_BATCH_MAX};
-use super::membership::{Membership, Moment};
+use super::expiry::{self, GroupFacts, Readers, TOMBSTONES_PER_BATCH_MAX};
+use super::membership::{Membership, Moment, Phase};
 use super::metadata::GroupRecord;
-use super::write::{group_record, tombstones};
+use super::write::{OffsetCommit, group_record, tombstones};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, Flusher};
 use crate::partition::{Durability, Partition};
-use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::record::{Offset, Timestamp, TopicId, TopicPartition};
 use crate::storage::SyncPurpose;
 
 /// What is known of all groups.
@@ -26,15 +26,19 @@ pub(super) struct State {
     pub(super) offsets: CommittedOffsets,
     /// The partition of `__consumer_offsets`, once there is one.
     pub(super) home: Option<Arc<Partition>>,
-    /// Up to where each group has committed: what is not synced yet cannot be read, and counts.
-    pub(super) appended: HashMap<String, Offset>,
+    /// All topics that there are: offsets of others are forgotten.
+    pub(super) topics: HashSet<TopicId>,
+    /// What groups have committed since offsets were looked through, and up to where in `__consumer_offsets`
+    /// that stands: what is not synced yet cannot be read, and counts.
+    pub(super) appended: HashMap<String, HashMap<TopicPartition, Offset>>,
     /// When the log was opened. Members that are written down since before have gone then, at the latest.
     pub(super) opened: Timestamp,
     /// How many members there have been: their ids differ.
     pub(super) members_made: u64,
     /// When somebody may have to be removed, on the clock's elapsed time.
     pub(super) members_due: Option<Duration>,
-    /// When offsets are looked through next; never, once nobody steps any more.
+    /// When offsets are looked through next; never before all topics are known, and once nobody steps any
+    /// more.
     pub(super) expiry_due: Option<Duration>,
 }
 
@@ -91,10 +95,7 @@ impl State {
         let Some(home) = &self.home else { return Ok(()) };
         home.append(group_record(group, &record, now)?)?;
         membership.set_recorded();
-        if home.config().durability == Durability::Sync {
-            let target: Arc<dyn Flush> = home.clone();
-            flusher.request_unattended(target, SyncPurpose::Records);
-        }
+        sync_some_time(home.clone(), flusher);
         Ok(())
     }
 
@@ -137,7 +138,67 @@ impl State {
         !late.is_empty()
     }
 
-    /// Forgets the offsets that have expired, and groups of which nothing is left.
+    /// Notes that a group has committed, up to `end` of `__consumer_offsets`.
+    pub(super) fn note_appended(&mut self, group: &str, commits: &[OffsetCommit], end: Offset) {
+        let appended = self.appended.entry_ref(group).or_default();
+        for OffsetCommit { partition, .. } in commits {
+            match appended.get_mut(partition) {
+                Some(known) => *known = end,
+                None => drop(appended.insert(partition.clone(), end)),
+            }
+        }
+    }
+
+    /// The partitions for which a group has committed what cannot be read yet.
+    fn unsynced(&self, group: &str) -> impl Iterator<Item = &TopicPartition> {
+        let read = self.offsets.position();
+        let appended = self.appended.get(group).into_iter().flatten();
+        appended.filter(move |(_, end)| **end > read).map(|(partition, _)| partition)
+    }
+
+    /// The partitions for which a commit of a group is on its way: not synced yet, or of a transaction that
+    /// is open.
+    fn under_way(&self, group: &str) -> impl Iterator<Item = &TopicPartition> {
+        let undecided = self.offsets.undecided().filter(move |(of, _)| *of == group);
+        self.unsynced(group).chain(undecided.map(|(_, partition)| partition))
+    }
+
+    /// The partitions for which a group has committed, or is about to.
+    pub(super) fn partitions_of(&self, group: &str) -> BTreeSet<TopicPartition> {
+        let stored = self.offsets.group(group).map(|(partition, _)| partition);
+        stored.chain(self.under_way(group)).cloned().collect()
+    }
+
+    /// Whether there is a group of this name: it has members, or something is known of it.
+    pub(super) fn is_known(&self, group: &str) -> bool {
+        let is_stored = self.offsets.stored_group(group).is_some();
+        is_stored || self.member_count(group) > 0 || self.under_way(group).next().is_some()
+    }
+
+    /// Forgets what all groups have committed, and are about to commit, for a topic.
+    pub(super) fn forget_topic(&mut self, topic: &str, now: Timestamp, flusher: &Flusher) -> Result<()> {
+        let Some(home) = self.home.clone() else { return Ok(()) };
+        self.offsets.follow(&home)?;
+        let stored = self.offsets.stored().map(|(group, _)| group);
+        let undecided = self.offsets.undecided().map(|(group, _)| group);
+        let appended = self.appended.keys().map(String::as_str);
+        let groups: BTreeSet<_> = stored.chain(undecided).chain(appended).map(str::to_owned).collect();
+        let mut is_any = false;
+        for group in groups {
+            let mut partitions: Vec<_> = self.partitions_of(&group).into_iter().collect();
+            partitions.retain(|partition| partition.topic == topic);
+            if !partitions.is_empty() {
+                self.forget(&home, &group, &partitions, false, now)?;
+                is_any = true;
+            }
+        }
+        if is_any {
+            sync_some_time(home, flusher);
+        }
+        Ok(())
+    }
+
+    /// Forgets the offsets that are over, and groups of which nothing is left.
     pub(super) fn expire_offsets(
         &mut self,
         retention: Duration,
@@ -147,32 +208,44 @@ impl State {
         let Some(home) = self.home.clone() else { return Ok(()) };
         self.offsets.follow(&home)?;
         let read = self.offsets.position();
-        self.appended.retain(|_, end| *end > read);
+        self.appended.retain(|_, appended| {
+            appended.retain(|_, end| *end > read);
+            !appended.is_empty()
+        });
         let mut forgotten = Vec::new();
         for (name, stored) in self.offsets.stored() {
-            let live = self.groups.get(name);
-            let is_used = live.is_some_and(|live| !live.is_empty());
-            if is_used || self.appended.contains_key(name) || self.offsets.has_undecided(name) {
-                continue;
-            }
-            let since = live.map(Membership::since);
-            let left = |record: &GroupRecord| {
-                if record.members.is_empty() { record.since } else { Some(self.opened) }
+            let facts = GroupFacts {
+                stored,
+                readers: self.readers(name, stored),
+                under_way: self.under_way(name).collect(),
+                topics: &self.topics,
             };
-            let since = since.or_else(|| stored.record.as_ref().and_then(left));
-            if let Some(expired) = expiry::expired(stored, since, retention, moment.now) {
+            if let Some(expired) = expiry::expired(&facts, retention, moment.now) {
                 forgotten.push((name.to_owned(), expired));
             }
         }
-        for (name, expired) in forgotten {
-            tracing::info!(group = name, offsets = expired.offsets.len(), "offsets have expired");
-            self.forget(&home, &name, &expired.offsets, expired.is_all, moment.now)?;
+        for (name, expired) in &forgotten {
+            tracing::info!(group = name, offsets = expired.offsets.len(), "offsets are forgotten");
+            self.forget(&home, name, &expired.offsets, expired.is_all, moment.now)?;
         }
-        if home.config().durability == Durability::Sync {
-            let target: Arc<dyn Flush> = home;
-            flusher.request_unattended(target, SyncPurpose::Records);
+        if !forgotten.is_empty() {
+            sync_some_time(home, flusher);
         }
         Ok(())
+    }
+
+    fn readers(&self, name: &str, stored: &StoredGroup) -> Readers<'_> {
+        let left = |record: &GroupRecord| {
+            if record.members.is_empty() { record.since } else { Some(self.opened) }
+        };
+        let Some(live) = self.groups.get(name) else {
+            return Readers::Nobody { since: stored.record.as_ref().and_then(left) };
+        };
+        match live.phase() {
+            Phase::Empty => Readers::Nobody { since: Some(live.since()) },
+            Phase::Preparing => Readers::Joining,
+            Phase::Stable => Readers::Members(live),
+        }
     }
 
     /// Writes tombstones for offsets of a group, and for the group if that is asked for.
@@ -193,9 +266,20 @@ impl State {
                 break;
             }
         }
+        if let Some(appended) = self.appended.get_mut(group) {
+            appended.retain(|partition, _| !partitions.contains(partition));
+        }
         if is_all {
             self.groups.remove(group);
         }
         Ok(())
+    }
+}
+
+/// Has what was appended to `home` synced where that is the way of it, and waits for nothing.
+fn sync_some_time(home: Arc<Partition>, flusher: &Flusher) {
+    if home.config().durability == Durability::Sync {
+        let target: Arc<dyn Flush> = home;
+        flusher.request_unattended(target, SyncPurpose::Records);
     }
 }

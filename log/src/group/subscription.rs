@@ -38,7 +38,8 @@ impl Subscription {
         topics.keys().map(String::as_str).filter(|topic| self.holds(topic)).collect()
     }
 
-    fn holds(&self, topic: &str) -> bool {
+    /// Whether it holds a topic of this name.
+    pub(crate) fn holds(&self, topic: &str) -> bool {
         match self {
             Self::Names(names) => names.contains(topic),
             Self::Pattern(regex) => !topic.starts_with(INTERNAL_PREFIX) && regex.is_match(topic),

@@ -18,14 +18,14 @@ use crate::test_log::TestLog;
 use crate::topic::TopicConfig;
 use crate::transaction::{TransactionOptions, TransactionalProducer};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn tp(partition: i32) -> TopicPartition {
+pub(super) fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("in", PartitionId(partition))
 }
 
 /// A topic of two partitions with four records each, the records of partition 0 a second apart.
-fn setup() -> TestLog {
+pub(super) fn setup() -> TestLog {
     let log = TestLog::new(Drive::Manual);
     let topic = log.create_topic("in", 2);
     for partition in topic.partitions() {
@@ -40,7 +40,7 @@ fn setup() -> TestLog {
     log
 }
 
-fn options(group: &str) -> ConsumerOptions {
+pub(super) fn options(group: &str) -> ConsumerOptions {
     ConsumerOptions {
         group: Some(group.to_owned()),
         poll_interval_max: 1000 * DAY,
@@ -49,7 +49,7 @@ fn options(group: &str) -> ConsumerOptions {
     }
 }
 
-fn commit(log: &TestLog, group: &str, offsets: &[(i32, i64)]) {
+pub(super) fn commit(log: &TestLog, group: &str, offsets: &[(i32, i64)]) {
     let names: Vec<_> = offsets.iter().map(|(partition, _)| tp(*partition)).collect();
     let mut consumer = Consumer::new(log, options(group)).expect("a consumer");
     consumer.assign(&names).expect("there");
@@ -58,14 +58,14 @@ fn commit(log: &TestLog, group: &str, offsets: &[(i32, i64)]) {
     consumer.commit_offsets(&offsets).expect("committed");
 }
 
-fn member(log: &TestLog, group: &str) -> Consumer {
+pub(super) fn member(log: &TestLog, group: &str) -> Consumer {
     let mut consumer = Consumer::new(log, options(group)).expect("a consumer");
     consumer.subscribe(&["in"]).expect("subscribed");
     consumer.poll(|_, _| ControlFlow::Break(())).expect("readable");
     consumer
 }
 
-fn committed(log: &TestLog, group: &str) -> Vec<(i32, i64)> {
+pub(super) fn committed(log: &TestLog, group: &str) -> Vec<(i32, i64)> {
     let offsets = CommittedOffsets::read(log).expect("readable");
     let mut committed: Vec<_> =
         offsets.group(group).map(|(name, committed)| (name.partition.0, committed.offset.0)).collect();
@@ -120,8 +120,19 @@ fn a_group_is_described_with_its_members_offsets_and_lag() {
 #[test]
 fn a_group_of_a_topic_that_is_gone_or_was_made_again_has_no_lag() {
     let log = setup();
-    commit(&log, "g", &[(0, 1), (1, 2)]);
+    let topic_id = log.topic("in").expect("made").id();
     log.delete_topic("in").expect("deleted");
+    // By somebody who has not noticed yet.
+    let commit = |partition, offset| OffsetCommit {
+        partition: tp(partition),
+        topic_id,
+        offset: Offset(offset),
+        metadata: String::new(),
+    };
+    let commits = [commit(0, 1), commit(1, 2)];
+    let coordinator = log.group_coordinator();
+    let home = coordinator.commit(&log, &ConsumerGroupMetadata::new("g"), &commits).expect("appended");
+    log.flush(&[home], SyncPurpose::Records).wait().expect("synced");
     assert_eq!(partitions(&log, "g"), [(0, Some(1), None, None), (1, Some(2), None, None)]);
     log.create_topic("in", 1);
     assert_eq!(partitions(&log, "g"), [(0, None, Some(0), None), (1, Some(2), None, None)]);
@@ -204,7 +215,7 @@ fn what_was_reset_or_deleted_stays_so_after_a_power_cut() {
     assert_eq!(log.group("h").expect_err("gone").kind(), ErrorKind::NotFound);
 }
 
-fn step(log: &TestLog) {
+pub(super) fn step(log: &TestLog) {
     while log.step().expect("open") {}
 }
 

@@ -13,7 +13,6 @@ use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::OFFSETS_TOPIC;
 use crate::open_files::OpenFiles;
 use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
 use crate::record::{PartitionId, PartitionKey, TopicId};
@@ -54,10 +53,8 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let home = home.map(|topic| topic.partitions()[0].clone());
     inner.core.coordinator.recover(home, &partitions, &*storage, directory)?;
     inner.open_recovery_points(&stored, recovery_points(&partitions))?;
-    if let Some(offsets) = topics.iter().find(|topic| topic.name() == OFFSETS_TOPIC) {
-        inner.core.groups.set_home(offsets.partitions()[0].clone());
-    }
     topics.into_iter().for_each(|topic| inner.publish(topic));
+    inner.core.groups.begin_expiry();
     // Only from here on is there something to shut down.
     *inner.is_closed.get_mut() = false;
     Ok(Log { inner: LastHandle::new(inner) })

@@ -104,9 +104,9 @@ impl Log {
         self.inner.topics.read().values().cloned().collect()
     }
 
-    /// Deletes a topic and its records. It is gone for good when this returns: who holds one of its
-    /// partitions is answered [`ErrorKind::NotFound`] from here on. Files that a fetch is reading go when
-    /// it is done.
+    /// Deletes a topic, its records, and what consumer groups have committed for it. It is gone for good when
+    /// this returns: who holds one of its partitions is answered [`ErrorKind::NotFound`] from here on. Files
+    /// that a fetch is reading go when it is done.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
@@ -217,6 +217,7 @@ impl Inner {
     /// Makes an open topic known, and has it flushed from time to time if it wants that.
     pub(super) fn publish(&self, topic: Topic) {
         self.keep_up(topic.partitions());
+        self.core.groups.note_topic(&topic);
         self.topics.write().insert(topic.name().to_owned(), topic);
         self.note_topics_changed();
     }
@@ -300,6 +301,7 @@ impl Inner {
             partition.delete();
         }
         self.core.flusher.forget(topic.id());
+        self.core.groups.forget_topic(topic);
         self.remove_directories(name, deleted)?;
         catalogued.catalogue.deleting.remove(name);
         Ok(())
