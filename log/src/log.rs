@@ -206,8 +206,8 @@ impl Log {
     /// finished if it was decided and aborted otherwise.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for an empty id or one of more than 32,767 bytes;
-    /// [`ErrorKind::Poisoned`] if what the last holder did has an unknown outcome, which opening the log
+    /// [`ErrorKind::Invalid`] for an empty id or one of more than 32,767 bytes, and for a timeout that is
+    /// longer than [`LogOptions::transaction_timeout_max`]; [`ErrorKind::Poisoned`] if what the last holder did has an unknown outcome, which opening the log
     /// again settles; [`ErrorKind::Closed`]; those of the operating system.
     pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
         self.transactional_with(transactional_id, TransactionOptions::default())

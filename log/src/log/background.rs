@@ -12,7 +12,7 @@ use crate::flusher::Flusher;
 use crate::group::GroupCoordinator;
 use crate::progress::Progress;
 use crate::spawn::{Drive, spawn};
-use crate::transaction::Coordinator;
+use crate::transaction::{Coordinator, TransactionLimits};
 use crate::upkeep::Upkeep;
 
 use super::LogOptions;
@@ -34,6 +34,10 @@ impl Core {
         let LogOptions { storage, clock, drive, .. } = options;
         Arc::new_cyclic(|this: &Weak<Self>| {
             let driver = Driver::new(*drive, this.clone());
+            let limits = TransactionLimits {
+                timeout_max: options.transaction_timeout_max,
+                id_expiration: options.transactional_id_expiration,
+            };
             let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone()));
             let coordinator = Coordinator::new(
                 flusher.clone(),
@@ -41,7 +45,7 @@ impl Core {
                 clock.clone(),
                 storage.clone(),
                 directory,
-                options.transactional_id_expiration,
+                limits,
             );
             let upkeep =
                 Upkeep::new(options.upkeep, options.seed, clock.clone(), driver.clone(), flusher.clone());

@@ -14,7 +14,7 @@ use crate::partition::{Durability, PRODUCER_EXPIRATION};
 use crate::spawn::Drive;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
-use crate::transaction::TRANSACTIONAL_ID_EXPIRATION;
+use crate::transaction::{TRANSACTION_TIMEOUT_MAX, TRANSACTIONAL_ID_EXPIRATION};
 use crate::upkeep::UpkeepOptions;
 
 /// The threads that sync files for a log on disk: a processor's partitions are synced side by side.
@@ -50,6 +50,10 @@ pub struct LogOptions {
     /// How long after its last transaction a transactional id that nobody holds is forgotten: Kafka's
     /// `transactional.id.expiration.ms`.
     pub transactional_id_expiration: Duration,
+    /// The longest [`TransactionOptions::timeout`](crate::TransactionOptions::timeout) that a producer may
+    /// ask for, 15 minutes unless said otherwise: for so long it may hold up every reader of committed
+    /// records. Kafka's `transaction.max.timeout.ms`.
+    pub transaction_timeout_max: Duration,
 }
 
 impl LogOptions {
@@ -81,6 +85,7 @@ impl LogOptions {
             open_files_max: OPEN_FILES_MAX,
             producer_expiration: PRODUCER_EXPIRATION,
             transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
+            transaction_timeout_max: TRANSACTION_TIMEOUT_MAX,
         }
     }
 }

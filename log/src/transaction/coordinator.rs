@@ -43,8 +43,30 @@ pub(crate) struct Coordinator {
     pub(super) flusher: Arc<Flusher>,
     driver: Arc<Driver>,
     clock: Arc<dyn Clock>,
+    limits: TransactionLimits,
+}
+
+/// What transactional ids are held to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TransactionLimits {
+    /// The longest timeout that a producer may ask for.
+    pub(crate) timeout_max: Duration,
     /// How long an id is remembered that nobody holds.
-    id_expiration: Duration,
+    pub(crate) id_expiration: Duration,
+}
+
+impl TransactionLimits {
+    fn check(&self, id: &str, timeout: Duration) -> Result<()> {
+        if !timeout.is_zero() && timeout <= self.timeout_max {
+            return Ok(());
+        }
+        let most = self.timeout_max;
+        let what = "the log's transaction_timeout_max";
+        let what = format!(
+            "transactional id {id}: a timeout of {timeout:?}; more than 0 and at most {most:?} is possible, {what}"
+        );
+        Err(Error::new(ErrorKind::Invalid, what))
+    }
 }
 
 pub(super) struct State {
@@ -73,7 +95,7 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
         storage: Arc<dyn Storage>,
         directory: &Path,
-        id_expiration: Duration,
+        limits: TransactionLimits,
     ) -> Self {
         let elapsed = clock.elapsed();
         let state = State {
@@ -89,7 +111,7 @@ impl Coordinator {
             is_closed: false,
         };
         let state = Mutex::new(state);
-        Self { state, initialising: Mutex::new(()), flusher, driver, clock, id_expiration }
+        Self { state, initialising: Mutex::new(()), flusher, driver, clock, limits }
     }
 
     /// Makes `home` the table's partition.
@@ -98,12 +120,14 @@ impl Coordinator {
     }
 
     /// Takes a transactional id: fences whoever had it, ends what it left, and gives it the next epoch.
+    /// Nobody is fenced by one that asks for a timeout that is not possible.
     pub(super) fn initialise(
         &self,
         id: &str,
         timeout: Option<Duration>,
         new_producer_id: impl FnOnce() -> Result<ProducerId>,
     ) -> Result<Arc<Session>> {
+        timeout.map_or(Ok(()), |timeout| self.limits.check(id, timeout))?;
         let _one_at_a_time = self.initialising.lock();
         self.fence(id)?;
         let flush = self.request_markers(&self.state.lock(), Some(id));
@@ -353,7 +377,7 @@ impl Coordinator {
     /// Forgets the ids that were not used for long and that nobody holds.
     fn forget_idle(&self, state: &mut State) -> bool {
         let now = self.clock.now();
-        let expiration = self.id_expiration.as_millis().min(i64::MAX as u128) as i64;
+        let expiration = self.limits.id_expiration.as_millis().min(i64::MAX as u128) as i64;
         let horizon = Timestamp(now.0.saturating_sub(expiration));
         let is_held = |id: &String| state.sessions.get(id).is_some_and(|held| Arc::strong_count(held) > 1);
         let idle: Vec<String> =

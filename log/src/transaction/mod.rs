@@ -49,7 +49,7 @@ mod time_tests;
 
 use std::time::Duration;
 
-pub(crate) use coordinator::Coordinator;
+pub(crate) use coordinator::{Coordinator, TransactionLimits};
 pub use producer::{TransactionOptions, TransactionalProducer};
 #[cfg(test)]
 pub(crate) use record::encode_key;
@@ -58,3 +58,7 @@ pub(crate) use record::{Status as TransactionStatus, TRANSACTION_TOPIC, Transact
 /// How long an id is remembered that nobody holds, unless a log is opened with another time: Kafka's
 /// `transactional.id.expiration.ms`.
 pub(crate) const TRANSACTIONAL_ID_EXPIRATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The longest that a producer may leave a transaction open, unless a log is opened with another time:
+/// Kafka's `transaction.max.timeout.ms`.
+pub(crate) const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);

@@ -23,8 +23,9 @@ const SEGMENT_BYTES: u64 = 100 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransactionOptions {
     /// How long a transaction may be open before it is aborted and its producer fenced off: it keeps readers
-    /// of committed records from everything behind it. Kafka's `transaction.timeout.ms`. None for a program
-    /// that sees to that itself.
+    /// of committed records from everything behind it. Kafka's `transaction.timeout.ms`. At most
+    /// [`LogOptions::transaction_timeout_max`](crate::LogOptions::transaction_timeout_max), and not 0. None,
+    /// which is not bounded, for a program that sees to that itself, as a processor does with its epochs.
     pub timeout: Option<Duration>,
 }
 

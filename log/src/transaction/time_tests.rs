@@ -125,6 +125,33 @@ fn a_transaction_that_ends_in_time_or_has_written_nothing_is_left_alone() {
 }
 
 #[test]
+fn a_timeout_that_is_longer_than_the_log_allows_is_refused_and_fences_nobody() {
+    let bench = Bench::new();
+    let take = |log: &Log, id: &str, timeout| {
+        log.transactional_with(id, TransactionOptions { timeout: Some(timeout) })
+    };
+    let longest = Duration::from_secs(900);
+    let holder = take(&bench.log, "a", longest).unwrap();
+    bench.write(&holder);
+    for impossible in [longest + Duration::from_millis(1), Duration::MAX, Duration::ZERO] {
+        let error = take(&bench.log, "a", impossible).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let said = error.to_string();
+        assert!(said.contains("transactional id a") && said.contains("transaction_timeout_max"), "{said}");
+        assert!(said.contains(&format!("{impossible:?}")) && said.contains("900s"), "{said}");
+    }
+    holder.commit(&[]).wait().unwrap();
+
+    let storage = MemoryStorage::new(2);
+    let options = LogOptions::manual(storage.mount(), ManualClock::new(), 1);
+    let options = LogOptions { transaction_timeout_max: Duration::from_secs(5), ..options };
+    let strict = Log::open("/log", options).unwrap();
+    take(&strict, "a", Duration::from_secs(5)).unwrap();
+    assert_eq!(take(&strict, "b", Duration::from_secs(6)).unwrap_err().kind(), ErrorKind::Invalid);
+    strict.transactional_with("c", TransactionOptions { timeout: None }).unwrap();
+}
+
+#[test]
 fn an_id_is_taken_over_while_its_overdue_transaction_is_being_aborted() {
     let bench = Bench::new();
     let producer = bench.take("a", 30);
