@@ -127,6 +127,11 @@ impl<E: Entry> Index<E> {
         self.file.hold()
     }
 
+    /// Whether it has no entry.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file.is_empty()
+    }
+
     /// Writes the index out, be it empty.
     pub(crate) fn write_out(&self) -> io::Result<Persisted> {
         self.file.persist()

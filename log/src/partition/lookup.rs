@@ -2,7 +2,9 @@
 //! `UnifiedLog.fetchOffsetByTimestamp`; timestamps need not be in order.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
+use super::segment_list::InHand;
 use super::{Isolation, Partition};
 use crate::batch::DecompressionBuffer;
 use crate::error::Result;
@@ -80,30 +82,32 @@ impl Partition {
     }
 
     fn find_at_or_after(&self, timestamp: Timestamp, range: Range) -> Result<Option<(Offset, Timestamp)>> {
-        for segment in self.segments.load().iter() {
-            if segment.max_timestamp().is_some_and(|largest| largest >= timestamp)
-                && let Some(found) = self.search_segment(segment, timestamp, range)?
-            {
+        let is_late = |segment: &Segment| segment.max_timestamp().is_some_and(|largest| largest >= timestamp);
+        let mut wanted = Some(range.start);
+        while let Some(InHand { segment, next }) = wanted.and_then(|from| self.segments.find(from, is_late)) {
+            if let Some(found) = self.search_segment(&segment, timestamp, range)? {
                 return Ok(Some(found));
             }
+            wanted = next;
         }
         Ok(None)
     }
 
     /// The first record with the largest timestamp. Of most segments only that timestamp is looked at.
     fn find_newest(&self, range: Range) -> Result<Option<(Offset, Timestamp)>> {
-        let segments = self.segments.load();
-        let dated = segments.iter().filter_map(|segment| Some((segment.max_timestamp()?, segment)));
-        let mut dated: Vec<_> = dated.collect();
-        dated.sort_by_key(|(largest, segment)| (Reverse(*largest), segment.base()));
+        let dated = |segment: &Arc<Segment>| Some((segment.max_timestamp()?, segment.base()));
+        let mut dated: Vec<_> = self.segments.load().iter().filter_map(dated).collect();
+        dated.sort_by_key(|(largest, base)| (Reverse(*largest), *base));
         let mut newest: Option<(Offset, Timestamp)> = None;
-        for (largest, segment) in dated {
+        for (largest, base) in dated {
             if newest.is_some_and(|(_, newest)| newest > largest) {
                 break;
             }
+            // What has taken its place meanwhile has no record that it had not.
+            let Some(InHand { segment, .. }) = self.segments.find(base, |_| true) else { break };
             // The record with that timestamp may lie outside of the range.
-            let found = match self.search_segment(segment, largest, range)? {
-                None => self.search_newest(segment, range)?,
+            let found = match self.search_segment(&segment, largest, range)? {
+                None => self.search_newest(&segment, range)?,
                 found => found,
             };
             newest = newest.into_iter().chain(found).max_by_key(|(offset, time)| (*time, Reverse(*offset)));

@@ -21,6 +21,7 @@ pub(crate) mod marks;
 mod metadata;
 mod reader;
 pub(crate) mod replace;
+mod segment_list;
 mod site;
 mod sync;
 mod tail;
@@ -48,6 +49,7 @@ use crate::storage::SyncPurpose;
 use bounds::Bounds;
 use marks::Marks;
 use reader::ReadHints;
+use segment_list::SegmentList;
 use trim::Pins;
 use writer::{Mode, Writer};
 
@@ -68,7 +70,7 @@ pub struct Partition {
     this: Weak<Self>,
     site: PartitionSite,
     bounds: Bounds,
-    segments: ArcSwap<Vec<Arc<Segment>>>,
+    segments: SegmentList,
     hints: Mutex<ReadHints>,
     /// How the partition keeps its records now; the site says how it was opened.
     config: ArcSwap<PartitionConfig>,
@@ -136,7 +138,7 @@ impl Partition {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             bounds: Bounds::new(start, tail.end, tail.producers.first_unstable(), shows_unsynced),
-            segments: ArcSwap::from_pointee(tail.segments.clone()),
+            segments: SegmentList::new(tail.segments.clone()),
             hints: Mutex::default(),
             config: ArcSwap::from_pointee(site.config.clone()),
             marks: Mutex::new(marks),
@@ -161,7 +163,7 @@ impl Partition {
         let tail = &mut writer.tail;
         recovery::read_on(&self.site, tail, &mut marks, recovery_point)?;
         self.bounds.raise_start(tail.segments[0].base().max(marks.start));
-        self.segments.store(Arc::new(tail.segments.clone()));
+        self.segments.store(tail.segments.clone());
         self.bounds.publish(tail.end, tail.producers.first_unstable());
         self.bounds.publish_durable(tail.end);
         self.site.context.progress.raise();

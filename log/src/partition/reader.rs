@@ -1,7 +1,10 @@
-//! Reading a partition: by offset and by time. No lock is held while a file is read.
+//! Reading a partition by offset. No lock is held while a file is read, and no more than one segment in hand.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::segment_list::InHand;
 use super::{CommittedBatches, Isolation, Partition, PartitionOffsets};
 use crate::batch::Batches;
 use crate::error::{ErrorKind, Result};
@@ -13,7 +16,7 @@ use crate::segment::{ReadRange, Segment};
 /// How many readers that read on where they stopped are spared the index.
 const HINTS_MAX: usize = 16;
 
-/// How often a fetch is begun anew because another process was replacing segments meanwhile.
+/// How often a fetch is begun anew because segments were replaced or removed meanwhile.
 const READS_MAX: usize = 8;
 
 /// What a fetch found.
@@ -49,13 +52,13 @@ impl Partition {
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] before the start and behind the end; [`ErrorKind::NotFound`] once
-    /// the topic is deleted; [`ErrorKind::Corrupt`]
-    /// names the first bad byte's batch; those of the operating system.
+    /// the topic is deleted; [`ErrorKind::Corrupt`] names the first bad byte's batch; [`ErrorKind::Retry`]
+    /// where segments are replaced faster than they are read; those of the operating system.
     pub fn fetch(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
         self.read_again_if_replaced(|| self.fetch_once(from, max_bytes, isolation))
     }
 
-    /// Reads, and once more if the writer in another process has replaced or removed what was read.
+    /// Reads, and once more if what was read has been replaced or removed, by this process or another.
     pub(super) fn read_again_if_replaced<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
         for _ in 1..READS_MAX {
             match read() {
@@ -83,17 +86,22 @@ impl Partition {
         if from >= bound {
             return Ok(nothing);
         }
-        let range = ReadRange { from, bound, bytes_max: max_bytes };
-        let segments = self.segments.load();
-        let first = holding(&segments, from);
-        for (index, segment) in segments.iter().enumerate().skip(first) {
-            if let Some((bytes, next)) = self.read_segment(segment, range)? {
+        let mut wanted = Some(from);
+        while let Some(from_here) = wanted.filter(|from_here| *from_here < bound) {
+            let Some(InHand { segment, next }) = self.segments.find(from_here, |_| true) else { break };
+            if segment.base() > from_here {
+                // What was before it has been removed meanwhile.
+                return Err(self.out_of_range(from, self.offsets()));
+            }
+            let range = ReadRange { from: from_here, bound, bytes_max: max_bytes };
+            if let Some((bytes, next)) = self.read_segment(&segment, range)? {
                 let aborted = match isolation {
                     Isolation::ReadUncommitted => Vec::new(),
-                    Isolation::ReadCommitted => self.aborted(&segments[index..], from, next)?,
+                    Isolation::ReadCommitted => self.aborted_in(&segment, from_here, next)?,
                 };
                 return Ok(Fetched { bytes, aborted, offsets, next });
             }
+            wanted = next;
         }
         // There is nothing, or there was nothing left.
         self.check_not_deleted()?;
@@ -114,20 +122,36 @@ impl Partition {
         Ok(Some((read.bytes, read.end.offset)))
     }
 
-    /// The aborted transactions with records from `from` to `to`, which are in the first of `segments`;
-    /// their markers may be in later ones.
-    pub(super) fn aborted(
+    /// The aborted transactions with records from `from` to `to`, which were read from `segment`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Retry`] if it was replaced or removed meanwhile: compaction forgets a transaction once
+    /// its records are gone, and those that were read are not.
+    fn aborted_in(
         &self,
-        segments: &[std::sync::Arc<Segment>],
+        segment: &Arc<Segment>,
         from: Offset,
         to: Offset,
     ) -> Result<Vec<AbortedTransaction>> {
+        let aborted = self.aborted_between(from, to)?;
+        if self.segments.lists(segment) { Ok(aborted) } else { Err(self.site.replaced(segment.path())) }
+    }
+
+    /// The aborted transactions that have records or markers from `from` to `to`.
+    pub(crate) fn aborted_between(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTransaction>> {
         let mut aborted = Vec::new();
-        for segment in segments {
-            let is_all = segment.aborted.collect(from, to, &mut aborted);
-            if is_all.map_err(|error| self.read_failed(segment, error.into()))? {
+        let mut wanted = Some(from);
+        let is_marked = |segment: &Segment| !segment.aborted.is_empty();
+        while let Some(InHand { segment, next }) =
+            wanted.and_then(|from_here| self.segments.find(from_here, is_marked))
+        {
+            // One that has taken the place of others has what was found in them too.
+            let lowest = wanted.map_or(from, |from_here| from_here.max(segment.base()));
+            let is_all = segment.aborted.collect(lowest, to, &mut aborted);
+            if is_all.map_err(|error| self.read_failed(&segment, error.into()))? {
                 break;
             }
+            wanted = next;
         }
         Ok(aborted)
     }
@@ -136,11 +160,6 @@ impl Partition {
         let what = format!("offset {from} is not between {} and {}", offsets.start, offsets.end);
         self.site.error(ErrorKind::OffsetOutOfRange, what)
     }
-}
-
-/// The index of the segment that holds `offset`, or would.
-fn holding(segments: &[std::sync::Arc<Segment>], offset: Offset) -> usize {
-    segments.partition_point(|segment| segment.base() <= offset).saturating_sub(1)
 }
 
 /// Where the last fetches ended, so that a reader who reads on needs no index.

@@ -13,7 +13,8 @@
 //! the log takes the name of the first one. Each arrow is one step, which waits for the disk once.
 //!
 //! Nobody who reads is waited for. The replaced segments are held open before it is decided, and whoever
-//! reads one reads it to its end; the next fetch finds the new one.
+//! reads one reads it to its end; the next look at the list of segments finds the new one. A reader has one
+//! segment in hand, so that no more stays open than is being replaced and is being read.
 //!
 //! A failure before the decision leaves everything as it was; one after it poisons the partition, whose
 //! next opening finishes.
@@ -195,7 +196,7 @@ impl Partition {
         let is_first = |segment: &Arc<Segment>| Arc::ptr_eq(segment, &replaced[0]);
         let first = segments.iter().position(is_first).expect("only who replaces segments removes them");
         segments.splice(first..first + replaced.len(), [segment]);
-        self.segments.store(Arc::new(segments.clone()));
+        self.segments.store(segments.clone());
         Ok(())
     }
 
@@ -288,13 +289,6 @@ impl Partition {
         self.check_open()?;
         let changed = Marks { clean_end: end, ..marks.clone() };
         self.put_marks(&mut marks, changed)
-    }
-
-    /// The aborted transactions that have records or markers from `from` to `to`.
-    pub(crate) fn aborted_between(&self, from: Offset, to: Offset) -> Result<Vec<AbortedTransaction>> {
-        let segments = self.segments.load();
-        let first = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
-        self.aborted(&segments[first..], from, to)
     }
 
     /// The error of reading a segment.

@@ -198,10 +198,14 @@ impl PartitionSite {
     /// file has its name by now.
     pub(crate) fn io(&self, doing: &str, path: &Path, error: io::Error) -> Error {
         if is_stale(&error) {
-            return self
-                .error(ErrorKind::Retry, format!("{} was replaced or removed: read again", path.display()));
+            return self.replaced(path);
         }
         Error::io(format!("{self}: cannot {doing} {}", path.display()), error)
+    }
+
+    /// A file of the log is another one by now, or gone.
+    pub(crate) fn replaced(&self, path: &Path) -> Error {
+        self.error(ErrorKind::Retry, format!("{} was replaced or removed: read again", path.display()))
     }
 
     /// Bytes in the log that are not what was written.

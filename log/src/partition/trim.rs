@@ -128,10 +128,10 @@ impl Partition {
             let tail = &mut writer.tail;
             let count = tail.segments.partition_point(|segment| segment.base() < base);
             let removed = tail.segments.drain(..count.min(tail.segments.len() - 1)).collect();
-            self.segments.store(Arc::new(tail.segments.clone()));
+            self.segments.store(tail.segments.clone());
             removed
         };
-        // Only who loaded the list before has a segment still; nobody else gets one.
+        // Only who reads one has it in hand still; nobody else gets one.
         let mut read = removed.iter().filter(|segment: &&Arc<Segment>| Arc::strong_count(segment) > 1);
         let outcome = read
             .try_for_each(|segment| segment.hold())
@@ -202,7 +202,7 @@ impl Partition {
         writer.has_new_names = false;
         writer.tail.active.note_synced();
         writer.tail.segments.clear();
-        self.segments.store(Arc::default());
+        self.segments.store(Vec::new());
         drop(writer);
         self.site.context.progress.raise();
     }

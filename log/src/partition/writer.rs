@@ -290,7 +290,7 @@ impl Partition {
         writer.sealed.extend(writer.tail.active.unsynced().map(|file| (base, file.clone())));
         writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);
         writer.has_new_names = true;
-        self.segments.store(Arc::new(writer.tail.segments.clone()));
+        self.segments.store(writer.tail.segments.clone());
         self.flush_in_background(writer);
         Ok(())
     }

@@ -32,6 +32,9 @@ use crate::scanner::BatchPlace;
 use crate::segment::Segment;
 use crate::storage::{OpenMode, SyncPurpose};
 
+#[cfg(test)]
+pub(crate) use repair::INDEXES_AT_ONCE;
+
 /// What is known of a partition before it is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryBorder {

@@ -15,6 +15,9 @@ use crate::storage::{OpenMode, StorageFile, SyncPurpose};
 /// How much is written again at a time.
 const CHUNK_BYTES: u64 = 256 << 10;
 
+/// How many files of indexes are synced at once, the last segment's besides: all of them are open.
+pub(crate) const INDEXES_AT_ONCE: usize = 64;
+
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
@@ -157,6 +160,10 @@ fn persist_indexes(tail: &mut Tail, scanned_from: Offset) -> io::Result<()> {
     let mut files = Vec::new();
     for index in scanned {
         files.extend(tail.segments[index].persist_indexes()?);
+        if files.len() >= INDEXES_AT_ONCE {
+            sync_all(&files)?;
+            files.clear();
+        }
     }
     sync_all(&files)
 }

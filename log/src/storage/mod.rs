@@ -7,6 +7,8 @@
 
 pub mod counting;
 pub mod disk;
+#[cfg(test)]
+pub(crate) mod interrupting;
 pub mod memory;
 
 use std::io;
