@@ -1,14 +1,20 @@
 //! What the command line may say.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod topic;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
 use lotic_log::batch::Compression;
 use lotic_log::group::ResetTo;
 use lotic_log::{PartitionId, TopicPartition};
 
-use crate::time::{parse_duration, parse_time};
+use crate::time::parse_time;
+
+pub(crate) use topic::{AlterOptions, Cleanup, CreateOptions, Settings, TimestampOf, TopicCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,17 +65,30 @@ Examples:
   lotic import kafka-dir /var/lib/kafka/data
   lotic import kafka-dir /var/lib/kafka/data --topic orders --topic payments --groups";
 
-const CREATE_EXAMPLES: &str = "\
+const GROUP_LIST_EXAMPLES: &str = "\
 Examples:
-  lotic topic create orders --partitions 6 --compression zstd
-  lotic topic create prices --cleanup compact";
+  lotic group list
+  lotic group list --json | jq -r 'select(.lag > 1000) | .group'";
 
-const ALTER_EXAMPLES: &str = "\
+const GROUP_DESCRIBE_EXAMPLES: &str = "\
 Examples:
-  lotic topic alter orders --retention-time 7d --retention-bytes none
-  lotic topic alter orders --partitions 12
-  lotic topic alter prices --cleanup compact,delete --dirty-percent 20 --compaction-lag 1h
-  lotic topic alter clicks --timestamp-type append --batch-bytes-max 1048588";
+  lotic group describe reports
+  lotic group describe reports --json | jq '.partitions[] | {topic, partition, lag}'";
+
+const GROUP_RESET_EXAMPLES: &str = "\
+Examples:
+  lotic group reset reports --all-topics --to-earliest
+  lotic group reset reports --topic orders:0,2 --to-datetime 2013-01-01T10:00:00Z --execute
+  lotic group reset reports --topic orders --shift-by -100 --execute";
+
+const GROUP_DELETE_EXAMPLES: &str = "\
+Examples:
+  lotic group delete reports";
+
+const GROUP_DELETE_OFFSETS_EXAMPLES: &str = "\
+Examples:
+  lotic group delete-offsets reports --topic orders
+  lotic group delete-offsets reports --topic orders:0,2 --topic payments";
 
 /// Topics of an embedded, Kafka-compatible log, from the terminal.
 ///
@@ -152,6 +171,7 @@ pub(crate) enum GroupCommand {
     ///
     /// `lag` is how many records, or a little more, lie between what is committed and the end, in all
     /// partitions together. Beside a program that runs, members are those that it has written down.
+    #[command(after_long_help = GROUP_LIST_EXAMPLES)]
     List {
         /// One object a line: group, state, members (how many), lag.
         #[arg(long)]
@@ -161,6 +181,7 @@ pub(crate) enum GroupCommand {
     ///
     /// A `-` stands for what there is not: no offset committed, no such partition any more, no member. An
     /// offset that was committed before its topic was deleted and made again is none.
+    #[command(after_long_help = GROUP_DESCRIBE_EXAMPLES)]
     Describe {
         /// Its name.
         group: String,
@@ -176,13 +197,16 @@ pub(crate) enum GroupCommand {
     /// known yet is begun.
     ///
     /// The offsets of a processor are shown, and are not where it goes on: that is in its epoch record.
+    #[command(after_long_help = GROUP_RESET_EXAMPLES)]
     Reset(ResetOptions),
     /// Forget a group without members, and all that it has committed. Needs the directory for itself.
+    #[command(after_long_help = GROUP_DELETE_EXAMPLES)]
     Delete {
         /// Its name.
         group: String,
     },
     /// Forget what a group has committed for topics. Needs the directory for itself.
+    #[command(after_long_help = GROUP_DELETE_OFFSETS_EXAMPLES)]
     DeleteOffsets {
         /// Its name.
         group: String,
@@ -353,145 +377,6 @@ pub(crate) struct KafkaDirOptions {
     /// gaps, torn and ended_transactions; with --groups, at last one object with committed_offsets.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum TopicCommand {
-    /// Create a topic.
-    ///
-    /// A directory without a log becomes one. What is not said here can be set with `topic alter`.
-    #[command(after_long_help = CREATE_EXAMPLES)]
-    Create {
-        /// Its name: letters, digits, `.`, `_` and `-`.
-        topic: String,
-        /// How many partitions it has.
-        #[arg(long, short, default_value_t = 1, value_name = "N")]
-        partitions: i32,
-        /// What becomes of old records.
-        #[arg(long, value_enum, default_value_t = Cleanup::Delete)]
-        cleanup: Cleanup,
-        /// Bytes after which a segment is sealed.
-        #[arg(long, value_name = "BYTES")]
-        segment_bytes: Option<u64>,
-        /// How producers that are not told otherwise compress: none, gzip, snappy, lz4, zstd; gzip and zstd
-        /// take a level, as in zstd:9.
-        #[arg(long, value_name = "CODEC", default_value_t = Compression::None)]
-        compression: Compression,
-    },
-    /// Print the names of all topics, internal ones (`__...`) too.
-    List {
-        /// One object a line: name, id, partitions, cleanup.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print a topic's settings, and each partition's offsets.
-    Describe {
-        /// Its name.
-        topic: String,
-        /// One object: name, id, settings and partitions with their offsets.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Change a topic's settings, or add partitions. What is not named stays as it is. Needs the directory
-    /// for itself.
-    ///
-    /// Times are written 500ms, 30s, 10min, 12h or 7d; `none` takes a limit away.
-    #[command(after_long_help = ALTER_EXAMPLES)]
-    Alter(AlterOptions),
-    /// Delete a topic with all its records, for good. Needs the directory for itself.
-    Delete {
-        /// Its name.
-        topic: String,
-    },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Cleanup {
-    /// Old segments are deleted.
-    Delete,
-    /// The last record of each key is kept.
-    Compact,
-    /// The last record of each key is kept, and old segments are deleted.
-    #[value(name = "compact,delete")]
-    CompactAndDelete,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum TimestampOf {
-    /// That which the producer gave the record.
-    Create,
-    /// That of the append.
-    Append,
-}
-
-#[derive(Args, Debug)]
-#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
-pub(crate) struct AlterOptions {
-    /// Its name.
-    pub(crate) topic: String,
-    /// How many partitions it has; there can only be more. Records with keys go to other partitions then.
-    #[arg(long, short, value_name = "N", group = "change")]
-    pub(crate) partitions: Option<i32>,
-    /// What becomes of old records.
-    #[arg(long, value_enum, group = "change")]
-    pub(crate) cleanup: Option<Cleanup>,
-    /// How long after its newest record a segment is deleted.
-    #[arg(long, value_name = "TIME", value_parser = parse_limit, group = "change")]
-    pub(crate) retention_time: Option<Limit>,
-    /// How many bytes a partition keeps before its oldest segments are deleted, or `none`.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, group = "change")]
-    pub(crate) retention_bytes: Option<ByteLimit>,
-    /// Bytes after which a segment is sealed.
-    #[arg(long, value_name = "BYTES", group = "change")]
-    pub(crate) segment_bytes: Option<u64>,
-    /// The largest batch that is appended, as it is compressed.
-    #[arg(long, value_name = "BYTES", group = "change")]
-    pub(crate) batch_bytes_max: Option<usize>,
-    /// Whose time records carry from now on: their producers', or that of the append.
-    #[arg(long, value_enum, group = "change")]
-    pub(crate) timestamp_type: Option<TimestampOf>,
-    /// How long after its first record a segment is sealed, if the topic is cleaned up at all.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
-    pub(crate) segment_age: Option<Duration>,
-    /// How producers that are not told otherwise compress: none, gzip, snappy, lz4, zstd; gzip and zstd take
-    /// a level, as in zstd:9.
-    #[arg(long, value_name = "CODEC", group = "change")]
-    pub(crate) compression: Option<Compression>,
-    /// Compact once more than so many of a hundred bytes are behind the last compaction.
-    #[arg(long, value_name = "PERCENT", group = "change")]
-    pub(crate) dirty_percent: Option<u8>,
-    /// Leave records alone that are younger than that.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
-    pub(crate) compaction_lag: Option<Duration>,
-    /// Compact records that are older than that, worth it or not.
-    #[arg(long, value_name = "TIME", value_parser = parse_limit, group = "change")]
-    pub(crate) compaction_lag_max: Option<Limit>,
-    /// How long tombstones are kept after compaction has met them.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, group = "change")]
-    pub(crate) delete_retention: Option<Duration>,
-    /// One object: name, id, partitions and settings as they are now.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// A time, or that there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit(pub(crate) Option<Duration>);
-
-/// A number of bytes, or that there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ByteLimit(pub(crate) Option<u64>);
-
-fn parse_limit(text: &str) -> Result<Limit, String> {
-    if text == "none" { Ok(Limit(None)) } else { parse_duration(text).map(|time| Limit(Some(time))) }
-}
-
-fn parse_bytes(text: &str) -> Result<ByteLimit, String> {
-    if text == "none" {
-        return Ok(ByteLimit(None));
-    }
-    let bytes = text.parse().map_err(|_| "a number of bytes, or `none`".to_owned());
-    bytes.map(|bytes| ByteLimit(Some(bytes)))
 }
 
 #[derive(Args, Debug)]

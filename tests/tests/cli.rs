@@ -446,6 +446,22 @@ fn what_consume_prints_as_json_produce_reads() {
 }
 
 #[test]
+fn a_topic_is_made_with_the_settings_that_alter_knows() {
+    let lotic = Lotic::new();
+    let settings =
+        ["timestamp-type=append", "batch-bytes-max=500", "retention-time=7d", "segment-bytes=4000"];
+    let settings = settings.iter().flat_map(|setting| ["--config", setting]);
+    let create: Vec<_> =
+        ["topic", "create", "words", "--segment-bytes", "9000"].into_iter().chain(settings).collect();
+    lotic.prints(&create);
+    let made = &lotic.json(&["topic", "describe", "words", "--json"])[0];
+    assert_eq!((&made["timestamp_type"], &made["batch_bytes_max"]), (&json!("append"), &json!(500)));
+    assert_eq!((&made["retention_ms"], &made["segment_bytes"]), (&json!(604_800_000), &json!(4000)));
+    let said = lotic.refuses(2, &["topic", "create", "more", "--config", "colour=red"], "");
+    assert!(said.contains("colour") && said.contains("retention-bytes"), "{said}");
+}
+
+#[test]
 fn whose_time_records_carry_and_how_large_batches_are_can_be_altered() {
     let lotic = Lotic::with_topic("words", "a\n");
     let alter =

@@ -11,15 +11,11 @@ use serde_json::json;
 
 use super::{open, open_or_begin, open_read_only};
 use crate::Failure;
-use crate::args::{AlterOptions, Cleanup, TimestampOf, TopicCommand};
+use crate::args::{AlterOptions, Cleanup, CreateOptions, Settings, TimestampOf, TopicCommand};
 
 pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failure> {
     match command {
-        TopicCommand::Create { topic, partitions, cleanup, segment_bytes, compression } => {
-            let config =
-                TopicConfig { compression: *compression, ..config(*partitions, *cleanup, *segment_bytes) };
-            create(data, topic, &config)?;
-        }
+        TopicCommand::Create(options) => create(data, options)?,
         TopicCommand::List { json } => list(data, *json)?,
         TopicCommand::Describe { topic, json } => describe(data, topic, *json)?,
         TopicCommand::Alter(options) => alter(data, options)?,
@@ -28,13 +24,18 @@ pub(crate) fn run(data: &Path, command: &TopicCommand) -> Result<ExitCode, Failu
     Ok(ExitCode::SUCCESS)
 }
 
-fn config(partitions: i32, cleanup: Cleanup, segment_bytes: Option<u64>) -> TopicConfig {
-    let default = TopicConfig::default();
-    TopicConfig {
-        partitions,
-        cleanup: cleanup.into(),
-        segment_bytes: segment_bytes.unwrap_or(default.segment_bytes),
-        ..default
+impl CreateOptions {
+    fn config(&self) -> TopicConfig {
+        let default = TopicConfig::default();
+        let mut config = TopicConfig {
+            partitions: self.partitions,
+            cleanup: self.cleanup.into(),
+            segment_bytes: self.segment_bytes.unwrap_or(default.segment_bytes),
+            compression: self.compression,
+            ..default
+        };
+        self.settings.iter().for_each(|settings| settings.apply(&mut config));
+        config
     }
 }
 
@@ -50,7 +51,10 @@ impl From<Cleanup> for CleanupPolicy {
 
 fn alter(data: &Path, options: &AlterOptions) -> Result<(), Failure> {
     let log = open(data)?;
-    let topic = log.alter_topic(&options.topic, |config| options.apply(config))?;
+    let topic = log.alter_topic(&options.topic, |config| {
+        set(&mut config.partitions, options.partitions);
+        options.settings.apply(config);
+    })?;
     log.close()?;
     let mut out = io::stdout().lock();
     if options.json {
@@ -68,9 +72,8 @@ impl From<TimestampOf> for TimestampType {
     }
 }
 
-impl AlterOptions {
+impl Settings {
     fn apply(&self, config: &mut TopicConfig) {
-        set(&mut config.partitions, self.partitions);
         set(&mut config.cleanup, self.cleanup.map(CleanupPolicy::from));
         set(&mut config.retention.time, self.retention_time.map(|limit| limit.0));
         set(&mut config.retention.bytes, self.retention_bytes.map(|limit| limit.0));
@@ -92,10 +95,11 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
-fn create(data: &Path, name: &str, config: &TopicConfig) -> Result<(), Failure> {
+fn create(data: &Path, options: &CreateOptions) -> Result<(), Failure> {
     let log = open_or_begin(data)?;
-    let topic = log.create_topic(name, config.clone())?;
+    let topic = log.create_topic(&options.topic, options.config())?;
     log.close()?;
+    let name = topic.name();
     let partitions = topic.partitions().len();
     let plural = if partitions == 1 { "" } else { "s" };
     Ok(writeln!(io::stdout(), "created {name} with {partitions} partition{plural}")?)
