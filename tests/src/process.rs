@@ -189,6 +189,15 @@ impl Process {
         self.wait_until(|| Ok((read_all(&stdout)? == expected).then_some(())))
     }
 
+    /// Waits until `part` is in what it prints.
+    ///
+    /// # Errors
+    /// If it ends before, with what it said; if [`LIMIT`] passes.
+    pub fn wait_until_has_printed(&mut self, part: &str) -> Result<()> {
+        let stdout = self.stdout.try_clone()?;
+        self.wait_until(|| Ok(read_all(&stdout)?.contains(part).then_some(())))
+    }
+
     /// Waits until `part` is in what it says.
     ///
     /// # Errors
@@ -196,6 +205,14 @@ impl Process {
     pub fn wait_until_said(&mut self, part: &str) -> Result<()> {
         let stderr = self.stderr.try_clone()?;
         self.wait_until(|| Ok(read_all(&stderr)?.contains(part).then_some(())))
+    }
+
+    /// What it has printed so far.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn printed(&self) -> Result<String> {
+        read_all(&self.stdout)
     }
 
     /// What it has said so far.
