@@ -453,7 +453,7 @@ fn a_snapshot_is_read_without_the_producers_that_are_to_be_forgotten() {
 
 #[test]
 fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
-    use crate::batch::{DecompressionBuffer, TimestampType};
+    use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, TimestampType};
     use crate::partition::{FoundOffset, OffsetSpec};
 
     let bench = Bench::new();
@@ -471,6 +471,12 @@ fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
     send(&[3, 9_000]);
     bench.clock.advance(Duration::from_secs(1));
     send(&[4]);
+    let transactional = bench.log.transactional("id").expect("the id");
+    transactional.begin().expect("begun");
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch.push(Timestamp(7), None, None, &[]).expect("fits");
+    transactional.append(&partition, batch.seal()).expect("appended");
+    transactional.commit(&[]).wait().expect("committed");
     let altered = bench.log.alter_topic("t", |config| config.timestamp_type = TimestampType::Create);
     altered.expect("it can be changed at run time");
     send(&[5]);
@@ -478,15 +484,19 @@ fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
     let check = |partition: &Partition| {
         let mut times = Vec::new();
         let mut scratch = DecompressionBuffer::new();
-        let fetched = partition.fetch(Offset(0), 1 << 20, Isolation::ReadUncommitted).expect("it is sound");
-        for batch in fetched.batches() {
-            let batch = batch.expect("it is sound");
-            let records = batch.records(&mut scratch).expect("it is not compressed");
-            let is_append = batch.header().timestamp_type == TimestampType::LogAppend;
-            times.extend(records.map(|record| (record.expect("it is sound").timestamp.0, is_append)));
+        // The last one is in a segment of its own.
+        for from in [Offset(0), Offset(5)] {
+            let fetched = partition.fetch(from, 1 << 20, Isolation::ReadUncommitted).expect("it is sound");
+            for batch in fetched.batches() {
+                let batch = batch.expect("it is sound");
+                let records = batch.records(&mut scratch).expect("it is not compressed");
+                let is_append = batch.header().timestamp_type == TimestampType::LogAppend;
+                times.extend(records.map(|record| (record.expect("it is sound").timestamp.0, is_append)));
+            }
         }
-        // Every record of a batch has its largest timestamp, which is that of the append.
-        assert_eq!(times, [(5_000, true), (5_000, true), (6_000, true), (5, false)]);
+        // Every record of a batch has its largest timestamp, which is that of the append. The marker too.
+        let appended = [5_000, 5_000, 6_000, 6_000, 6_000].map(|time| (time, true));
+        assert_eq!(times, [&appended[..], &[(5, false)]].concat());
         let find = |spec| partition.find_offset(spec, Isolation::ReadUncommitted).expect("it is sound");
         let at =
             |offset, time| Some(FoundOffset { offset: Offset(offset), timestamp: Some(Timestamp(time)) });
@@ -496,7 +506,7 @@ fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
         assert_eq!(find(OffsetSpec::MaxTimestamp), at(2, 6_000));
     };
     check(&partition);
-    drop(producer);
+    drop((producer, transactional));
     let bench = bench.crash();
     check(&bench.partition());
     assert_eq!(bench.log.topic("t").expect("it is there").config().timestamp_type, TimestampType::Create);

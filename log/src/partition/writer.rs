@@ -101,10 +101,10 @@ impl Partition {
     /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
     /// operating system, which poison the partition.
     pub fn append(&self, mut batch: SealedBatch) -> Result<Appended> {
-        if self.config.load().timestamp_type == TimestampType::LogAppend {
-            batch.set_log_append_time(self.now());
+        if !self.carries_append_time() {
+            // The checksum is computed while others append; with another time it would be another one.
+            batch.finish();
         }
-        batch.finish();
         let header = batch.header();
         self.check_acceptable(&header, batch.lacks_key())?;
         let mut writer = self.writer.lock();
@@ -137,9 +137,7 @@ impl Partition {
         producer_epoch: ProducerEpoch,
         coordinator_epoch: i32,
     ) -> Result<Option<Offset>> {
-        let now = self.site.context.clock.now();
-        let mut batch = marker(kind, producer_id, producer_epoch, coordinator_epoch, now);
-        batch.finish();
+        let batch = marker(kind, producer_id, producer_epoch, coordinator_epoch, self.now());
         let mut writer = self.writer.lock();
         self.check_writable(&writer)?;
         if !writer.tail.producers.is_open(producer_id, producer_epoch) {
@@ -232,7 +230,12 @@ impl Partition {
         self.site.error(kind, what)
     }
 
-    /// Writes a batch at the end and publishes it. Returns its header as written.
+    fn carries_append_time(&self) -> bool {
+        self.config.load().timestamp_type == TimestampType::LogAppend
+    }
+
+    /// Writes a batch at the end and publishes it. Returns its header as written. Where records carry the
+    /// time of their append, so does a marker, as in Kafka; it is read here so that it follows the offsets.
     fn write(
         &self,
         writer: &mut Writer,
@@ -243,6 +246,9 @@ impl Partition {
         writer.is_as_closed = false;
         // There is no other leader: the reign is the first, or the one that the log was imported from.
         batch.place(writer.tail.end, writer.tail.active.leader_epoch);
+        if self.carries_append_time() {
+            batch.set_log_append_time(self.now());
+        }
         let header = batch.header();
         self.make_room(writer, &header).map_err(|error| self.poison(error))?;
         let active = &mut writer.tail.active;
