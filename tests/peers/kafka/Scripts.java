@@ -56,6 +56,7 @@ import org.apache.kafka.common.protocol.ByteBufferAccessor;
 import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.protocol.Message;
 import org.apache.kafka.common.protocol.MessageUtil;
+import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.record.internal.ControlRecordType;
 import org.apache.kafka.common.record.internal.MemoryRecords;
 import org.apache.kafka.common.record.internal.Record;
@@ -513,7 +514,8 @@ public class Scripts {
                     next = Math.max(next, batch.nextOffset());
                     for (Record record : batch) {
                         if (record.offset() >= before) {
-                            entries.addArray().add(record.offset()).add(batch.producerId()).add(kind(batch, record));
+                            entries.addArray().add(record.offset()).add(batch.producerId()).add(kind(batch, record))
+                                .add(batch.timestampType() == TimestampType.LOG_APPEND_TIME);
                         }
                     }
                 }

@@ -29,7 +29,7 @@ pub(super) fn script() -> Script {
         Operation::Delete { partition: 1, to: Place::End(0) },
     ];
     let writer = Writer { kind: WriterKind::Transactional(0), compression: "none" };
-    Script { seed: 0, compacts: false, producers: vec![writer], operations }
+    Script { seed: 0, compacts: false, append_time: false, producers: vec![writer], operations }
 }
 
 /// Whether an operation came to what it is meant to come to on either side.

@@ -1,7 +1,8 @@
 //! Scripts, drawn from a seed.
 //!
 //! Timestamps lie far in the future, where no marker has its time, which is that of a clock: Kafka's lookups
-//! by time find markers too, and Lotic's do not. What follows from an operation is not computed here: a
+//! by time find markers too, and Lotic's do not. So where records carry the time of their append, nothing is
+//! as late as what is looked for, and the newest record is not looked for. What follows from an operation is not computed here: a
 //! sequence that is meant to follow may not, and a transaction that is meant to be open may be over. Both
 //! sides have to agree all the same.
 
@@ -30,6 +31,9 @@ const BATCH_OVERHEAD: usize = 72;
 const PLAIN: usize = 0;
 const UNCOMPRESSED: usize = 1;
 const IDEMPOTENT: usize = 2;
+
+/// One in so many scripts that delete is on a topic of which records carry the time of their append.
+const APPEND_TIME_EVERY: u64 = 5;
 
 /// Times a compacting script compacts.
 const COMPACTIONS: usize = 2;
@@ -98,7 +102,14 @@ impl Generator {
             writer(WriterKind::Idempotent, codec()),
         ];
         Self {
-            script: Script { seed, compacts, producers, operations: Vec::new() },
+            script: Script {
+                seed,
+                compacts,
+                // Kafka begins a segment by the records' time, which compacting scripts wait for.
+                append_time: !compacts && seed % APPEND_TIME_EVERY == 3,
+                producers,
+                operations: Vec::new(),
+            },
             rng,
             time: FIRST_TIMESTAMP,
             owners: [None; IDS],
@@ -140,11 +151,17 @@ impl Generator {
             self.push(Operation::Offsets(partition));
             for committed in [false, true] {
                 self.push(Operation::Consume { partition, committed, from: Place::Start(0) });
-                self.push(Operation::FindNewest { partition, committed });
+                self.find_newest(partition, committed);
                 let timestamp = self.some_time();
                 self.push(Operation::FindTime { partition, committed, timestamp });
             }
             self.push(Operation::Walk(partition));
+        }
+    }
+
+    fn find_newest(&mut self, partition: i32, committed: bool) {
+        if !self.script.append_time {
+            self.push(Operation::FindNewest { partition, committed });
         }
     }
 
@@ -329,7 +346,7 @@ impl Generator {
         let operation = match self.rng.random_range(0..12) {
             0 | 1 => Operation::Offsets(partition),
             2..5 => Operation::FindTime { partition, committed, timestamp: self.some_time() },
-            5 => Operation::FindNewest { partition, committed },
+            5 => return self.find_newest(partition, committed),
             6 => Operation::Walk(partition),
             7 => Operation::FetchMissing,
             _ => {

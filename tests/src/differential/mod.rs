@@ -7,25 +7,36 @@
 //! | `generate` | scripts, drawn from a seed |
 //! | `deliberate` | where they are meant to leave different things behind |
 //! | `ours` | a script on Lotic, in memory or on disk |
+//! | `clocked` | timestamps that a log's clock gave |
 //! | `outcome` | what an operation comes to; which exception of Kafka's is which kind of error |
 //! | `verdict` | whether both came to the same, and what may differ |
+//! | `known` | what a partition holds, told from what was done: what a lookup has to find |
+//! | `shrink` | a smaller script that fails as well |
 //!
 //! A script is drawn from its seed alone, so that one that failed is done again with that.
 
+mod clocked;
 mod deliberate;
 mod generate;
+mod known;
 mod ours;
 mod outcome;
 mod script;
+mod shrink;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::io::Write;
+use std::path::Path;
 
+use lotic_log::{Clock, SystemClock, Timestamp};
 use serde_json::Value;
 
 use crate::failure::{About, Result, ensure};
 use crate::kafka::{Broker, Kafka};
 
+use clocked::without_times;
 use outcome::Outcome;
 use script::Script;
 use verdict::Verdict;
@@ -45,7 +56,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Does the scripts. Tells which seeds, and of the first failures everything.
+    /// Does the scripts. Tells which seeds, and of the first failures everything; of the very first one also
+    /// what is left of it when operations are taken out that it fails without.
     ///
     /// # Errors
     /// If Lotic and Kafka differ, or a script cannot be done.
@@ -53,25 +65,26 @@ impl Comparison {
         let Self { scripts: count, compacting, seed } = self;
         // Those that compact wait for Kafka's cleaner, and so go first.
         let compacting_scripts = (seed..seed + compacting).map(generate::compacting);
-        let scripts: Vec<Script> =
+        let mut scripts: Vec<Script> =
             compacting_scripts.chain((seed..seed + count).map(generate::script)).collect();
         let last = seed + count.max(compacting);
         writeln!(told, "{count} scripts and {compacting} that compact, of seeds {seed}..{last}")?;
 
-        let deliberate = deliberate::script();
-        let mut theirs = on_kafka(kafka, scripts.iter().chain([&deliberate]))?;
-        let deliberate_theirs = theirs.pop().ok_or("there is one answer to each script")?;
-        check_deliberate(&deliberate, scripts.len(), &parse(&deliberate_theirs)?)?;
+        scripts.push(deliberate::script());
+        let data = tempfile::tempdir()?;
+        let mut sides = Sides::start(kafka, data.path())?;
+        let mut pairs = sides.perform(&scripts)?;
+        let deliberate = pairs.pop().ok_or("there is one answer to each script")?;
+        check_deliberate(&scripts.pop().ok_or("it was put there")?, &deliberate?)?;
         let mut failures = 0;
-        for (number, (script, theirs)) in scripts.iter().zip(&theirs).enumerate() {
+        for (script, pair) in scripts.iter().zip(pairs) {
             let (what, again) = match script.compacts {
                 true => ("compacting script", "--scripts 0 --compacting 1"),
                 false => ("script", "--scripts 1 --compacting 0"),
             };
             let about = format!("{what} of seed {0}, again: differential --seed {0} {again}", script.seed);
-            let ours = ours::perform(script, number).about(&about)?;
-            let theirs = parse(theirs).about(&about)?;
-            let verdict = Verdict { script, ours: &ours, theirs: &theirs };
+            let pair = pair.about(&about)?;
+            let verdict = pair.verdict(script);
             let differences = verdict.differences();
             if !differences.is_empty() {
                 failures += 1;
@@ -79,22 +92,82 @@ impl Comparison {
                 if failures <= TOLD_MAX {
                     writeln!(told, "{}", verdict.tell())?;
                 }
+                if failures == 1 {
+                    writeln!(told, "what is left of it:\n{}", sides.shrink(script)?)?;
+                }
             }
         }
+        sides.stop()?;
         ensure(failures == 0, || format!("{failures} of {} scripts differ", scripts.len()))
     }
 }
 
-/// Does the scripts with Kafka's clients on a broker of their own. The answers, in order.
-fn on_kafka<'a>(kafka: &Kafka, scripts: impl Iterator<Item = &'a Script>) -> Result<Vec<Value>> {
-    let lines: Vec<_> =
-        scripts.enumerate().map(|(number, script)| format!("{}\n", script.to_json(number))).collect();
-    let data = tempfile::tempdir()?;
-    let broker = Broker::start(kafka, data.path())?;
-    let answers = kafka.run_scripts(&lines.concat(), &broker)?;
-    broker.stop()?;
-    ensure(answers.len() == lines.len(), || format!("{} answers to {} scripts", answers.len(), lines.len()))?;
-    Ok(answers)
+/// Lotic, and a broker: both do the same scripts.
+struct Sides<'a> {
+    kafka: &'a Kafka,
+    broker: Broker,
+    /// How many scripts were done: each has names of its own.
+    done: usize,
+    begun: Timestamp,
+}
+
+/// What the operations of one script came to.
+struct Pair {
+    ours: Vec<Outcome>,
+    theirs: Vec<Outcome>,
+}
+
+impl Pair {
+    fn verdict<'a>(&'a self, script: &'a Script) -> Verdict<'a> {
+        Verdict { script, ours: &self.ours, theirs: &self.theirs }
+    }
+}
+
+impl<'a> Sides<'a> {
+    fn start(kafka: &'a Kafka, data: &Path) -> Result<Self> {
+        let begun = SystemClock::new().now();
+        Ok(Self { kafka, broker: Broker::start(kafka, data)?, done: 0, begun })
+    }
+
+    fn stop(self) -> Result<()> {
+        self.broker.stop()
+    }
+
+    /// Does scripts. What each came to, or why it could not be done.
+    fn perform(&mut self, scripts: &[Script]) -> Result<Vec<Result<Pair>>> {
+        let numbers = self.done..self.done + scripts.len();
+        self.done = numbers.end;
+        let line = |(number, script): (usize, &Script)| format!("{}\n", script.to_json(number));
+        let lines: Vec<_> = numbers.clone().zip(scripts).map(line).collect();
+        let answers = self.kafka.run_scripts(&lines.concat(), &self.broker)?;
+        ensure(answers.len() == lines.len(), || {
+            format!("{} answers to {} scripts", answers.len(), lines.len())
+        })?;
+        let clock = self.begun.0..=SystemClock::new().now().0;
+        let pair = |((number, script), answer): ((usize, &Script), &Value)| {
+            let mut theirs = parse(answer)?;
+            if script.append_time {
+                theirs = without_times(theirs, &clock)?;
+            }
+            Ok(Pair { ours: ours::perform(script, number)?, theirs })
+        };
+        Ok(numbers.zip(scripts).zip(&answers).map(pair).collect())
+    }
+
+    /// What is left of a script that fails, in words.
+    fn shrink(&mut self, script: &Script) -> Result<String> {
+        let smallest = shrink::shrink(script.clone(), |scripts| {
+            let pairs = self.perform(scripts)?;
+            // One that cannot be done fails in another way.
+            let differs = |(script, pair): (&Script, Result<Pair>)| {
+                pair.is_ok_and(|pair| !pair.verdict(script).differences().is_empty())
+            };
+            Ok(scripts.iter().zip(pairs).map(differs).collect())
+        })?;
+        let mut pairs = self.perform(std::slice::from_ref(&smallest))?;
+        let pair = pairs.pop().ok_or("there is one answer to each script")??;
+        Ok(pair.verdict(&smallest).tell())
+    }
 }
 
 fn parse(answer: &Value) -> Result<Vec<Outcome>> {
@@ -105,12 +178,11 @@ fn parse(answer: &Value) -> Result<Vec<Outcome>> {
     answers.iter().map(Outcome::parse).collect()
 }
 
-fn check_deliberate(script: &Script, number: usize, theirs: &[Outcome]) -> Result<()> {
-    let ours = ours::perform(script, number)?;
-    for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+fn check_deliberate(script: &Script, pair: &Pair) -> Result<()> {
+    for (index, (ours, theirs)) in pair.ours.iter().zip(&pair.theirs).enumerate() {
         ensure(deliberate::is_as_meant(index, ours, theirs), || {
             format!("{:?} came to {ours:?} on Lotic, to {theirs:?} on Kafka", script.operations[index])
         })?;
     }
-    ensure(theirs.len() == script.operations.len(), || "not everything was done".to_owned())
+    ensure(pair.theirs.len() == script.operations.len(), || "not everything was done".to_owned())
 }

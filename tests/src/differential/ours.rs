@@ -3,9 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lotic_log::batch::{
     BatchBuilder, Compression, DecompressionBuffer, MarkerKind, ProducerStamp, RecordBatch, RecordView,
+    TimestampType,
 };
 use lotic_log::group::{CommittedOffsets, ConsumerGroupMetadata};
 use lotic_log::storage::SyncPurpose;
@@ -19,6 +21,7 @@ use lotic_log::{
 };
 use tempfile::TempDir;
 
+use super::clocked::without_times;
 use super::outcome::{Entry, EntryKind, Offsets, Outcome, Walked};
 use super::script::{BATCH_BYTES_MAX, Content, Operation, PARTITIONS, Place, Script, WriterKind};
 use crate::failure::Result;
@@ -30,8 +33,11 @@ const FETCH_BYTES_MAX: usize = 300;
 /// Where the log is: on disk it is closed and opened again, in memory the power fails.
 enum Machine {
     Disk(TempDir, Arc<DiskStorage>),
-    Memory(Arc<MemoryStorage>),
+    Memory(Arc<MemoryStorage>, Arc<ManualClock>),
 }
+
+/// How far the clock of a log in memory moves before each operation.
+const CLOCK_STEP: Duration = Duration::from_millis(3);
 
 /// Who has a transactional id: one that is handed batches, or one that makes them.
 enum Session {
@@ -61,7 +67,12 @@ pub(super) fn perform(script: &Script, number: usize) -> Result<Vec<Outcome>> {
     log.create_topic(&Script::topic(number), config(script))?;
     let (producers, sessions, opened) = (HashMap::new(), HashMap::new(), Vec::new());
     let mut ours = Ours { script, number, machine, log, producers, sessions, opened };
-    script.operations.iter().map(|operation| ours.answer(operation)).collect()
+    let begun = ours.log.clock().now();
+    let outcomes = script.operations.iter().map(|operation| ours.answer(operation)).collect::<Result<_>>()?;
+    if !script.append_time {
+        return Ok(outcomes);
+    }
+    without_times(outcomes, &(begun.0..=ours.log.clock().now().0))
 }
 
 fn config(script: &Script) -> TopicConfig {
@@ -72,6 +83,7 @@ fn config(script: &Script) -> TopicConfig {
         segment_bytes: [300, 800, 2_500, 1 << 20][(script.seed / 2 % 4) as usize],
         index_interval_bytes: 200,
         snapshot_interval_bytes: 700,
+        timestamp_type: if script.append_time { TimestampType::LogAppend } else { TimestampType::Create },
         ..TopicConfig::default()
     }
 }
@@ -79,7 +91,7 @@ fn config(script: &Script) -> TopicConfig {
 impl Machine {
     fn new(seed: u64) -> Result<Self> {
         Ok(if seed.is_multiple_of(2) {
-            Self::Memory(MemoryStorage::new(seed))
+            Self::Memory(MemoryStorage::new(seed), ManualClock::new())
         } else {
             Self::Disk(tempfile::tempdir()?, DiskStorage::new(1)?)
         })
@@ -87,8 +99,8 @@ impl Machine {
 
     fn open(&self, seed: u64) -> Result<Log, Error> {
         match self {
-            Self::Memory(storage) => {
-                Log::open("/log", LogOptions::manual(storage.mount(), ManualClock::new(), seed))
+            Self::Memory(storage, clock) => {
+                Log::open("/log", LogOptions::manual(storage.mount(), clock.clone(), seed))
             }
             Self::Disk(folder, storage) => {
                 let options = LogOptions::manual(storage.clone(), SystemClock::new(), seed);
@@ -135,6 +147,9 @@ impl Session {
 impl Ours<'_> {
     /// What an operation comes to, once all that it wrote is what readers see.
     fn answer(&mut self, operation: &Operation) -> Result<Outcome> {
+        if let Machine::Memory(_, clock) = &self.machine {
+            clock.advance(CLOCK_STEP);
+        }
         let outcome = match self.run(operation) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Refused(error.kind()),
@@ -401,7 +416,7 @@ impl Ours<'_> {
         self.producers.clear();
         match &self.machine {
             // The old log's storage is dead from here on.
-            Machine::Memory(storage) => storage.crash(),
+            Machine::Memory(storage, _) => storage.crash(),
             Machine::Disk(..) => self.log.close()?,
         }
         self.sessions.clear();
@@ -486,10 +501,10 @@ fn entries_of(batch: &RecordBatch<'_>) -> Result<Vec<Entry>, lotic_log::batch::B
         (false, true) => EntryKind::Transactional,
         (false, false) => EntryKind::Plain,
     };
-    let producer = header.producer_id.0;
+    let (producer, append_time) = (header.producer_id.0, header.timestamp_type == TimestampType::LogAppend);
     let mut scratch = DecompressionBuffer::new();
     let entry = |record: Result<RecordView<'_>, _>| {
-        record.map(|record| Entry { offset: record.offset.0, producer, kind })
+        record.map(|record| Entry { offset: record.offset.0, producer, kind, append_time })
     };
     batch.records(&mut scratch)?.map(entry).collect()
 }

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) offset: i64,
     pub(super) producer: i64,
     pub(super) kind: EntryKind,
+    /// Whether its timestamp is that of the append.
+    pub(super) append_time: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +165,8 @@ impl Walked {
 
 impl Entry {
     fn parse(value: &Value) -> Result<Self> {
-        let (offset, producer, kind): (i64, i64, String) = serde_json::from_value(value.clone())?;
+        let (offset, producer, kind, append_time): (i64, i64, String, bool) =
+            serde_json::from_value(value.clone())?;
         let kind = match kind.as_str() {
             "PLAIN" => EntryKind::Plain,
             "TRANSACTIONAL" => EntryKind::Transactional,
@@ -171,7 +174,7 @@ impl Entry {
             "ABORT" => EntryKind::Abort,
             _ => return Err(format!("an entry of kind {kind}").into()),
         };
-        Ok(Self { offset, producer, kind })
+        Ok(Self { offset, producer, kind, append_time })
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) struct Script {
     pub(super) seed: u64,
     /// Whether the topic is compacted.
     pub(super) compacts: bool,
+    /// Whether records carry the time of their append.
+    pub(super) append_time: bool,
     /// Who writes; operations name them by their place here.
     pub(super) producers: Vec<Writer>,
     pub(super) operations: Vec<Operation>,
@@ -201,6 +203,9 @@ impl Script {
             "max.message.bytes": BATCH_BYTES_MAX.to_string(),
             "message.timestamp.after.max.ms": i64::MAX.to_string(),
         });
+        if self.append_time {
+            config["message.timestamp.type"] = "LogAppendTime".into();
+        }
         if self.compacts {
             config["cleanup.policy"] = "compact".into();
             config["min.cleanable.dirty.ratio"] = "0.0".into();

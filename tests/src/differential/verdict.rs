@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use lotic_log::ErrorKind;
 
+use super::known::{Found, Known};
 use super::outcome::Outcome;
 use super::script::{Operation, Script};
 
@@ -17,11 +18,46 @@ pub(super) struct Verdict<'a> {
 impl Verdict<'_> {
     /// The places of the operations that came to different things.
     pub(super) fn differences(&self) -> Vec<usize> {
-        let agrees = |index: &usize| {
-            let (ours, theirs) = (self.ours.get(*index), self.theirs.get(*index));
-            ours == theirs || self.may_differ(*index)
+        (0..self.script.operations.len()).filter(|index| !self.agrees(*index)).collect()
+    }
+
+    fn agrees(&self, index: usize) -> bool {
+        // What was compacted away, and what the clock said, is not known.
+        if !self.script.compacts && !self.script.append_time {
+            match self.script.operations[index] {
+                Operation::FindTime { partition, committed, timestamp } => {
+                    return self.agree_on_time(index, partition, committed, timestamp);
+                }
+                Operation::FindNewest { partition, committed } if self.ours[index] != Outcome::Done => {
+                    return self.agree_on_newest(index, partition, committed);
+                }
+                _ => {}
+            }
+        }
+        self.ours.get(index) == self.theirs.get(index) || self.may_differ(index)
+    }
+
+    /// Lotic finds the first record as late that is left. Kafka does so too, or finds nothing: it looks in the
+    /// first segment that ever held a record as late, and nowhere else.
+    fn agree_on_time(&self, index: usize, partition: i32, committed: bool, timestamp: i64) -> bool {
+        let known = Known::before(self.script, self.theirs, index, partition);
+        let right = Outcome::Found(known.at_or_after(committed, timestamp));
+        let misses = || {
+            self.theirs[index] == Outcome::Found(None) && known.deleted().any(|(_, time)| time >= timestamp)
         };
-        (0..self.script.operations.len()).filter(|index| !agrees(index)).collect()
+        self.ours[index] == right && (self.theirs[index] == right || misses())
+    }
+
+    /// Lotic finds the newest record that is left, and Kafka that or a newer one that is deleted.
+    fn agree_on_newest(&self, index: usize, partition: i32, committed: bool) -> bool {
+        let known = Known::before(self.script, self.theirs, index, partition);
+        let newest = known.newest(committed);
+        let is_as_new = |deleted: &Found| newest.is_none_or(|newest| newest.1 <= deleted.1);
+        let mut deleted = known.deleted().filter(is_as_new);
+        let right = Outcome::Found(newest);
+        self.ours[index] == right
+            && (self.theirs[index] == right
+                || deleted.any(|deleted| self.theirs[index] == Outcome::Found(Some(deleted))))
     }
 
     /// Whether the two outcomes of an operation are a difference that is meant: see the architecture.
@@ -35,19 +71,6 @@ impl Verdict<'_> {
                 self.is_told_later(index, producer, &[]) || self.is_told_of_an_earlier_send(index, producer)
             }
             Operation::Append { .. } => self.is_forgotten(index),
-            Operation::FindTime { partition, timestamp, .. } => {
-                let mut deleted = self.deleted(index, partition);
-                self.theirs[index] == Outcome::Found(None) && deleted.any(|(_, time)| time >= timestamp)
-            }
-            Operation::FindNewest { partition, .. } => {
-                let Outcome::Found(Some(found)) = self.theirs[index] else { return false };
-                let mut deleted = self.deleted(index, partition);
-                let is_newer = match self.ours[index] {
-                    Outcome::Found(ours) => ours.is_none_or(|(_, time)| time <= found.1),
-                    _ => false,
-                };
-                is_newer && deleted.any(|record| record == found)
-            }
             Operation::Walk(_) if self.script.compacts => match (&self.ours[index], &self.theirs[index]) {
                 (Outcome::Walked(ours), Outcome::Walked(theirs)) => {
                     ours.without_compacted_transactions() == theirs.without_compacted_transactions()
@@ -96,29 +119,6 @@ impl Verdict<'_> {
         was_written
             && before.any(|(operation, _)| *operation == Operation::Reopen)
             && self.ours[index] == Outcome::Refused(ErrorKind::OutOfOrderSequence)
-    }
-
-    /// Offset and timestamp of the records of a partition that are deleted when the operation is done. Kafka
-    /// goes by them when it chooses a segment to look for a time in, for as long as the segment is there.
-    fn deleted(&self, index: usize, partition: i32) -> impl Iterator<Item = (i64, i64)> {
-        let done = self.script.operations.iter().zip(self.theirs).take(index);
-        let start = done.clone().filter_map(move |(operation, outcome)| match (operation, outcome) {
-            (Operation::Delete { partition: of, .. }, Outcome::Deleted(start)) if *of == partition => {
-                Some(*start)
-            }
-            _ => None,
-        });
-        let start = start.max().unwrap_or(0);
-        let written = done.flat_map(|(operation, outcome)| match (operation, outcome) {
-            (
-                Operation::Send { records, .. } | Operation::Append { records, .. },
-                Outcome::Written(places),
-            ) => places.iter().zip(records).map(|(place, record)| (*place, record.timestamp)).collect(),
-            _ => Vec::new(),
-        });
-        written.filter_map(move |((of, offset), time)| {
-            (of == partition && offset < start).then_some((offset, time))
-        })
     }
 
     /// The script whole, with what each operation came to, and both outcomes where they differ.
