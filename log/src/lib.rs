@@ -18,6 +18,7 @@
 //! | [`partitioner`] | which partition a record goes to |
 //! | `whole_file` | small files that are replaced in one piece |
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
+//! | `sound_batches` | finding what is sound among bytes of which some are damaged |
 //! | `open_files` | files that are open while they are used, up to a bound |
 //! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
@@ -62,6 +63,7 @@ mod recovery_point;
 mod retention;
 mod scanner;
 mod segment;
+mod sound_batches;
 pub mod spawn;
 pub mod storage;
 #[cfg(test)]

@@ -118,13 +118,17 @@ impl Log {
 
     /// Cuts a damaged partition of the log in `directory` off before its damage, so that the log opens
     /// again. What is cut off is kept in a folder of the partition's directory. Transactions of which
-    /// records are lost are aborted there. Nobody may have the log open.
+    /// records are lost are aborted there when the log is opened next. Nobody may have the log open.
+    ///
+    /// A cut that was decided is carried out, whatever comes between: by the next call, which reports it if
+    /// it is the same, or by opening the log.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no log or no such partition; [`ErrorKind::Locked`], naming the
     /// holder; [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if
-    /// something before it is damaged too, and then nothing is changed; those of the operating system,
-    /// after which the same call can be made again.
+    /// something before it is damaged too, and then nothing is changed; [`ErrorKind::Retry`] if it is only to
+    /// be said what would be done while another cut is under way; those of the operating system, after which
+    /// the same call can be made again.
     pub fn repair(
         directory: impl AsRef<Path>,
         options: &LogOptions,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use lotic_log::{
     Log, LogOptions, Offset, PartitionId, Repair, RepairReport, TouchedTransaction, TransactionFate,
+    batch::MarkerKind,
 };
 use serde_json::json;
 
@@ -45,8 +46,14 @@ fn tell(out: &mut impl Write, report: &RepairReport, dry_run: bool) -> io::Resul
     for TouchedTransaction { producer_id, producer_epoch, fate } in &report.transactions {
         let fate = match fate {
             TransactionFate::Lost => "all of its records here are lost",
-            TransactionFate::Aborted => "some of its records are lost; it is aborted here",
-            TransactionFate::Unmarked => "its marker is lost; opening the log ends it",
+            TransactionFate::Aborted => "some of its records are lost; opening the log aborts it here",
+            TransactionFate::MarkedAgain(MarkerKind::Commit) => {
+                "its commit marker is lost; opening the log writes it again"
+            }
+            TransactionFate::MarkedAgain(MarkerKind::Abort) => {
+                "its abort marker is lost; opening the log writes it again"
+            }
+            TransactionFate::Unmarked => "it has no marker; opening the log ends it",
         };
         writeln!(out, "transaction of producer {producer_id}, epoch {producer_epoch}: {fate}")?;
     }
@@ -60,6 +67,8 @@ fn describe(report: &RepairReport) -> serde_json::Value {
     let fate = |fate| match fate {
         TransactionFate::Lost => "lost",
         TransactionFate::Aborted => "aborted",
+        TransactionFate::MarkedAgain(MarkerKind::Commit) => "committed again",
+        TransactionFate::MarkedAgain(MarkerKind::Abort) => "aborted again",
         TransactionFate::Unmarked => "unmarked",
     };
     let transaction = |touched: &TouchedTransaction| {

@@ -29,6 +29,7 @@
 //! without copying; nothing is allocated per record on either way.
 
 mod builder;
+mod checksum;
 mod compression;
 mod compressor;
 mod control;
@@ -43,6 +44,7 @@ mod snappy;
 mod varint;
 
 pub use builder::BatchBuilder;
+pub(crate) use checksum::PiecewiseChecksum;
 pub use compression::{Codec, Compression, UnknownCompression};
 pub(crate) use compressor::SharedCompressor;
 pub use control::{ControlRecord, MarkerKind, marker};
@@ -57,6 +59,10 @@ pub use sealed::{ProducerStamp, SealedBatch};
 /// The most bytes that the records of one batch may take uncompressed: the builder writes no more,
 /// and a reader takes a batch that decompresses to more for damaged or hostile.
 pub const BATCH_BYTES_MAX: usize = 256 << 20;
+
+/// The most bytes that a batch may take as it is stored: what cannot be compressed grows by less than a
+/// quarter, and headers are small.
+pub(crate) const ENCODED_BYTES_MAX: usize = BATCH_BYTES_MAX / 4 * 5;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Reading batches from bytes, without copying.
 
+use super::checksum::checksum;
 use super::header::BatchHeader;
-use super::sealed::checksum;
 use super::{BatchError, Codec, ControlRecord, DecompressionBuffer, Records, control};
 
 /// One record batch, in bytes that somebody else holds.

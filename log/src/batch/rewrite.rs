@@ -5,10 +5,10 @@
 //! is given a delete horizon (KIP-534): the time from which they may go, in place of the base timestamp.
 //! From the source, Kafka's `MemoryRecords.filterTo`.
 
+use super::checksum::checksum;
 use super::compressor::Compressor;
 use super::header::{BatchHeader, LENGTH_PREFIX_BYTES, attribute, field};
 use super::records::EncodedRecord;
-use super::sealed::checksum;
 use super::{
     BatchError, Codec, Compression, DecompressionBuffer, RecordBatch, RecordView, TimestampType, varint,
 };

@@ -1,5 +1,6 @@
 //! A batch whose records are final and whose place is not yet.
 
+use super::checksum::checksum;
 use super::header::{BatchHeader, LENGTH_PREFIX_BYTES, MAGIC, attribute, field};
 use super::{BatchError, Codec, RecordBatch};
 use crate::record::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
@@ -149,9 +150,4 @@ impl SealedBatch {
     fn overwrite<const N: usize>(&mut self, position: usize, value: [u8; N]) {
         self.bytes[position..position + N].copy_from_slice(&value);
     }
-}
-
-/// The checksum that belongs in the header of the batch `bytes`.
-pub(super) fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(&bytes[field::ATTRIBUTES..])
 }

@@ -9,19 +9,19 @@ use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Core};
 use super::topics::{Catalogued, Topics};
-use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points};
+use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points, repair};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open_files::OpenFiles;
-use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext};
+use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
 use crate::record::{PartitionId, PartitionKey, TopicId};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
-use crate::transaction::TRANSACTION_TOPIC;
+use crate::transaction::{Endings, TRANSACTION_TOPIC};
 
 /// How many partitions are recovered at once.
 const RECOVERY_THREADS_MAX: usize = 8;
@@ -47,11 +47,15 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let mut inner = Inner::new(directory, options, catalogue, Some(clean_shutdown))?;
     *inner.lock.get_mut() = Some(lock);
     inner.finish_deletions(is_clean)?;
+    let cut = inner.finish_cuts()?;
+    let stored = if cut.is_empty() { stored } else { recovery_point::read(&*storage, directory)? };
     let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
     let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
     let home = home.map(|topic| topic.partitions()[0].clone());
-    inner.core.coordinator.recover(home, &partitions, &*storage, directory)?;
+    let endings = cut.iter().map(|(site, endings)| (site.name.clone(), endings.clone())).collect();
+    inner.core.coordinator.recover(home, &partitions, &endings, &*storage, directory)?;
+    cut.iter().try_for_each(|(site, _)| repair::forget(site))?;
     inner.open_recovery_points(&stored, recovery_points(&partitions))?;
     topics.into_iter().for_each(|topic| inner.publish(topic));
     inner.core.groups.begin_expiry();
@@ -154,6 +158,20 @@ impl Inner {
             background: Mutex::new(background),
             lock: Mutex::new(None::<Box<dyn StorageLock>>),
         })
+    }
+
+    /// Finishes the repairs that were cut short. Returns how transactions end in the partitions that were
+    /// repaired since the log was open last.
+    fn finish_cuts(&mut self) -> Result<Vec<(PartitionSite, Endings)>> {
+        let mut cut = Vec::new();
+        for (name, CatalogueEntry { id, config }) in &self.catalogued.lock().catalogue.topics {
+            for partition in (0..config.partitions).map(PartitionId) {
+                let site = self.site(name, *id, config, partition);
+                let endings = repair::resume(&self.directory, &site)?;
+                cut.extend(endings.map(|endings| (site, endings)));
+            }
+        }
+        Ok(cut)
     }
 
     /// Recovers every partition of every topic; nothing is published before all are. They do not depend

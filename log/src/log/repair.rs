@@ -4,20 +4,25 @@
 //!
 //! 1. everything before the cut is read and checked, and what is behind it is looked through ([`survey`]);
 //! 2. the file that is cut is copied from the cut on into a folder of its own beside the segments;
-//! 3. the recovery point and the marks are lowered to the cut, durably: from here on what is missing behind
-//!    it is a torn tail, no corruption;
-//! 4. the later segments move into that folder, the last one first; the file is cut;
-//! 5. the partition is recovered, and transactions that lost some of their records get an abort marker:
-//!    whatever was decided of them, half of one is not shown.
+//! 3. a note of the cut is made durable ([`note`]): from here on it is decided, and whoever repairs or opens
+//!    the log next goes on with it, wherever it was cut short ([`carry_out`]);
+//! 4. the recovery point and the marks are lowered to the cut: what is missing behind it is a torn tail from
+//!    here on, no corruption;
+//! 5. the later segments move into that folder, the last one first; the file is cut; the partition is
+//!    recovered.
 //!
-//! Ended before the last step, it leaves nothing that says which transactions are to be aborted: the same call
-//! may be refused then, since nothing is left to cut, and opening the log ends them as they were decided.
+//! Opening the log then ends the transactions that were cut, as the note says. One that lost some of its
+//! records is aborted here: whatever was decided, half of it is not shown. One that lost its marker alone
+//! gets it again, though the log may remember no more how it was decided.
 
+mod carry_out;
+mod note;
 mod survey;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,26 +31,18 @@ use crate::batch::MarkerKind;
 use crate::catalogue::Catalogue;
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{FileKind, Listing};
-use crate::flusher::Flush;
 use crate::open_files::OpenFiles;
 use crate::partition::marks::Marks;
-use crate::partition::{Partition, PartitionContext, PartitionSite, failed_sync, replace};
+use crate::partition::{PartitionContext, PartitionSite, failed_sync, replace};
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
-use crate::recovery::RecoveryBorder;
-use crate::recovery_point::{self, RecoveryPointFile};
-use crate::segment::Segment;
-use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
+use crate::recovery_point;
+use crate::storage::Storage;
 use crate::topic::{directory_name, no_such_topic};
+use crate::transaction::Endings;
 
-use survey::{Cut, Survey};
-
-/// What the folder of what was cut off is called; the offset of the cut follows, and a number if there is
-/// one already.
-const KEPT_PREFIX: &str = "cut-at-";
-
-/// How much is copied at a time.
-const CHUNK_BYTES: usize = 256 << 10;
+use carry_out::carry_out;
+use note::{CutNote, Stage};
+use survey::Survey;
 
 /// What is to be cut, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,9 +102,13 @@ pub struct TouchedTransaction {
 pub enum TransactionFate {
     /// All of its records in this partition went.
     Lost,
-    /// Some of its records went, or may have: it is aborted in this partition, whatever was decided.
+    /// Some of its records went, or may have: opening the log aborts it in this partition, whatever was
+    /// decided.
     Aborted,
-    /// Only its marker went, if anything: opening the log ends it as it was decided.
+    /// Only its marker went, which was sound: opening the log writes it again.
+    MarkedAgain(MarkerKind),
+    /// Only its marker went, if anything, and what it said is not known: opening the log ends it as it was
+    /// decided.
     Unmarked,
 }
 
@@ -116,13 +117,27 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     let storage = &options.storage;
     read_catalogue(&**storage, directory)?;
     let _lock = holder::lock(&**storage, directory, &options.holder, options.clock.now())?;
-    let site = site(directory, options, repair)?;
-    let mut marks = Marks::read(&site)?;
+    let mut site = site(directory, options, repair)?;
+    if let Some(note) = CutNote::read(&site)?.filter(|note| note.stage == Stage::ToBeCut) {
+        if repair.dry_run {
+            let offset = note.cut.offset;
+            let what = format!("a cut at offset {offset} is under way: repeat it, or open the log, first");
+            return Err(site.error(ErrorKind::Retry, what));
+        }
+        let asked = note.asked;
+        let report = finish(directory, site, note)?;
+        if asked == repair.truncate_at {
+            return Ok(report);
+        }
+        site = self::site(directory, options, repair)?;
+    }
+    let before = CutNote::read(&site)?;
+    let marks = Marks::read(&site)?;
     if !repair.dry_run {
         replace::recover(&site, &marks)?;
     }
     let stored = recovery_point::read(&**storage, directory)?.points;
-    let survey = Survey::take(&site, &marks, repair.truncate_at)?;
+    let survey = Survey::take(&site, &marks, repair.truncate_at, before.as_ref())?;
     let synced = stored.get(&site.key()).copied().unwrap_or(Offset(0));
     if survey.is_empty() && synced <= survey.cut.offset {
         let (end, asked) = (survey.cut.offset, repair.truncate_at);
@@ -130,20 +145,49 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
         return Err(site.error(ErrorKind::Invalid, what));
     }
     check_failed_sync(&site, survey.cut.offset)?;
-    let mut report = survey.report(&site);
+    let report = survey.report(&site);
     if repair.dry_run {
         return Ok(report);
     }
-    report.kept_in =
-        keep_copy(&site, &survey).map_err(|error| failed(&site, "copy what is cut off in", error))?;
+    let folder = carry_out::keep_copy(&site, &survey);
+    let folder = folder.map_err(|error| failed(&site, "copy what is cut off in", error))?;
     CleanShutdown::find(storage.clone(), directory)?.take_away()?;
-    let mut points = stored;
-    points.insert(site.key(), synced.min(survey.cut.offset));
-    RecoveryPointFile::create(storage.clone(), directory, points, Arc::default())?;
-    lower(&mut marks, survey.cut.offset);
-    marks.write(&site)?;
-    cut(&site, &survey, report.kept_in.as_deref()).map_err(|error| failed(&site, "cut", error))?;
-    abort(site, &survey, &report)?;
+    let note = CutNote {
+        stage: Stage::ToBeCut,
+        asked: repair.truncate_at,
+        cut: survey.cut,
+        folder,
+        transactions: report.transactions.clone(),
+    };
+    note.write(&site)?;
+    let kept_in = note.folder(&site);
+    carry_out(directory, &site, note)?;
+    carry_out::recover(site, survey.cut.offset)?;
+    Ok(RepairReport { kept_in, ..report })
+}
+
+/// Carries a cut out that was decided and cut short, if there is one. Says how transactions that were cut end,
+/// if there is a note of them; that is to be removed once they have.
+pub(super) fn resume(directory: &Path, site: &PartitionSite) -> Result<Option<Endings>> {
+    let Some(note) = CutNote::read(site)? else { return Ok(None) };
+    let endings = note.endings();
+    if note.stage == Stage::ToBeCut {
+        tracing::warn!(partition = %site.name, offset = %note.cut.offset, "a repair was cut short and is finished");
+        carry_out(directory, site, note)?;
+    }
+    Ok(Some(endings))
+}
+
+/// Removes the note of a cut, durably.
+pub(super) fn forget(site: &PartitionSite) -> Result<()> {
+    CutNote::remove(site)
+}
+
+/// Goes on with a cut that was decided, and reports it.
+fn finish(directory: &Path, site: PartitionSite, note: CutNote) -> Result<RepairReport> {
+    carry_out(directory, &site, note.clone())?;
+    let report = survey::report_again(&site, &note)?;
+    carry_out::recover(site, note.cut.offset)?;
     Ok(report)
 }
 
@@ -190,107 +234,6 @@ fn site(directory: &Path, options: &LogOptions, repair: &Repair) -> Result<Parti
     ))
 }
 
-fn failed(site: &PartitionSite, doing: &str, error: io::Error) -> Error {
+fn failed(site: &PartitionSite, doing: &str, error: std::io::Error) -> Error {
     site.io(doing, &site.directory, error)
-}
-
-/// Nothing is said any more of what lies behind the cut.
-fn lower(marks: &mut Marks, cut: Offset) {
-    marks.generation += 1;
-    marks.start = marks.start.min(cut);
-    marks.clean_end = marks.clean_end.min(cut);
-    marks.rewritten_end = marks.rewritten_end.min(cut);
-    marks.replacement = None;
-}
-
-/// Makes the folder for what is cut off, and copies into it what is cut off the end of a file. Returns its
-/// path, if there is anything to keep.
-fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Option<PathBuf>> {
-    if survey.is_empty() {
-        return Ok(None);
-    }
-    let storage = &**site.storage();
-    let folder = free_folder(site, survey.cut.offset)?;
-    storage.create_dir_all(&folder)?;
-    if survey.tail_bytes > 0 {
-        let source = storage.open(&survey.cut.file(site), OpenMode::Read)?;
-        let copy = storage.open(&FileKind::Log.path(&folder, survey.cut.offset), OpenMode::Create)?;
-        copy_from(&*source, survey.cut.position, &*copy)?;
-        copy.sync(SyncPurpose::Recovered).wait()?;
-    }
-    storage.sync_dir(&folder, SyncPurpose::Recovered)?;
-    storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    Ok(Some(folder))
-}
-
-fn free_folder(site: &PartitionSite, cut: Offset) -> io::Result<PathBuf> {
-    let name = format!("{KEPT_PREFIX}{:020}", cut.0);
-    let mut folder = site.directory.join(&name);
-    let mut number = 1;
-    while site.storage().exists(&folder)? {
-        number += 1;
-        folder = site.directory.join(format!("{name}-{number}"));
-    }
-    Ok(folder)
-}
-
-fn copy_from(source: &dyn StorageFile, position: u64, copy: &dyn StorageFile) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut copied = 0;
-    loop {
-        let read = source.read_at(position + copied, &mut chunk)?;
-        if read == 0 {
-            return Ok(());
-        }
-        copy.write_at(copied, &chunk[..read])?;
-        copied += read as u64;
-    }
-}
-
-/// Moves the later segments away, the last one first, and cuts the file.
-fn cut(site: &PartitionSite, survey: &Survey, folder: Option<&Path>) -> io::Result<()> {
-    let storage = &**site.storage();
-    for &base in survey.beyond.iter().rev() {
-        let Some(folder) = folder else { break };
-        let path = FileKind::Log.path(&site.directory, base);
-        storage.open(&path, OpenMode::Write)?.sync(SyncPurpose::Recovered).wait()?;
-        storage.rename(&path, &FileKind::Log.path(folder, base))?;
-        storage.sync_dir(folder, SyncPurpose::Recovered)?;
-        storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    }
-    let Cut { base, position, .. } = survey.cut;
-    match storage.open(&FileKind::Log.path(&site.directory, base), OpenMode::Write) {
-        Ok(file) => {
-            file.truncate(position)?;
-            file.sync(SyncPurpose::Recovered).wait()
-        }
-        // All of it is missing from its start on.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Segment::create(site, base)?;
-            storage.sync_dir(&site.directory, SyncPurpose::Recovered)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Recovers the partition, and aborts the transactions that lost records.
-fn abort(site: PartitionSite, survey: &Survey, report: &RepairReport) -> Result<()> {
-    let border = RecoveryBorder { recovery_point: Some(survey.cut.offset), clean_shutdown: false };
-    let (partition, _) = Partition::open(site, &border)?;
-    for transaction in &report.transactions {
-        if transaction.fate == TransactionFate::Aborted {
-            let (id, epoch) = (transaction.producer_id, transaction.producer_epoch);
-            partition.append_marker(MarkerKind::Abort, id, epoch, 0)?;
-        }
-    }
-    partition.close()?;
-    debug_assert_eq!(partition.durable(), partition.offsets().end, "closing makes everything durable");
-    Ok(())
-}
-
-/// The segments of a partition, those that lie before its start left out.
-fn segments(site: &PartitionSite, marks: &Marks) -> Result<Vec<Offset>> {
-    let listing = Listing::read(&**site.storage(), &site.directory);
-    let listing = listing.map_err(|error| failed(site, "list", error))?;
-    Ok(listing.begin_at(marks.start).segments)
 }

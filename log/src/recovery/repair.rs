@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::files::FileKind;
 use crate::partition::{Durability, PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
+use crate::sound_batches::SoundBatches;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
 
 /// How much is written again at a time.
@@ -129,7 +130,7 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
         reason: cut.reason.clone(),
         torn_files: Vec::new(),
     };
-    if cut.keeps_sound_batches && torn::holds_sound_batch(&*file, position, tail.end)? {
+    if cut.keeps_sound_batches && holds_sound_batch(&*file, position, segment.base(), tail.end)? {
         let kept = torn::keep_aside(storage, segment.path(), &*file, position)?;
         truncation.torn_files.push(kept);
     }
@@ -137,7 +138,7 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
         let path = FileKind::Log.path(&site.directory, base);
         let file = storage.open(&path, OpenMode::Write)?;
         truncation.bytes += file.len()?;
-        if cut.keeps_sound_batches && torn::holds_sound_batch(&*file, 0, tail.end)? {
+        if cut.keeps_sound_batches && holds_sound_batch(&*file, 0, base, tail.end)? {
             file.sync(SyncPurpose::Recovered).wait()?;
             let kept = torn::free_name(storage, &path)?;
             storage.rename(&path, &kept)?;
@@ -150,6 +151,16 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
     storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
     file.truncate(position)?;
     Ok(truncation)
+}
+
+/// Whether a sound batch of offsets from `lowest` on begins at or after `position` in the file of `base`.
+fn holds_sound_batch(
+    file: &dyn StorageFile,
+    position: u64,
+    base: Offset,
+    lowest: Offset,
+) -> io::Result<bool> {
+    Ok(SoundBatches::new(file, position, base, lowest)?.next()?.is_some())
 }
 
 /// Writes and syncs the indexes of the segments that were read. Old entries behind those that are

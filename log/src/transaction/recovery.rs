@@ -7,8 +7,12 @@
 //! 3. The abort markers are written and synced, and the table says that these are complete too.
 //!
 //! A crash in between leaves a log that recovers to the same.
+//!
+//! In a partition that was cut off (`log/repair`) a transaction may have to end otherwise than was decided, or
+//! as was decided so long ago that the table says something newer of its id.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::coordinator::Coordinator;
@@ -22,8 +26,21 @@ use crate::error::Result;
 use crate::flusher::FlushTarget;
 use crate::partition::Partition;
 use crate::producer_state::OpenTransaction;
-use crate::record::Timestamp;
+use crate::record::{ProducerEpoch, ProducerId, Timestamp, TopicPartition};
 use crate::storage::{Storage, SyncPurpose};
+
+/// How transactions end in a partition that was cut off, whatever the table says.
+pub(crate) type Endings = BTreeMap<(ProducerId, ProducerEpoch), MarkerKind>;
+
+/// A transaction that was found open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The partition's place in the list that was looked through.
+    pub(super) partition: usize,
+    pub(super) transaction: OpenTransaction,
+    /// How it ends, whatever the table says.
+    pub(super) ending: Option<MarkerKind>,
+}
 
 /// A marker that is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +54,7 @@ pub(super) struct Mark {
 /// What is to be done about the transactions that were found open.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Resolution {
-    /// Markers that say what the table has decided.
+    /// Markers that say what the table has decided, or had.
     pub(super) decided: Vec<Mark>,
     /// Markers that abort the rest.
     pub(super) undecided: Vec<Mark>,
@@ -46,15 +63,18 @@ pub(super) struct Resolution {
     pub(super) aborts: BTreeMap<String, (ProducerIdentity, Vec<usize>)>,
 }
 
-/// Decides about what was found open: pairs of a partition's place and a transaction.
-pub(super) fn resolve(table: &Table, open: &[(usize, OpenTransaction)]) -> Resolution {
+/// Decides about what was found open.
+pub(super) fn resolve(table: &Table, open: &[Found]) -> Resolution {
     let mut resolution = Resolution::default();
-    for (partition, transaction) in open {
+    for Found { partition, transaction, ending } in open {
         let producer = ProducerIdentity { id: transaction.producer_id, epoch: transaction.producer_epoch };
         let mark = |kind| Mark { partition: *partition, kind, producer };
         let known = table.find(producer.id);
-        match known.and_then(|(_, record)| record.decision_on(producer)) {
-            Some(kind) => resolution.decided.push(mark(kind)),
+        // What was committed had been decided, be it forgotten by now; what is to be aborted may never have
+        // been, and its epoch is in use all the same.
+        let decided = known.and_then(|(_, record)| record.decision_on(producer));
+        match decided.or(ending.filter(|kind| *kind == MarkerKind::Commit)) {
+            Some(kind) => resolution.decided.push(mark(ending.unwrap_or(kind))),
             None => {
                 resolution.undecided.push(mark(MarkerKind::Abort));
                 if let Some((id, _)) = known.filter(|(_, record)| record.producer_epoch <= producer.epoch) {
@@ -92,8 +112,9 @@ impl TransactionRecord {
 }
 
 impl Coordinator {
-    /// Reads the table and ends every transaction that is open in one of `partitions`. They have been
-    /// recovered, and nobody else reads or writes them yet.
+    /// Reads the table and ends every transaction that is open in one of `partitions`, those of partitions
+    /// that were `cut` off as is said there. They have been recovered, and nobody else reads or writes them
+    /// yet.
     ///
     /// # Errors
     /// `Corrupt` for a table that cannot be read, and those of the operating system.
@@ -101,8 +122,9 @@ impl Coordinator {
         &self,
         home: Option<Arc<Partition>>,
         partitions: &[Arc<Partition>],
+        cut: &BTreeMap<TopicPartition, Endings>,
         storage: &dyn Storage,
-        directory: &std::path::Path,
+        directory: &Path,
     ) -> Result<()> {
         if let Some(home) = home {
             let (table, records) = Table::read(&home, TableSnapshot::read(storage, directory)?)?;
@@ -111,7 +133,8 @@ impl Coordinator {
             state.table = table;
             state.home = Some(home);
         }
-        let open: Vec<_> = partitions.iter().enumerate().flat_map(open_transactions).collect();
+        let open = partitions.iter().enumerate().map(|(place, partition)| open_in(place, partition, cut));
+        let open: Vec<_> = open.flatten().collect();
         let (resolution, completed, aborts) = {
             let table = &self.state.lock().table;
             let resolution = resolve(table, &open);
@@ -143,10 +166,14 @@ impl Coordinator {
     }
 }
 
-fn open_transactions(
-    (index, partition): (usize, &Arc<Partition>),
-) -> impl Iterator<Item = (usize, OpenTransaction)> {
-    partition.open_transactions().into_iter().map(move |transaction| (index, transaction))
+/// The transactions that are open in the partition of this place.
+fn open_in(place: usize, partition: &Partition, cut: &BTreeMap<TopicPartition, Endings>) -> Vec<Found> {
+    let endings = cut.get(partition.name());
+    let ending = |open: &OpenTransaction| {
+        endings.and_then(|endings| endings.get(&(open.producer_id, open.producer_epoch)).copied())
+    };
+    let found = |transaction| Found { partition: place, ending: ending(&transaction), transaction };
+    partition.open_transactions().into_iter().map(found).collect()
 }
 
 /// The decided transactions, as they are once their markers are durable.
@@ -187,7 +214,7 @@ impl TableUpdate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Offset, ProducerEpoch, ProducerId};
+    use crate::record::Offset;
 
     #[test]
     fn of_several_open_transactions_of_an_id_the_newest_bounds_the_epochs_in_use() {
@@ -201,13 +228,15 @@ mod tests {
             started: Timestamp(0),
         };
         let table = Table { entries: BTreeMap::from([("id".to_owned(), record)]) };
-        let open = |epoch| OpenTransaction {
-            producer_id: ProducerId(7),
-            producer_epoch: ProducerEpoch(epoch),
-            first_offset: Offset(0),
+        let open = |partition, epoch| {
+            let transaction = OpenTransaction {
+                producer_id: ProducerId(7),
+                producer_epoch: ProducerEpoch(epoch),
+                first_offset: Offset(0),
+            };
+            Found { partition, transaction, ending: None }
         };
-        for found in [[(0, open(2)), (1, open(3)), (2, open(3))], [(1, open(3)), (2, open(3)), (0, open(2))]]
-        {
+        for found in [[open(0, 2), open(1, 3), open(2, 3)], [open(1, 3), open(2, 3), open(0, 2)]] {
             let resolution = resolve(&table, &found);
             let newest = ProducerIdentity { id: ProducerId(7), epoch: ProducerEpoch(3) };
             assert_eq!(resolution.aborts, BTreeMap::from([("id".to_owned(), (newest, vec![1, 2]))]));

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::TransactionalProducer;
 use super::record::Status;
-use super::recovery::resolve;
+use super::recovery::{Found, resolve};
 use super::session::ProducerIdentity;
 use super::table::Table;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, MarkerKind, SealedBatch};
@@ -332,6 +332,18 @@ fn threads_that_share_a_producer_append_side_by_side() {
 
 /// What is done about a transaction of epoch `epoch`, where the table says `status` of epoch 5.
 fn check_resolution(status: Status, epoch: i16, kind: MarkerKind, is_decided: bool, is_recorded: bool) {
+    check_ending(status, epoch, None, kind, is_decided, is_recorded);
+}
+
+/// The same where the partition was cut off, and `ending` is to be its end there.
+fn check_ending(
+    status: Status,
+    epoch: i16,
+    ending: Option<MarkerKind>,
+    kind: MarkerKind,
+    is_decided: bool,
+    is_recorded: bool,
+) {
     let record = super::record::TransactionRecord {
         producer_id: ProducerId(1),
         producer_epoch: ProducerEpoch(5),
@@ -343,9 +355,9 @@ fn check_resolution(status: Status, epoch: i16, kind: MarkerKind, is_decided: bo
     };
     let table = Table { entries: BTreeMap::from([("a".to_owned(), record)]) };
     let producer = ProducerIdentity { id: ProducerId(1), epoch: ProducerEpoch(epoch) };
-    let open =
+    let transaction =
         OpenTransaction { producer_id: producer.id, producer_epoch: producer.epoch, first_offset: Offset(9) };
-    let resolution = resolve(&table, &[(7, open)]);
+    let resolution = resolve(&table, &[Found { partition: 7, transaction, ending }]);
     let (marks, none) = match is_decided {
         true => (&resolution.decided, &resolution.undecided),
         false => (&resolution.undecided, &resolution.decided),
@@ -365,4 +377,14 @@ fn what_is_open_is_resolved_by_what_the_table_says_of_exactly_its_epoch() {
     check_resolution(Status::Empty, 5, Abort, false, true);
     check_resolution(Status::Ongoing, 5, Abort, false, true);
     check_resolution(Status::PrepareCommit, 4, Abort, false, false);
+}
+
+#[test]
+fn what_was_cut_ends_as_the_cut_demands_and_its_epoch_is_used_no_more() {
+    use MarkerKind::{Abort, Commit};
+    check_ending(Status::PrepareCommit, 5, Some(Abort), Abort, true, false);
+    check_ending(Status::CompleteCommit, 5, Some(Abort), Abort, true, false);
+    check_ending(Status::Empty, 4, Some(Commit), Commit, true, false);
+    check_ending(Status::Empty, 4, Some(Abort), Abort, false, false);
+    check_ending(Status::Empty, 6, Some(Abort), Abort, false, true);
 }

@@ -1,22 +1,21 @@
 //! What there is before the cut, which has to be sound, and what is lost behind it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{RepairReport, TouchedTransaction, TransactionFate, segments};
-use crate::batch::{BatchHeader, RecordBatch};
+use super::note::CutNote;
+use super::{RepairReport, TouchedTransaction, TransactionFate, failed};
+use crate::batch::{MarkerKind, RecordBatch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::FileKind;
+use crate::files::{FileKind, Listing};
 use crate::partition::PartitionSite;
 use crate::partition::marks::Marks;
 use crate::producer_state::{OpenTransaction, ProducerStates};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::sound_batches::{SoundBatch, SoundBatches};
 use crate::storage::{OpenMode, StorageFile};
-
-/// How much is looked through at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// Where the log is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +40,9 @@ pub(super) struct Survey {
     /// Bytes of the file that is cut, from the cut on.
     pub(super) tail_bytes: u64,
     /// The segments behind it.
-    pub(super) beyond: Vec<Offset>,
-    /// The transactions that are open at the cut.
-    open: Vec<OpenTransaction>,
+    beyond: Vec<Offset>,
+    /// The transactions that are open at the cut, and what an earlier cut has made of them.
+    open: Vec<(OpenTransaction, Option<TransactionFate>)>,
     lost: Lost,
 }
 
@@ -57,15 +56,24 @@ struct Lost {
     upto: Option<Offset>,
     /// The transactions with records there.
     transactions: BTreeSet<(ProducerId, ProducerEpoch)>,
+    /// Of each producer with transactions the first batch there: what it says if it is a marker. Before the
+    /// producer has written anything else it ends what is open at the cut.
+    first: BTreeMap<ProducerId, Option<(ProducerEpoch, MarkerKind)>>,
 }
 
 impl Survey {
-    /// Reads everything before `truncate_at`, and looks through what is behind it.
+    /// Reads everything before `truncate_at`, and looks through what is behind it. `before` is the note of an
+    /// earlier cut, of which transactions are to be ended still.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if something
     /// before it is damaged; those of the operating system.
-    pub(super) fn take(site: &PartitionSite, marks: &Marks, truncate_at: Offset) -> Result<Self> {
+    pub(super) fn take(
+        site: &PartitionSite,
+        marks: &Marks,
+        truncate_at: Offset,
+        before: Option<&CutNote>,
+    ) -> Result<Self> {
         if truncate_at < marks.start {
             let what = format!("it begins with offset {}, behind {truncate_at}", marks.start);
             return Err(site.error(ErrorKind::Invalid, what));
@@ -93,13 +101,9 @@ impl Survey {
             let what = format!("the log ends at offset {}, before {truncate_at}", cut.offset);
             return Err(site.error(ErrorKind::Invalid, what));
         }
-        let mut survey = Self {
-            cut,
-            tail_bytes: 0,
-            beyond,
-            open: reading.producers.open_transactions(),
-            lost: Lost::default(),
-        };
+        let open = reading.producers.open_transactions().into_iter();
+        let open = open.map(|open| (open, before.and_then(|note| note.fate(&open)))).collect();
+        let mut survey = Self { cut, tail_bytes: 0, beyond, open, lost: Lost::default() };
         survey.look_behind(site).map_err(|error| site.io("read", &site.directory, error))?;
         Ok(survey)
     }
@@ -114,45 +118,36 @@ impl Survey {
         match storage.open(&self.cut.file(site), OpenMode::Read) {
             Ok(file) => {
                 self.tail_bytes = file.len()? - self.cut.position;
-                self.lost.look_through(&*file, self.cut.position)?;
+                self.lost.look_through(&*file, self.cut.position, self.cut.base, self.cut.offset)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
         for &base in &self.beyond {
             let file = storage.open(&FileKind::Log.path(&site.directory, base), OpenMode::Read)?;
-            self.lost.look_through(&*file, 0)?;
+            self.lost.look_through(&*file, 0, base, self.cut.offset)?;
         }
         Ok(())
     }
 
     pub(super) fn report(&self, site: &PartitionSite) -> RepairReport {
-        let Lost { bytes, sound_bytes, batches, records, upto, .. } = self.lost;
-        RepairReport {
-            partition: site.name.clone(),
-            cut_at: self.cut.offset,
-            file: self.cut.file(site),
-            position: self.cut.position,
-            segments: self.beyond.len(),
-            bytes,
-            damaged_bytes: bytes - sound_bytes,
-            batches,
-            records,
-            lost_upto: upto,
-            transactions: self.transactions(),
-            kept_in: None,
-        }
+        self.lost.report(site, &self.cut, self.beyond.len(), self.transactions())
     }
 
     fn transactions(&self) -> Vec<TouchedTransaction> {
         let is_damaged = self.lost.bytes > self.lost.sound_bytes;
         let mut lost = self.lost.transactions.clone();
-        let open = self.open.iter().map(|open| {
+        let open = self.open.iter().map(|(open, before)| {
             let OpenTransaction { producer_id, producer_epoch, .. } = *open;
             let has_lost = lost.remove(&(producer_id, producer_epoch));
             // What is damaged may have been records of it.
-            let is_halved = has_lost || is_damaged;
-            let fate = if is_halved { TransactionFate::Aborted } else { TransactionFate::Unmarked };
+            let is_halved = has_lost || is_damaged || *before == Some(TransactionFate::Aborted);
+            let marker = self.lost.marker_of(open).map(TransactionFate::MarkedAgain);
+            let fate = match marker.or(*before) {
+                _ if is_halved => TransactionFate::Aborted,
+                Some(fate) => fate,
+                None => TransactionFate::Unmarked,
+            };
             TouchedTransaction { producer_id, producer_epoch, fate }
         });
         let mut touched: Vec<_> = open.collect();
@@ -163,6 +158,25 @@ impl Survey {
         }));
         touched
     }
+}
+
+/// The report of a cut that was carried out, from what was kept of it.
+pub(super) fn report_again(site: &PartitionSite, note: &CutNote) -> Result<RepairReport> {
+    let mut lost = Lost::default();
+    let mut segments = 0;
+    if let Some(folder) = note.folder(site) {
+        let looked = lost.look_through_folder(site, &folder, note.cut.offset);
+        segments = looked.map_err(|error| failed(site, "read what was cut off in", error))?;
+    }
+    let report = lost.report(site, &note.cut, segments, note.transactions.clone());
+    Ok(RepairReport { kept_in: note.folder(site), ..report })
+}
+
+/// The segments of a partition, those that lie before its start left out.
+fn segments(site: &PartitionSite, marks: &Marks) -> Result<Vec<Offset>> {
+    let listing = Listing::read(&**site.storage(), &site.directory);
+    let listing = listing.map_err(|error| failed(site, "list", error))?;
+    Ok(listing.begin_at(marks.start).segments)
 }
 
 /// How reading a file ended.
@@ -244,50 +258,76 @@ fn absorb(producers: &mut ProducerStates, batch: &RecordBatch<'_>) {
 }
 
 impl Lost {
-    /// Finds the sound batches from `position` on, wherever they begin.
-    fn look_through(&mut self, file: &dyn StorageFile, mut position: u64) -> io::Result<()> {
-        let end = file.len()?;
-        self.bytes += end - position;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while position + BatchHeader::BYTES as u64 <= end {
-            let read = file.read_at(position, &mut chunk)?;
-            let candidates = read.saturating_sub(BatchHeader::BYTES - 1);
-            if candidates == 0 {
-                break;
-            }
-            let mut skipped = candidates as u64;
-            for at in 0..candidates {
-                // It refuses almost all by the format's version.
-                let Ok(header) = BatchHeader::parse(&chunk[at..read]) else { continue };
-                let begins = position + at as u64;
-                if header.length as u64 <= end - begins && self.count(file, begins, header.length)? {
-                    skipped = at as u64 + header.length as u64;
-                    break;
-                }
-            }
-            position += skipped;
+    /// Finds the sound batches from `position` on, wherever they begin, in the file of the segment `base`.
+    fn look_through(
+        &mut self,
+        file: &dyn StorageFile,
+        position: u64,
+        base: Offset,
+        cut: Offset,
+    ) -> io::Result<()> {
+        self.bytes += file.len()? - position;
+        let mut batches = SoundBatches::new(file, position, base, cut)?;
+        while let Some(batch) = batches.next()? {
+            self.count(&batch);
         }
         Ok(())
     }
 
-    /// Counts the batch at `position`, if it is sound.
-    fn count(&mut self, file: &dyn StorageFile, position: u64, length: usize) -> io::Result<bool> {
-        let mut bytes = vec![0; length];
-        let read = file.read_at(position, &mut bytes)?;
-        let Some(batch) = RecordBatch::parse(&bytes[..read]).ok().filter(|batch| batch.verify().is_ok())
-        else {
-            return Ok(false);
-        };
-        let header = batch.header();
-        self.sound_bytes += length as u64;
+    /// Finds those in the files that were kept in a folder. Returns how many of the files were segments.
+    fn look_through_folder(&mut self, site: &PartitionSite, folder: &Path, cut: Offset) -> io::Result<usize> {
+        let storage = &**site.storage();
+        let kept = Listing::read(storage, folder)?.segments;
+        for &base in &kept {
+            let file = storage.open(&FileKind::Log.path(folder, base), OpenMode::Read)?;
+            self.look_through(&*file, 0, base, cut)?;
+        }
+        // What was cut off the end of a file has the name of the cut.
+        Ok(kept.iter().filter(|base| **base != cut).count())
+    }
+
+    fn count(&mut self, SoundBatch { header, control }: &SoundBatch) {
+        self.sound_bytes += header.length as u64;
         self.batches += 1;
         self.upto = self.upto.max(Some(header.next_offset()));
         if !header.is_control {
             self.records += header.record_count as u64;
-            if header.is_transactional {
+        }
+        if header.is_transactional {
+            if !header.is_control {
                 self.transactions.insert((header.producer_id, header.producer_epoch));
             }
+            let marker = control.map(|control| (header.producer_epoch, control.kind));
+            self.first.entry(header.producer_id).or_insert(marker);
         }
-        Ok(true)
+    }
+
+    /// How the marker that was found of a transaction has ended it.
+    fn marker_of(&self, open: &OpenTransaction) -> Option<MarkerKind> {
+        let (epoch, kind) = (*self.first.get(&open.producer_id)?)?;
+        (epoch >= open.producer_epoch).then_some(kind)
+    }
+
+    fn report(
+        &self,
+        site: &PartitionSite,
+        cut: &Cut,
+        segments: usize,
+        transactions: Vec<TouchedTransaction>,
+    ) -> RepairReport {
+        RepairReport {
+            partition: site.name.clone(),
+            cut_at: cut.offset,
+            file: cut.file(site),
+            position: cut.position,
+            segments,
+            bytes: self.bytes,
+            damaged_bytes: self.bytes - self.sound_bytes,
+            batches: self.batches,
+            records: self.records,
+            lost_upto: self.upto,
+            transactions,
+            kept_in: None,
+        }
     }
 }

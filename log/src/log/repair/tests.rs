@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::note::KEPT_PREFIX;
 use super::*;
 use crate::batch::{BatchBuilder, Batches, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
 use crate::clock::ManualClock;
+use crate::files::{FileKind, Listing};
 use crate::log::Log;
 use crate::partition::Isolation;
 use crate::record::{Sequence, Timestamp};
@@ -12,24 +14,24 @@ use crate::storage::memory::MemoryStorage;
 use crate::topic::TopicConfig;
 use crate::verify::{WalkEnd, walk_log};
 
-const DIRECTORY: &str = "/log";
+pub(super) const DIRECTORY: &str = "/log";
 const BATCHES: i64 = 40;
 
 fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
     LogOptions::manual(storage.mount(), ManualClock::new(), 1)
 }
 
-fn open(storage: &Arc<MemoryStorage>) -> Result<Log> {
+pub(super) fn open(storage: &Arc<MemoryStorage>) -> Result<Log> {
     Log::open(DIRECTORY, options(storage))
 }
 
-fn batch(number: i64) -> SealedBatch {
+pub(super) fn batch(number: i64) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(number), None, Some(number.to_string().as_bytes()), &[]).expect("it is small");
     builder.seal()
 }
 
-fn transactional(number: i64, epoch: i16, sequence: i32) -> SealedBatch {
+pub(super) fn transactional(number: i64, epoch: i16, sequence: i32) -> SealedBatch {
     let mut batch = batch(number);
     let (id, epoch) = (ProducerId(7), ProducerEpoch(epoch));
     batch.stamp(Some(ProducerStamp { id, epoch, base_sequence: Sequence(sequence), transactional: true }));
@@ -53,7 +55,7 @@ fn segments(storage: &MemoryStorage) -> Vec<Offset> {
     Listing::read(storage, &directory()).expect("it is there").segments
 }
 
-fn directory() -> PathBuf {
+pub(super) fn directory() -> PathBuf {
     Path::new(DIRECTORY).join("t-0")
 }
 
@@ -73,7 +75,7 @@ fn damage(storage: &MemoryStorage, offset: i64) {
     storage.corrupt(&path, position + 64, 1).expect("the byte is there");
 }
 
-fn at(truncate_at: i64) -> Repair {
+pub(super) fn at(truncate_at: i64) -> Repair {
     Repair {
         topic: "t".to_owned(),
         partition: PartitionId(0),
@@ -82,12 +84,16 @@ fn at(truncate_at: i64) -> Repair {
     }
 }
 
-fn repair(storage: &Arc<MemoryStorage>, repair: &Repair) -> Result<RepairReport> {
+pub(super) fn repair(storage: &Arc<MemoryStorage>, repair: &Repair) -> Result<RepairReport> {
     Log::repair(DIRECTORY, &options(storage), repair)
 }
 
-fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
-    let partition = log.topic("t").expect("it is there").partitions()[0].clone();
+pub(super) fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
+    numbers_in(log, "t", isolation)
+}
+
+pub(super) fn numbers_in(log: &Log, topic: &str, isolation: Isolation) -> Vec<i64> {
+    let partition = log.topic(topic).expect("it is there").partitions()[0].clone();
     let mut scratch = DecompressionBuffer::new();
     let (mut numbers, mut next) = (Vec::new(), partition.offsets().start);
     loop {
@@ -105,8 +111,8 @@ fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
     }
 }
 
-/// Everything in the partition's directory.
-fn everything(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+/// Everything in the log's directory.
+pub(super) fn everything(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::from(DIRECTORY)];
     while let Some(folder) = folders.pop() {
@@ -129,7 +135,7 @@ fn logs(storage: &MemoryStorage, folder: &Path) -> Vec<u8> {
     logs.flat_map(|name| storage.contents(&folder.join(name)).expect("it is listed")).collect()
 }
 
-fn check_sound(storage: &Arc<MemoryStorage>) {
+pub(super) fn check_sound(storage: &Arc<MemoryStorage>) {
     for (partition, walk) in walk_log(&*storage.mount(), Path::new(DIRECTORY), None).expect("it can be read")
     {
         assert_eq!(walk.ending, WalkEnd::Complete, "{partition}");
@@ -299,13 +305,20 @@ fn half_of_a_transaction_is_never_shown_though_it_was_committed() {
 }
 
 #[test]
-fn a_transaction_that_has_lost_its_marker_alone_is_left_to_the_next_opening() {
-    let (storage, begins) = log_with_transactions();
-    let report = repair(&storage, &at(begins[1] + 3)).expect("it is sound");
+fn a_transaction_that_was_open_and_lost_nothing_is_left_to_the_next_opening() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).expect("an empty disk");
+    let topic = log.create_topic("t", TopicConfig::default()).expect("a new topic");
+    topic.partitions()[0].append(transactional(0, 0, 0)).expect("it is acceptable");
+    for number in 1..4 {
+        topic.partitions()[0].append(batch(number)).expect("the disk is fine");
+    }
+    log.close().expect("the disk is fine");
+    let report = repair(&storage, &at(2)).expect("it is sound");
     assert_eq!(report.transactions[0].fate, TransactionFate::Unmarked);
     let log = open(&storage).expect("it is sound");
     // Nobody has decided about it: it was written without a coordinator.
-    assert_eq!(numbers(&log, Isolation::ReadCommitted), [0]);
+    assert_eq!(numbers(&log, Isolation::ReadCommitted), [1]);
 }
 
 #[test]

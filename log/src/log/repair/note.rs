@@ -1,0 +1,262 @@
+//! What was decided about cutting a partition off. With this note durable the cut is decided: it is carried
+//! out, by whoever repairs or opens the log next if need be, and opening the log ends transactions as the
+//! note says, whatever was decided of them. Once that is durable the note goes.
+//!
+//! ```text
+//!   (none) -- decided --> ToBeCut -- log cut, synced --> Cut -- log opened, markers synced --> (none)
+//!                                                         \-- no transaction to be ended ----^
+//! ```
+//!
+//! The file `cut` in the partition's directory; numbers are big-endian. It is replaced in one piece.
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | version | `u32`, 1 |
+//! | 4..8 | stage | `u32`, 0 to be cut, 1 cut |
+//! | 8..16 | asked | `i64`, the offset at which a cut was asked for |
+//! | 16..24 | offset | `i64`, the end of the log from then on |
+//! | 24..32 | base | `i64`, of the segment whose file is cut |
+//! | 32..40 | position | `u64`, where in that file |
+//! | 40..44 | folder | `u32`, the number of the folder of what is cut off; 0 without |
+//! | 44..48 | count | `u32`, how many transactions follow |
+//! | 48.. | transactions | 11 bytes each: producer id (`i64`), epoch (`i16`), fate (`u8`) |
+//! | last 4 | checksum | CRC-32 of the bytes before it |
+//!
+//! Fates: 0 lost, 1 aborted, 2 unmarked, 3 marked again as committed, 4 marked again as aborted.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::survey::Cut;
+use super::{TouchedTransaction, TransactionFate};
+use crate::batch::MarkerKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message_reader::MessageReader;
+use crate::partition::PartitionSite;
+use crate::producer_state::OpenTransaction;
+use crate::record::{Offset, ProducerEpoch, ProducerId};
+use crate::storage::SyncPurpose;
+use crate::transaction::Endings;
+use crate::whole_file;
+
+const FILE_NAME: &str = "cut";
+const VERSION: u32 = 1;
+
+/// What the folder of what was cut off is called; the offset of the cut follows, and a number if there is
+/// one already.
+pub(super) const KEPT_PREFIX: &str = "cut-at-";
+
+/// How far a cut has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is decided.
+    ToBeCut,
+    /// The log ends where it was cut. Transactions are to be ended.
+    Cut,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CutNote {
+    pub(super) stage: Stage,
+    /// Where a cut was asked for.
+    pub(super) asked: Offset,
+    pub(super) cut: Cut,
+    /// Which folder holds what is cut off, of those for the same offset; none if nothing is.
+    pub(super) folder: Option<u32>,
+    pub(super) transactions: Vec<TouchedTransaction>,
+}
+
+impl CutNote {
+    /// The note in a partition's directory, if there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] for a later version; those of the operating system.
+    pub(super) fn read(site: &PartitionSite) -> Result<Option<Self>> {
+        let path = path(site);
+        let bytes =
+            whole_file::read(&**site.storage(), &path).map_err(|error| site.io("read", &path, error))?;
+        bytes.map(|bytes| decode(&bytes).map_err(|error| error.within(path.display()))).transpose()
+    }
+
+    /// Makes this the note of a partition, durably.
+    pub(super) fn write(&self, site: &PartitionSite) -> Result<()> {
+        let path = path(site);
+        let written = whole_file::replace(&**site.storage(), &path, &self.encode(), SyncPurpose::Marks);
+        written.map(drop).map_err(|error| site.io("write", &path, error))
+    }
+
+    /// Removes the note of a partition, durably: all that it says is done.
+    pub(super) fn remove(site: &PartitionSite) -> Result<()> {
+        let path = path(site);
+        let removed = match site.storage().remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let removed = removed.and_then(|()| site.storage().sync_dir(&site.directory, SyncPurpose::Marks));
+        removed.map_err(|error| site.io("remove", &path, error))
+    }
+
+    /// How transactions end that are open still.
+    pub(super) fn endings(&self) -> Endings {
+        let ending = |touched: &TouchedTransaction| {
+            let kind = match touched.fate {
+                TransactionFate::Aborted => MarkerKind::Abort,
+                TransactionFate::MarkedAgain(kind) => kind,
+                TransactionFate::Lost | TransactionFate::Unmarked => return None,
+            };
+            Some(((touched.producer_id, touched.producer_epoch), kind))
+        };
+        self.transactions.iter().filter_map(ending).collect()
+    }
+
+    /// What becomes of a transaction that is open.
+    pub(super) fn fate(&self, open: &OpenTransaction) -> Option<TransactionFate> {
+        let is_it = |touched: &&TouchedTransaction| {
+            (touched.producer_id, touched.producer_epoch) == (open.producer_id, open.producer_epoch)
+        };
+        self.transactions.iter().find(is_it).map(|touched| touched.fate)
+    }
+
+    /// The folder of what is cut off.
+    pub(super) fn folder(&self, site: &PartitionSite) -> Option<PathBuf> {
+        self.folder.map(|number| folder(&site.directory, self.cut.offset, number))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let Cut { base, position, offset } = self.cut;
+        let mut out = Vec::new();
+        out.extend(VERSION.to_be_bytes());
+        let stage: u32 = if self.stage == Stage::ToBeCut { 0 } else { 1 };
+        out.extend(stage.to_be_bytes());
+        [self.asked, offset, base].iter().for_each(|offset| out.extend(offset.0.to_be_bytes()));
+        out.extend(position.to_be_bytes());
+        out.extend(self.folder.unwrap_or(0).to_be_bytes());
+        out.extend((self.transactions.len() as u32).to_be_bytes());
+        for TouchedTransaction { producer_id, producer_epoch, fate } in &self.transactions {
+            out.extend(producer_id.0.to_be_bytes());
+            out.extend(producer_epoch.0.to_be_bytes());
+            out.push(fate_id(*fate));
+        }
+        out.extend(crc32fast::hash(&out).to_be_bytes());
+        out
+    }
+}
+
+/// The folder of this number of what is cut off at an offset.
+pub(super) fn folder(directory: &Path, cut: Offset, number: u32) -> PathBuf {
+    let name = format!("{KEPT_PREFIX}{:020}", cut.0);
+    directory.join(if number == 1 { name } else { format!("{name}-{number}") })
+}
+
+fn path(site: &PartitionSite) -> PathBuf {
+    site.directory.join(FILE_NAME)
+}
+
+fn fate_id(fate: TransactionFate) -> u8 {
+    match fate {
+        TransactionFate::Lost => 0,
+        TransactionFate::Aborted => 1,
+        TransactionFate::Unmarked => 2,
+        TransactionFate::MarkedAgain(MarkerKind::Commit) => 3,
+        TransactionFate::MarkedAgain(MarkerKind::Abort) => 4,
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<CutNote> {
+    let whole = bytes.split_last_chunk().filter(|(body, checksum)| {
+        let checksum: &[u8; 4] = checksum;
+        *checksum == crc32fast::hash(body).to_be_bytes()
+    });
+    let Some((body, _)) = whole else {
+        return Err(Error::new(ErrorKind::Corrupt, "the note of a cut is not what was written"));
+    };
+    if body.first_chunk().is_some_and(|version| u32::from_be_bytes(*version) > VERSION) {
+        return Err(Error::new(ErrorKind::Unsupported, "the note of a cut is of a later version"));
+    }
+    decode_body(body).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the note of a cut cannot be read"))
+}
+
+fn decode_body(body: &[u8]) -> Option<CutNote> {
+    let mut input = MessageReader::new(body);
+    if input.i32()? != VERSION as i32 {
+        return None;
+    }
+    let stage = match input.i32()? {
+        0 => Stage::ToBeCut,
+        1 => Stage::Cut,
+        _ => return None,
+    };
+    let asked = Offset(input.i64()?);
+    let offset = Offset(input.i64()?);
+    let base = Offset(input.i64()?);
+    let position = u64::try_from(input.i64()?).ok()?;
+    let folder = Some(input.i32()? as u32).filter(|number| *number > 0);
+    let count = input.i32()?;
+    let transactions: Option<Vec<_>> = (0..count).map(|_| decode_transaction(&mut input)).collect();
+    let cut = Cut { base, position, offset };
+    Some(CutNote { stage, asked, cut, folder, transactions: transactions? })
+}
+
+fn decode_transaction(input: &mut MessageReader<'_>) -> Option<TouchedTransaction> {
+    let (producer_id, producer_epoch) = (ProducerId(input.i64()?), ProducerEpoch(input.i16()?));
+    let fate = match input.take(1)?[0] {
+        0 => TransactionFate::Lost,
+        1 => TransactionFate::Aborted,
+        2 => TransactionFate::Unmarked,
+        3 => TransactionFate::MarkedAgain(MarkerKind::Commit),
+        4 => TransactionFate::MarkedAgain(MarkerKind::Abort),
+        _ => return None,
+    };
+    Some(TouchedTransaction { producer_id, producer_epoch, fate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(stage: Stage, folder: Option<u32>) -> CutNote {
+        let fates = [
+            TransactionFate::Lost,
+            TransactionFate::Aborted,
+            TransactionFate::Unmarked,
+            TransactionFate::MarkedAgain(MarkerKind::Commit),
+            TransactionFate::MarkedAgain(MarkerKind::Abort),
+        ];
+        let touched = |(number, fate): (usize, TransactionFate)| TouchedTransaction {
+            producer_id: ProducerId(1 << (8 * number)),
+            producer_epoch: ProducerEpoch(number as i16),
+            fate,
+        };
+        CutNote {
+            stage,
+            asked: Offset(1 << 40),
+            cut: Cut { base: Offset(3), position: 1 << 33, offset: Offset(5) },
+            folder,
+            transactions: fates.into_iter().enumerate().map(touched).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_not_whole_is_corrupt() {
+        for note in [note(Stage::ToBeCut, Some(2)), note(Stage::Cut, None)] {
+            let bytes = note.encode();
+            assert_eq!(decode(&bytes).expect("it is whole"), note);
+            for length in 0..bytes.len() {
+                assert_eq!(decode(&bytes[..length]).expect_err("it is cut").kind(), ErrorKind::Corrupt);
+            }
+            for bit in 0..bytes.len() * 8 {
+                let mut bytes = bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(decode(&bytes).expect_err("it is damaged").kind(), ErrorKind::Corrupt);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_halved_ends_aborted_and_what_lost_its_marker_as_that_said() {
+        let endings = note(Stage::Cut, None).endings();
+        let ended: Vec<_> = endings.into_values().collect();
+        assert_eq!(ended, [MarkerKind::Abort, MarkerKind::Commit, MarkerKind::Abort]);
+    }
+}
