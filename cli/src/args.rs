@@ -185,7 +185,7 @@ pub(crate) enum GroupCommand {
     Describe {
         /// Its name.
         group: String,
-        /// One object: group, state, generation, assignor, lag, members with id, client and partitions,
+        /// One object: group, state, generation, assignor, lag, members with id, client, instance and partitions,
         /// and partitions with topic, partition, committed, committed_at, metadata, end, lag, member.
         #[arg(long)]
         json: bool,

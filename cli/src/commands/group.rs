@@ -171,7 +171,8 @@ fn whole(group: &GroupDescription) -> Value {
         .iter()
         .map(|member| {
             let partitions: Vec<_> = member.partitions.iter().map(ToString::to_string).collect();
-            json!({ "id": member.id, "client": member.client_id, "partitions": partitions })
+            let (id, client, instance) = (&member.id, &member.client_id, &member.instance_id);
+            json!({ "id": id, "client": client, "instance": instance, "partitions": partitions })
         })
         .collect();
     let partitions: Vec<_> = group.partitions.iter().map(row).collect();

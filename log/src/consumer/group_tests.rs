@@ -15,19 +15,19 @@ use crate::spawn::Drive;
 use crate::storage::SyncPurpose;
 use crate::test_log::TestLog;
 
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(10);
+pub(super) const POLL_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-fn tp(topic: &str, partition: i32) -> TopicPartition {
+pub(super) fn tp(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(topic, PartitionId(partition))
 }
 
-fn setup(partitions: i32) -> TestLog {
+pub(super) fn setup(partitions: i32) -> TestLog {
     let log = TestLog::new(Drive::Manual);
     log.create_topic("in", partitions);
     log
 }
 
-fn append(log: &TestLog, name: &TopicPartition, values: &[&str]) {
+pub(super) fn append(log: &TestLog, name: &TopicPartition, values: &[&str]) {
     let partition = log.topic(&name.topic).expect("made").partition(name.partition).expect("there");
     let mut builder = BatchBuilder::new(Compression::None);
     for value in values {
@@ -37,7 +37,7 @@ fn append(log: &TestLog, name: &TopicPartition, values: &[&str]) {
     log.flush(&[partition], SyncPurpose::Records).wait().expect("synced");
 }
 
-fn options(assignor: Assignor) -> ConsumerOptions {
+pub(super) fn options(assignor: Assignor) -> ConsumerOptions {
     ConsumerOptions {
         group: Some("g".to_owned()),
         assignor,
@@ -52,12 +52,12 @@ fn member(log: &TestLog, assignor: Assignor, topics: &[&str]) -> Consumer {
     consumer
 }
 
-fn sticky(log: &TestLog) -> Consumer {
+pub(super) fn sticky(log: &TestLog) -> Consumer {
     member(log, Assignor::CooperativeSticky, &["in"])
 }
 
 /// Polls once; gives what was read.
-fn poll(consumer: &mut Consumer) -> Vec<String> {
+pub(super) fn poll(consumer: &mut Consumer) -> Vec<String> {
     let mut values = Vec::new();
     let read = consumer.poll(|_, record| {
         values.push(String::from_utf8_lossy(record.value.expect("not null")).into_owned());
@@ -68,7 +68,7 @@ fn poll(consumer: &mut Consumer) -> Vec<String> {
 }
 
 /// Polls all of them until nothing changes any more; gives what was read.
-fn settle(consumers: &mut [&mut Consumer]) -> Vec<String> {
+pub(super) fn settle(consumers: &mut [&mut Consumer]) -> Vec<String> {
     let mut read = Vec::new();
     for _ in 0..5 {
         for consumer in &mut *consumers {
@@ -78,14 +78,14 @@ fn settle(consumers: &mut [&mut Consumer]) -> Vec<String> {
     read
 }
 
-fn owned(consumer: &Consumer) -> Vec<i32> {
+pub(super) fn owned(consumer: &Consumer) -> Vec<i32> {
     let mut owned: Vec<_> = consumer.assignment().map(|name| name.partition.0).collect();
     owned.sort_unstable();
     owned
 }
 
 #[track_caller]
-fn check_shared_out(consumers: &[&Consumer], partitions: i32) {
+pub(super) fn check_shared_out(consumers: &[&Consumer], partitions: i32) {
     let mut all: Vec<_> = consumers.iter().flat_map(|consumer| owned(consumer)).collect();
     all.sort_unstable();
     assert_eq!(all, (0..partitions).collect::<Vec<_>>());
@@ -93,7 +93,7 @@ fn check_shared_out(consumers: &[&Consumer], partitions: i32) {
 
 /// Writes down what it is told.
 #[derive(Clone, Default)]
-struct Diary(Arc<Mutex<Vec<String>>>);
+pub(super) struct Diary(Arc<Mutex<Vec<String>>>);
 
 impl Diary {
     fn note(&self, what: &str, partitions: &[TopicPartition]) -> Result<()> {
@@ -102,7 +102,7 @@ impl Diary {
         Ok(())
     }
 
-    fn take(&self) -> Vec<String> {
+    pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock())
     }
 }

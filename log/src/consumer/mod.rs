@@ -13,6 +13,8 @@ mod subscription;
 #[cfg(test)]
 mod group_tests;
 #[cfg(test)]
+mod static_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ops::ControlFlow;
@@ -20,15 +22,11 @@ use std::time::Duration;
 
 use crate::batch::{DecompressionBuffer, RecordView};
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::check_group_name;
 use crate::log::Log;
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 use assignment::Assigned;
 use subscription::Member;
-
-/// The longest [`ConsumerOptions::client_id`]: with a number behind it, it is a member's id.
-const CLIENT_ID_BYTES_MAX: usize = 255;
 
 pub use commit::OffsetAndMetadata;
 pub use options::{ConsumerOptions, OutOfRange, StartAt};
@@ -38,7 +36,8 @@ pub use subscription::RebalanceListener;
 /// Reads records from partitions: those assigned to it by [`Self::assign`], or those of the topics it has
 /// subscribed to that its group gives it. One thread uses it at a time.
 ///
-/// A member of a group leaves it when it is dropped; its listener is not called then.
+/// A member of a group leaves it when it is dropped, unless it is a static one
+/// ([`ConsumerOptions::instance_id`]); its listener is not called then.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -97,14 +96,10 @@ impl Consumer {
     /// A consumer of `log` that nothing is assigned to yet.
     ///
     /// # Errors
-    /// `Invalid` for a group's name that is empty or has more than 32,767 bytes.
+    /// `Invalid` for a group's name that is empty or has more than 32,767 bytes, a client id of more than
+    /// 255, and a name that no static member may have.
     pub fn new(log: &Log, options: ConsumerOptions) -> Result<Self> {
-        options.group.as_deref().map_or(Ok(()), check_group_name)?;
-        if options.client_id.len() > CLIENT_ID_BYTES_MAX {
-            let length = options.client_id.len();
-            let what = format!("a client id of {length} bytes; {CLIENT_ID_BYTES_MAX} at most are possible");
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
+        options.check()?;
         Ok(Self {
             log: log.clone(),
             options,
@@ -254,6 +249,7 @@ impl Consumer {
     /// removed from the group if it does not poll for [`ConsumerOptions::poll_interval_max`].
     ///
     /// # Errors
+    /// `Fenced` for a static member of which another consumer has the name;
     /// `OffsetOutOfRange` if a position lies outside of its partition, or nothing says where to begin,
     /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener. The
     /// positions stand behind the last record given.

@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-use crate::group::Assignor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::{Assignor, check_group_name};
 use crate::partition::Isolation;
+
+/// The longest [`ConsumerOptions::client_id`]: with a number behind it, it is a member's id.
+const CLIENT_ID_BYTES_MAX: usize = 255;
+
+/// The longest [`ConsumerOptions::instance_id`], as in Kafka.
+const INSTANCE_ID_BYTES_MAX: usize = 249;
 
 /// How a [`Consumer`](super::Consumer) reads.
 #[derive(Clone, Debug)]
@@ -27,6 +34,15 @@ pub struct ConsumerOptions {
     pub poll_interval_max: Duration,
     /// What the consumer is called where members of a group are listed; the beginning of its id there.
     pub client_id: String,
+    /// Makes the consumer a static member of its group (KIP-345), by this name; Kafka's `group.instance.id`.
+    /// When it is dropped or unsubscribes it does not leave: a consumer of the same name and group in the
+    /// same process that comes within [`Self::session_timeout`] goes on with its partitions, and nobody
+    /// else is disturbed. Of two consumers of one name the older is fenced: its polls and commits are
+    /// refused. Letters and digits of ASCII, `.`, `_` and `-`; 249 at most.
+    pub instance_id: Option<String>,
+    /// How long a static member may be gone before its partitions go to others; Kafka's
+    /// `session.timeout.ms`. While it is there [`Self::poll_interval_max`] counts, as for all members.
+    pub session_timeout: Duration,
 }
 
 /// Where a partition is read from if nothing else says so.
@@ -65,6 +81,29 @@ impl Default for ConsumerOptions {
             assignor: Assignor::default(),
             poll_interval_max: Duration::from_secs(5 * 60),
             client_id: "consumer".to_owned(),
+            instance_id: None,
+            session_timeout: Duration::from_secs(45),
         }
     }
+}
+
+impl ConsumerOptions {
+    pub(super) fn check(&self) -> Result<()> {
+        self.group.as_deref().map_or(Ok(()), check_group_name)?;
+        let length = self.client_id.len();
+        let what = if length > CLIENT_ID_BYTES_MAX {
+            format!("a client id of {length} bytes; {CLIENT_ID_BYTES_MAX} at most are possible")
+        } else if let Some(instance) = self.instance_id.as_deref().filter(|instance| !is_name(instance)) {
+            let what = "it may have 1 to 249 letters and digits of ASCII, '.', '_' and '-'";
+            format!("a static member cannot be called {instance:?}: {what}")
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Invalid, what))
+    }
+}
+
+fn is_name(instance: &str) -> bool {
+    let is_possible = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=INSTANCE_ID_BYTES_MAX).contains(&instance.len()) && instance.bytes().all(is_possible)
 }

@@ -90,7 +90,8 @@ impl Consumer {
         self.set_subscription(Subscription::pattern(pattern)?)
     }
 
-    /// Leaves the group and reads nothing any more. What it had goes to others.
+    /// Leaves the group and reads nothing any more. What it had goes to others; what a static member had
+    /// waits for it for as long as its session lasts.
     ///
     /// # Errors
     /// That of the listener.
@@ -130,7 +131,11 @@ impl Consumer {
         if let Some(Member { id: Some(id), .. }) = self.member.take()
             && let Some(group) = &self.options.group
         {
-            self.log.group_coordinator().leave(group, &id);
+            let coordinator = self.log.group_coordinator();
+            match self.options.instance_id {
+                Some(_) => coordinator.step_away(group, &id),
+                None => coordinator.leave(group, &id),
+            }
         }
     }
 
@@ -148,7 +153,12 @@ impl Consumer {
                 // A listener has unsubscribed.
                 break;
             }
-            match self.ask()? {
+            let asked = self.ask();
+            if asked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced) {
+                // What another consumer of its name has is not its own any more.
+                self.give_up_all(Event::Lost)?;
+            }
+            match asked? {
                 Turn::GoOn => break,
                 Turn::GiveUp => self.give_up_all(Event::Revoked)?,
                 Turn::Take { generation, partitions } => self.take(generation, &partitions)?,
@@ -174,6 +184,8 @@ impl Consumer {
                     subscription: member.subscription.clone(),
                     assignor: self.options.assignor,
                     poll_interval_max: self.options.poll_interval_max,
+                    instance_id: self.options.instance_id.clone(),
+                    session_timeout: self.options.session_timeout,
                 };
                 let id = self.log.group_coordinator().join(&self.log, &group, terms)?;
                 member.id.insert(id).clone()
@@ -181,7 +193,8 @@ impl Consumer {
         };
         let assigned = &self.assigned;
         let owned = || assigned.iter().map(|assigned| assigned.name().clone()).collect();
-        self.log.group_coordinator().poll(&self.log, &group, &id, &owned)
+        let instance = self.options.instance_id.as_deref();
+        self.log.group_coordinator().poll(&self.log, &group, &id, instance, &owned)
     }
 
     /// Has these partitions from now on; tells the coordinator if that took something away.

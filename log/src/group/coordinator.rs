@@ -186,7 +186,9 @@ impl GroupCoordinator {
         let moment = self.moment();
         let mut state = self.state.lock();
         state.members_made += 1;
-        let id = format!("{}-{:08}", terms.client_id, state.members_made);
+        // As in Kafka, static members are told by their names.
+        let name = terms.instance_id.as_ref().unwrap_or(&terms.client_id);
+        let id = format!("{name}-{:08}", state.members_made);
         let deadline = moment.elapsed.saturating_add(terms.poll_interval_max);
         state.membership(group, moment.now)?.join(id.clone(), terms, moment)?;
         state.members_due = Some(state.members_due.map_or(deadline, |due| due.min(deadline)));
@@ -196,21 +198,23 @@ impl GroupCoordinator {
         Ok(id)
     }
 
-    /// A member polls: what is it to do?
+    /// A member polls: what is it to do? `instance` is its name if it is a static one.
     ///
     /// # Errors
-    /// Those of writing a generation down.
+    /// `Fenced` if another consumer has its name; those of writing a generation down.
     pub(crate) fn poll(
         &self,
         log: &Log,
         group: &str,
         id: &str,
+        instance: Option<&str>,
         owned: &dyn Fn() -> Vec<TopicPartition>,
     ) -> Result<Turn> {
         let moment = self.moment();
         let topics = Topics { version: log.topics_version(), list: &|| log.topic_list() };
         let mut state = self.state.lock();
         let Some(membership) = state.groups.get_mut(group) else { return Ok(Turn::Lost) };
+        instance.map_or(Ok(()), |instance| membership.check_instance(id, instance))?;
         let before = (membership.phase(), membership.generation());
         let turn = membership.poll(id, moment, &topics, owned);
         let is_changed = (membership.phase(), membership.generation()) != before;
@@ -241,6 +245,20 @@ impl GroupCoordinator {
     /// A member goes.
     pub(crate) fn leave(&self, group: &str, id: &str) {
         self.change(group, |membership, now| membership.leave(id, now));
+    }
+
+    /// The consumer of a static member goes, and may come back.
+    pub(crate) fn step_away(&self, group: &str, id: &str) {
+        let moment = self.moment();
+        let mut state = self.state.lock();
+        if let Some(membership) = state.groups.get_mut(group) {
+            membership.step_away(id, moment);
+            let due = membership.deadline();
+            state.members_due = state.members_due.into_iter().chain(due).min();
+        }
+        drop(state);
+        self.driver.raise();
+        self.progress.raise();
     }
 
     fn change(&self, group: &str, change: impl FnOnce(&mut Membership, Timestamp)) {

@@ -57,6 +57,8 @@ pub struct GroupMember {
     pub id: String,
     /// What its consumer is called.
     pub client_id: String,
+    /// Its name, if it is a static member. It may be away.
+    pub instance_id: Option<String>,
     /// Its share in the present generation.
     pub partitions: Vec<TopicPartition>,
 }
@@ -148,6 +150,7 @@ fn of_members(live: &Membership) -> GroupDescription {
     let member = |(id, terms, partitions): (&str, &MemberTerms, &[TopicPartition])| GroupMember {
         id: id.to_owned(),
         client_id: terms.client_id.clone(),
+        instance_id: terms.instance_id.clone(),
         partitions: partitions.to_vec(),
     };
     GroupDescription {
@@ -184,6 +187,7 @@ fn of_record(stored: &StoredGroup) -> GroupDescription {
     let members = record.members.iter().map(|member| GroupMember {
         id: member.id.clone(),
         client_id: member.client_id.clone(),
+        instance_id: member.instance_id.clone(),
         partitions: member.assigned.clone(),
     });
     let (state, assignor) = (GroupState::Stable, record.protocol.clone());

@@ -15,6 +15,11 @@
 //!
 //! Invariant: nobody is given a partition before all who had it have joined without it or are gone. Those
 //! who do not poll for longer than they said are gone, and what they commit is refused.
+//!
+//! A *static* member (KIP-345) has a name of its own. Its consumer goes without that it leaves: it is *away*
+//! for the time of its session, and a consumer of that name comes back into its place, with its share, in the
+//! same generation. Whoever takes the name of one that is there fences that one. An away member has nothing
+//! in its hands, and nobody waits for it to join; it gets a share like the others.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +38,10 @@ pub(crate) struct MemberTerms {
     pub(crate) assignor: Assignor,
     /// The longest time between two polls.
     pub(crate) poll_interval_max: Duration,
+    /// The name of a static member.
+    pub(crate) instance_id: Option<String>,
+    /// How long a static member may be away.
+    pub(crate) session_timeout: Duration,
 }
 
 /// When something happens.
@@ -100,6 +109,16 @@ struct Member {
     /// The generation that it has taken its share of.
     generation: i32,
     deadline: Duration,
+    /// Whether its consumer has gone, and may come back.
+    is_away: bool,
+}
+
+impl Member {
+    fn new(terms: MemberTerms, assigned: Vec<TopicPartition>, moment: Moment) -> Self {
+        let deadline = moment.elapsed.saturating_add(terms.poll_interval_max);
+        let (owned, generation, is_away) = (Vec::new(), -1, false);
+        Self { terms, has_joined: true, owned, assigned, generation, deadline, is_away }
+    }
 }
 
 impl Membership {
@@ -155,7 +174,7 @@ impl Membership {
         self.members.values().map(|member| member.deadline).min()
     }
 
-    /// A consumer comes in that has nothing.
+    /// A consumer comes in that has nothing. As a static member that is known it takes that one's place.
     ///
     /// # Errors
     /// `Invalid` if the group shares out its partitions in another way.
@@ -168,13 +187,66 @@ impl Membership {
             let what = format!("group {} shares out partitions by {has}, not by {wants}", self.name);
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        self.prepare(moment.now);
+        let known = terms.instance_id.as_deref().and_then(|instance| self.holder(instance));
+        let before = known.map(str::to_owned).and_then(|known| self.members.remove_entry(&known));
+        let assigned = match before {
+            Some((known, member)) => self.make_way(&known, member, &id, &terms, moment.now),
+            None => {
+                self.prepare(moment.now);
+                Vec::new()
+            }
+        };
         self.leader.get_or_insert_with(|| id.clone());
-        let deadline = moment.elapsed.saturating_add(terms.poll_interval_max);
-        let (owned, assigned) = (Vec::new(), Vec::new());
-        self.members
-            .insert(id, Member { terms, has_joined: true, owned, assigned, generation: -1, deadline });
+        self.members.insert(id, Member::new(terms, assigned, moment));
         Ok(())
+    }
+
+    /// A static member's place is taken by another consumer. Returns its share, which it keeps: it is shared
+    /// out anew only if something else is wanted.
+    fn make_way(
+        &mut self,
+        known: &str,
+        member: Member,
+        id: &str,
+        terms: &MemberTerms,
+        now: Timestamp,
+    ) -> Vec<TopicPartition> {
+        if self.leader.as_deref() == Some(known) {
+            self.leader = Some(id.to_owned());
+        }
+        if !member.terms.subscription.is_same(&terms.subscription) {
+            self.prepare(now);
+        }
+        self.is_unrecorded |= self.phase == Phase::Stable;
+        member.assigned
+    }
+
+    /// The member that is called so.
+    fn holder(&self, instance: &str) -> Option<&str> {
+        let is_it = |(_, member): &(&String, &Member)| member.terms.instance_id.as_deref() == Some(instance);
+        self.members.iter().find(is_it).map(|(id, _)| id.as_str())
+    }
+
+    /// # Errors
+    /// `Fenced` if another consumer has the name of this static member.
+    pub(crate) fn check_instance(&self, id: &str, instance: &str) -> Result<()> {
+        match self.holder(instance) {
+            Some(holder) if holder != id => {
+                let what = format!("group {}: consumer {id} was static member {instance}", self.name);
+                Err(Error::new(ErrorKind::Fenced, format!("{what}, which another consumer is now")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The consumer of a static member goes.
+    pub(crate) fn step_away(&mut self, id: &str, moment: Moment) {
+        if let Some(member) = self.members.get_mut(id) {
+            let end_of_session = moment.elapsed.saturating_add(member.terms.session_timeout);
+            member.deadline = member.deadline.min(end_of_session);
+            member.owned.clear();
+            member.is_away = true;
+        }
     }
 
     /// A member polls; `owned` is what it has.
@@ -200,7 +272,7 @@ impl Membership {
                 member.owned = owned;
                 member.has_joined = true;
             }
-            if !self.members.values().all(|member| member.has_joined) {
+            if !self.members.values().all(|member| member.has_joined || member.is_away) {
                 return Turn::GoOn;
             }
             self.make_generation(&(topics.list)(), moment.now);
@@ -317,6 +389,7 @@ impl Membership {
         let member = |(id, member): (&String, &Member)| MemberRecord {
             id: id.clone(),
             client_id: member.terms.client_id.clone(),
+            instance_id: member.terms.instance_id.clone(),
             poll_interval_max: member.terms.poll_interval_max,
             topics: member.terms.subscription.wanted(&self.topics).into_iter().map(str::to_owned).collect(),
             assigned: member.assigned.clone(),

@@ -23,7 +23,7 @@
 //! | member | |
 //! |---|---|
 //! | id | string |
-//! | instance id | nullable string, from version 3 on; null |
+//! | instance id | nullable string, from version 3 on: the name of a static member |
 //! | client id | string |
 //! | client host | string: `/127.0.0.1` |
 //! | rebalance timeout | `i32`, ms, from version 1 on; ours: the longest time between two polls |
@@ -66,6 +66,7 @@ pub(super) struct GroupRecord {
 pub(super) struct MemberRecord {
     pub(super) id: String,
     pub(super) client_id: String,
+    pub(super) instance_id: Option<String>,
     pub(super) poll_interval_max: Duration,
     pub(super) topics: Vec<String>,
     pub(super) assigned: Vec<TopicPartition>,
@@ -127,7 +128,7 @@ impl MemberRecord {
     fn encode(&self, out: &mut Vec<u8>) {
         let timeout = i32::try_from(self.poll_interval_max.as_millis()).unwrap_or(i32::MAX);
         put_string(out, &self.id);
-        put_nullable_string(out, None);
+        put_nullable_string(out, self.instance_id.as_deref());
         put_string(out, &self.client_id);
         put_string(out, CLIENT_HOST);
         out.extend(timeout.to_be_bytes());
@@ -149,9 +150,7 @@ impl MemberRecord {
     fn decode(input: &mut MessageReader<'_>, version: i16) -> Option<Self> {
         let is_flexible = version >= 4;
         let id = input.nullable_text(is_flexible)??.to_owned();
-        if version >= 3 {
-            input.nullable_text(is_flexible)?;
-        }
+        let instance_id = if version >= 3 { input.nullable_text(is_flexible)? } else { None };
         let client_id = input.nullable_text(is_flexible)??.to_owned();
         input.nullable_text(is_flexible)??;
         let rebalance_timeout = if version >= 1 { Some(input.i32()?) } else { None };
@@ -165,6 +164,7 @@ impl MemberRecord {
         Some(Self {
             id,
             client_id,
+            instance_id: instance_id.map(str::to_owned),
             poll_interval_max: Duration::from_millis(u64::try_from(timeout).unwrap_or(0)),
             topics: decode_subscription(subscription)?,
             assigned: decode_assignment(assignment)?,
@@ -251,6 +251,7 @@ mod tests {
         let member = MemberRecord {
             id: "m1".to_owned(),
             client_id: "c".to_owned(),
+            instance_id: None,
             poll_interval_max: Duration::from_secs(1),
             topics: vec!["in".to_owned()],
             assigned: vec![partition(0), partition(2)],
@@ -291,6 +292,18 @@ mod tests {
         let expected = b"\0\x03\0\x08consumer\0\0\0\x08\xff\xff\xff\xff\0\0\0\0\0\0\0\x01\0\0\0\0";
         assert_eq!(empty.encode(), expected);
         assert_eq!(GroupRecord::decode(expected), Some(empty));
+    }
+
+    #[test]
+    fn a_static_member_is_written_with_its_name() {
+        let mut group = example();
+        let dynamic = group.encode();
+        group.members[0].instance_id = Some("shop-1".to_owned());
+        let named = group.encode();
+        let at =
+            dynamic.windows(8).position(|bytes| bytes == b"\0\x02m1\xff\xff\0\x01").expect("a member") + 4;
+        assert_eq!(named, [&dynamic[..at], b"\0\x06shop-1", &dynamic[at + 2..]].concat());
+        assert_eq!(GroupRecord::decode(&named), Some(group));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A group against what is promised of it, whatever its members, its topics and the disk do.
 //!
-//! A script, drawn from a seed, lets members join, leave, poll, commit what they have processed and
-//! oversleep; records come in; partitions and topics are added, topics deleted and made again; offsets are
+//! A script, drawn from a seed, lets members join, some of them static ones, leave, poll, commit what they
+//! have processed and oversleep; records come in; partitions and topics are added, topics deleted and made again; offsets are
 //! set back; the power is cut and the log opened again. All along:
 //!
 //! - in one generation a partition has one owner, and of two who have it one is refused;
@@ -29,6 +29,7 @@ use crate::test_log::TestLog;
 const STEPS: usize = 200;
 const MEMBERS_MAX: usize = 4;
 const POLL_INTERVAL_MAX: Duration = Duration::from_secs(10);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 const TOPICS: [&str; 3] = ["in-a", "in-b", "in-c"];
 
 /// A partition of one particular topic.
@@ -40,7 +41,7 @@ struct World {
     log: Option<TestLog>,
     assignor: Assignor,
     members: Vec<Consumer>,
-    /// Who has had each partition in each generation since the log was opened.
+    /// Who has had each partition in each generation since the log was opened; see [`name`].
     owners: BTreeMap<(i32, TopicPartition), String>,
     /// What members have said to be since the log was opened.
     identities: Vec<MemberGeneration>,
@@ -86,7 +87,10 @@ impl World {
 
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
-            0..9 => self.join(),
+            0..9 => {
+                let instance = self.rng.random_range(0..5);
+                self.join((instance < 2).then(|| format!("static-{instance}")));
+            }
             9..12 => self.leave(),
             12..52 => self.poll(),
             52..66 => self.commit(),
@@ -101,7 +105,7 @@ impl World {
         self.check();
     }
 
-    fn join(&mut self) {
+    fn join(&mut self, instance_id: Option<String>) {
         if self.members.len() == MEMBERS_MAX {
             return;
         }
@@ -109,6 +113,8 @@ impl World {
             group: Some("g".to_owned()),
             assignor: self.assignor,
             poll_interval_max: POLL_INTERVAL_MAX,
+            instance_id,
+            session_timeout: SESSION_TIMEOUT,
             fetch_bytes_max: 1,
             ..ConsumerOptions::default()
         };
@@ -124,7 +130,12 @@ impl World {
 
     fn leave(&mut self) {
         if let Some(place) = self.pick() {
-            self.members.remove(place);
+            let gone = self.members.remove(place);
+            // A static member that is away may still be spoken for.
+            if let Some(member) = gone.group_metadata().expect("a group").member {
+                self.identities
+                    .retain(|identity| !member.id.starts_with("static") || identity.id != member.id);
+            }
         }
     }
 
@@ -145,10 +156,12 @@ impl World {
             let place = self.place(&name).expect("what is read is there");
             self.processed.entry(place).or_default().insert(offset);
         }
-        if let Err(error) = polled {
-            self.tolerate(&error);
+        match polled {
+            // Another one has its name.
+            Err(error) if error.kind() == ErrorKind::Fenced => {}
+            Err(error) => self.tolerate(&error),
+            Ok(_) => self.note_owners(place),
         }
-        self.note_owners(place);
     }
 
     fn note_owners(&mut self, place: usize) {
@@ -157,9 +170,14 @@ impl World {
         let Some(member) = metadata.member.filter(|member| member.generation >= 0) else { return };
         for name in consumer.assignment() {
             let key = (member.generation, name.clone());
-            let owner = self.owners.entry(key).or_insert_with(|| member.id.clone());
+            let owner = self.owners.entry(key).or_insert_with(|| self::name(&member.id));
             let generation = member.generation;
-            assert_eq!(*owner, member.id, "seed {}: {name} in generation {generation}", self.seed);
+            assert_eq!(
+                *owner,
+                self::name(&member.id),
+                "seed {}: {name} in generation {generation}",
+                self.seed
+            );
         }
         if !self.identities.contains(&member) {
             self.identities.push(member);
@@ -320,8 +338,10 @@ impl World {
     /// Members of all topics settle, and read and commit everything.
     fn finish(&mut self) {
         self.members.clear();
+        // Static members do not come back.
+        self.log().clock.advance(SESSION_TIMEOUT + Duration::from_millis(1));
         for _ in 0..3 {
-            self.join();
+            self.join(None);
             let last = self.members.last_mut().expect("there is room for three");
             last.subscribe(&TOPICS).expect("possible");
         }
@@ -360,6 +380,12 @@ impl World {
             assert_eq!(committed, end, "seed {}: {}", self.seed, partition.name());
         }
     }
+}
+
+/// Who a member is: a static one is who it was before, whatever its id.
+fn name(id: &str) -> String {
+    let instance = id.starts_with("static-").then(|| id.rsplit_once('-')).flatten();
+    instance.map_or(id, |(instance, _)| instance).to_owned()
 }
 
 #[test]

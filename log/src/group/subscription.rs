@@ -33,6 +33,15 @@ impl Subscription {
         Ok(Self::Pattern(regex))
     }
 
+    /// Whether it holds the same topics as another, whatever there may be.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Names(names), Self::Names(others)) => names == others,
+            (Self::Pattern(pattern), Self::Pattern(other)) => pattern.as_str() == other.as_str(),
+            _ => false,
+        }
+    }
+
     /// Those of `topics` that it holds.
     pub(crate) fn wanted<'a>(&self, topics: &'a TopicList) -> BTreeSet<&'a str> {
         topics.keys().map(String::as_str).filter(|topic| self.holds(topic)).collect()
