@@ -39,6 +39,33 @@ impl Consumer {
         self.commit_up_to(|assigned| assigned.position)
     }
 
+    /// Commits the positions if the consumer does that by itself and the time has come. Whoever polls is done
+    /// with what it was given before.
+    pub(super) fn commit_if_due(&mut self) -> Result<()> {
+        if self.options.auto_commit.is_none() || self.log.clock().elapsed() < self.commit_due {
+            return Ok(());
+        }
+        self.commit_by_itself()
+    }
+
+    /// Commits the positions if the consumer does that by itself. Of what is not its own any more, or gone,
+    /// it hears from its polls.
+    pub(super) fn commit_by_itself(&mut self) -> Result<()> {
+        let Some(every) = self.options.auto_commit else { return Ok(()) };
+        match self.commit() {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Retry | ErrorKind::Fenced | ErrorKind::NotFound) =>
+            {
+                tracing::debug!(%error, "positions are not committed");
+                Ok(())
+            }
+            done => {
+                self.commit_due = self.log.clock().elapsed().saturating_add(every);
+                done
+            }
+        }
+    }
+
     /// Commits these offsets. A member leaves out those that are committed already: a group with members
     /// keeps its offsets, and those of others expire unless they are committed again.
     pub(super) fn commit_up_to(&mut self, place: impl Fn(&Assigned) -> Option<Offset>) -> Result<()> {

@@ -11,6 +11,8 @@ mod stream;
 mod subscription;
 
 #[cfg(test)]
+mod auto_commit_tests;
+#[cfg(test)]
 mod group_tests;
 #[cfg(test)]
 mod static_tests;
@@ -37,7 +39,8 @@ pub use subscription::RebalanceListener;
 /// subscribed to that its group gives it. One thread uses it at a time.
 ///
 /// A member of a group leaves it when it is dropped, unless it is a static one
-/// ([`ConsumerOptions::instance_id`]); its listener is not called then.
+/// ([`ConsumerOptions::instance_id`]); its listener is not called then. Positions are committed when the
+/// program says so, or by the consumer itself where that is asked for ([`ConsumerOptions::auto_commit`]).
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -90,6 +93,8 @@ pub struct Consumer {
     is_rebalancing: bool,
     /// The log's progress before the last poll.
     seen: u64,
+    /// When the consumer commits by itself next, on the clock's elapsed time, if it does at all.
+    commit_due: Duration,
 }
 
 impl Consumer {
@@ -97,9 +102,10 @@ impl Consumer {
     ///
     /// # Errors
     /// `Invalid` for a group's name that is empty or has more than 32,767 bytes, a client id of more than
-    /// 255, and a name that no static member may have.
+    /// 255, a name that no static member may have, and one that is to commit by itself without a group.
     pub fn new(log: &Log, options: ConsumerOptions) -> Result<Self> {
         options.check()?;
+        let commit_due = log.clock().elapsed().saturating_add(options.auto_commit.unwrap_or_default());
         Ok(Self {
             log: log.clone(),
             options,
@@ -110,6 +116,7 @@ impl Consumer {
             listener: None,
             is_rebalancing: false,
             seen: log.progress().count(),
+            commit_due,
         })
     }
 
@@ -120,9 +127,10 @@ impl Consumer {
     ///
     /// # Errors
     /// `NotFound` for a topic or partition that does not exist; nothing changes then. Those of reading
-    /// what was committed.
+    /// what was committed; those of [`Self::commit`] for one that commits by itself.
     pub fn assign(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         let assigned = partitions.iter().map(|name| self.assign_one(name)).collect::<Result<_>>()?;
+        self.commit_by_itself()?;
         self.leave();
         self.assigned = assigned;
         self.turn = 0;
@@ -251,14 +259,16 @@ impl Consumer {
     /// # Errors
     /// `Fenced` for a static member of which another consumer has the name;
     /// `OffsetOutOfRange` if a position lies outside of its partition, or nothing says where to begin,
-    /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener. The
-    /// positions stand behind the last record given.
+    /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener; those of
+    /// [`Self::commit`] for one that commits by itself, which goes on at the next poll and tries again when
+    /// the time has come. The positions stand behind the last record given.
     pub fn poll(
         &mut self,
         mut visit: impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
     ) -> Result<usize> {
         self.seen = self.log.progress().count();
         self.take_part()?;
+        self.commit_if_due()?;
         self.find_positions()?;
         let now = || self.log.clock().now();
         for _ in 0..self.assigned.len() {
@@ -324,6 +334,12 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        // What is being processed while a thread panics is not done.
+        if !std::thread::panicking()
+            && let Err(error) = self.commit_by_itself()
+        {
+            tracing::warn!(%error, "the positions of a consumer that was dropped are not committed");
+        }
         self.leave();
     }
 }

@@ -26,6 +26,12 @@ pub struct ConsumerOptions {
     pub start: StartAt,
     /// What happens at a position where there is no record any more, or not yet.
     pub out_of_range: OutOfRange,
+    /// Has the consumer commit its positions by itself, so often: at the first poll after that time, before
+    /// partitions go to others or are given up, and when it is dropped. Kafka's `enable.auto.commit` and
+    /// `auto.commit.interval.ms`. Off unless it is asked for, other than in Kafka: whatever was handed over
+    /// before a poll counts as done then, be it done or not, and where offsets are synced that poll waits for
+    /// the disk.
+    pub auto_commit: Option<Duration>,
     /// How the members of the group share out the partitions that they have subscribed to. It is the
     /// same for all.
     pub assignor: Assignor,
@@ -78,6 +84,7 @@ impl Default for ConsumerOptions {
             group: None,
             start: StartAt::default(),
             out_of_range: OutOfRange::default(),
+            auto_commit: None,
             assignor: Assignor::default(),
             poll_interval_max: Duration::from_secs(5 * 60),
             client_id: "consumer".to_owned(),
@@ -96,6 +103,8 @@ impl ConsumerOptions {
         } else if let Some(instance) = self.instance_id.as_deref().filter(|instance| !is_name(instance)) {
             let what = "it may have 1 to 249 letters and digits of ASCII, '.', '_' and '-'";
             format!("a static member cannot be called {instance:?}: {what}")
+        } else if self.auto_commit.is_some() && self.group.is_none() {
+            "a consumer without a group cannot commit by itself".to_owned()
         } else {
             return Ok(());
         };

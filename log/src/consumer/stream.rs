@@ -29,19 +29,28 @@ pub struct ConsumedRecord {
 /// [`RecordStream::commit`] commits only what was yielded. A member of a group takes part in its
 /// rebalances when the next fetch is asked for: by then everything before was yielded.
 pub struct RecordStream {
-    consumer: Consumer,
+    /// There until it is taken.
+    consumer: Option<Consumer>,
     ahead: VecDeque<ConsumedRecord>,
 }
+
+/// The stream has its consumer for as long as it is there itself.
+const HAS_CONSUMER: &str = "only the end of the stream takes the consumer";
 
 impl RecordStream {
     /// The consumer, its positions set back to behind the last record that was yielded.
     pub fn into_consumer(mut self) -> Consumer {
+        self.take_consumer().expect(HAS_CONSUMER)
+    }
+
+    fn take_consumer(&mut self) -> Option<Consumer> {
+        let mut consumer = self.consumer.take()?;
         // Backwards, so that the first record of each partition that was not yielded has the last word.
-        for record in self.ahead.iter().rev() {
-            let sought = self.consumer.seek(&record.partition, record.offset);
+        for record in self.ahead.drain(..).rev() {
+            let sought = consumer.seek(&record.partition, record.offset);
             sought.expect("what was read is assigned");
         }
-        self.consumer
+        Some(consumer)
     }
 
     /// Writes down for the group, durably, what was yielded so far.
@@ -50,7 +59,8 @@ impl RecordStream {
     /// Those of [`Consumer::commit`].
     pub fn commit(&mut self) -> Result<()> {
         let ahead = &self.ahead;
-        self.consumer.commit_up_to(|assigned| {
+        let consumer = self.consumer.as_mut().expect(HAS_CONSUMER);
+        consumer.commit_up_to(|assigned| {
             let next = ahead.iter().find(|record| record.partition == *assigned.name());
             next.map_or(assigned.position, |record| Some(record.offset))
         })
@@ -58,7 +68,8 @@ impl RecordStream {
 
     fn read_ahead(&mut self) -> Result<usize> {
         let ahead = &mut self.ahead;
-        self.consumer.poll(|partition, record| {
+        let consumer = self.consumer.as_mut().expect(HAS_CONSUMER);
+        consumer.poll(|partition, record| {
             ahead.push_back(ConsumedRecord {
                 partition: partition.clone(),
                 offset: record.offset,
@@ -72,7 +83,7 @@ impl RecordStream {
 impl Consumer {
     /// The records as a stream.
     pub fn into_stream(self) -> RecordStream {
-        RecordStream { consumer: self, ahead: VecDeque::new() }
+        RecordStream { consumer: Some(self), ahead: VecDeque::new() }
     }
 }
 
@@ -88,14 +99,21 @@ impl Stream for RecordStream {
             match stream.read_ahead() {
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(0) => {
-                    let progress = stream.consumer.log.progress();
-                    if progress.register(stream.consumer.seen, context.waker()) {
+                    let consumer = stream.consumer.as_ref().expect(HAS_CONSUMER);
+                    if consumer.log.progress().register(consumer.seen, context.waker()) {
                         return Poll::Pending;
                     }
                 }
                 Ok(_) => {}
             }
         }
+    }
+}
+
+impl Drop for RecordStream {
+    fn drop(&mut self) {
+        // One that commits by itself is not to commit what was not yielded.
+        drop(self.take_consumer());
     }
 }
 

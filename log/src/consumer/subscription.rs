@@ -94,9 +94,12 @@ impl Consumer {
     /// waits for it for as long as its session lasts.
     ///
     /// # Errors
-    /// That of the listener.
+    /// That of the listener; those of [`Self::commit`] for one that commits by itself.
     pub fn unsubscribe(&mut self) -> Result<()> {
-        let told = if self.member.is_some() { self.give_up_all(Event::Revoked) } else { Ok(()) };
+        let told = match self.member {
+            Some(_) => self.give_up_all(Event::Revoked),
+            None => self.commit_by_itself(),
+        };
         self.leave();
         self.assigned.clear();
         told
@@ -118,6 +121,7 @@ impl Consumer {
                 }
             }
             None => {
+                self.commit_by_itself()?;
                 self.assigned.clear();
                 let topics_version = self.log.topics_version();
                 self.member = Some(Member { subscription, id: None, generation: -1, topics_version });
@@ -283,8 +287,12 @@ impl Consumer {
     }
 
     fn tell(&mut self, event: Event, partitions: &[TopicPartition]) -> Result<()> {
+        let committed = match event {
+            Event::Revoked => self.commit_by_itself(),
+            Event::Assigned | Event::Lost => Ok(()),
+        };
         // The listener gets the consumer, and so is not in it meanwhile.
-        let Some(mut listener) = self.listener.take() else { return Ok(()) };
+        let Some(mut listener) = self.listener.take() else { return committed };
         self.is_rebalancing = true;
         let told = match event {
             Event::Assigned => listener.on_partitions_assigned(self, partitions),
@@ -293,6 +301,6 @@ impl Consumer {
         };
         self.is_rebalancing = false;
         self.listener.get_or_insert(listener);
-        told
+        committed.and(told)
     }
 }

@@ -114,6 +114,7 @@ impl World {
             assignor: self.assignor,
             poll_interval_max: POLL_INTERVAL_MAX,
             instance_id,
+            auto_commit: self.rng.random_ratio(1, 3).then_some(POLL_INTERVAL_MAX / 4),
             session_timeout: SESSION_TIMEOUT,
             fetch_bytes_max: 1,
             ..ConsumerOptions::default()
