@@ -6,8 +6,8 @@
 //! gets: one that was used since it was looked at last goes to the end of the queue.
 //!
 //! What is open beside the bound is named: files that somebody has in hand at the moment, files with bytes
-//! that are not synced (an error of writing them back may be told to no other handle), and files that were
-//! replaced or removed while others may still read them.
+//! that are not synced (an error of writing them back may be told to no other handle), and files that are
+//! being replaced: their names are others' before nobody finds them any more.
 //!
 //! A name may be another file's by the time that it is opened again. So every file is known by its
 //! [`FileIdentity`], and one that is not the same is not read: [`is_stale`] says so of the error.
@@ -82,7 +82,7 @@ pub(crate) struct LazyFile {
 struct Handles {
     /// What keeps it open, while it is in the queue or held.
     kept: Option<Arc<dyn StorageFile>>,
-    /// It stays open for as long as this lives.
+    /// It stays open until it is released.
     is_held: bool,
     /// The handle that somebody may have in hand still.
     latest: Weak<dyn StorageFile>,
@@ -145,7 +145,8 @@ impl LazyFile {
         Ok(file)
     }
 
-    /// Keeps the file open for as long as this lives: its name is about to be another file's, or nobody's.
+    /// Keeps the file open until it is released: its name is about to be another file's, and it is found by
+    /// readers still.
     ///
     /// # Errors
     /// Those of [`Self::get`].
@@ -155,6 +156,16 @@ impl LazyFile {
         handles.is_held = true;
         handles.kept = Some(file);
         Ok(())
+    }
+
+    /// Keeps the file open no longer. Who has it in hand reads on; to who has not it is stale.
+    pub(crate) fn release(&self) {
+        let mut handles = self.handles.lock();
+        handles.is_held = false;
+        let kept = handles.kept.take();
+        // Closing it may wait for the disk: no lock is held then.
+        drop(handles);
+        drop(kept);
     }
 
     fn open_again(&self) -> io::Result<Arc<dyn StorageFile>> {
@@ -253,6 +264,20 @@ mod tests {
         for file in [&first, &second, &third] {
             assert!(is_stale(&read(file).expect_err("it cannot be found")));
         }
+    }
+
+    #[test]
+    fn what_is_released_is_read_on_by_who_has_it_in_hand_and_by_nobody_else() {
+        let files = Files::new(1);
+        let file = files.make(0);
+        file.hold().expect("it is there");
+        let in_hand = file.get().expect("it is there");
+        files.storage.remove_file(Path::new("/0")).expect("it is there");
+        file.release();
+        in_hand.read_at(0, &mut [0]).expect("it is open");
+        drop(in_hand);
+        files.make(1);
+        assert!(is_stale(&read(&file).expect_err("it is gone")));
     }
 
     #[test]

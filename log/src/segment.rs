@@ -28,8 +28,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// A file of batches and its indexes.
 ///
-/// A segment that others have replaced is read to the end by those who hold it: its files are held open
-/// before their names go or belong to what took its place.
+/// A segment that is being replaced by another is held open before its names belong to that one, until it is
+/// found no more. Who has its file in hand then reads on; all others look for what took its place.
 pub(crate) struct Segment {
     /// Of all segments this process has opened: a base may be that of several, one after the other.
     id: u64,
@@ -187,10 +187,16 @@ impl Segment {
         self.file.get()
     }
 
-    /// Keeps open what readers need of it for as long as this lives: it is about to be replaced or removed.
+    /// Keeps open what readers need of it until it is released: it is about to be replaced.
     pub(crate) fn hold(&self) -> io::Result<()> {
         self.file.hold()?;
         self.aborted.hold()
+    }
+
+    /// Nobody finds it any more: it stays open for those only who have its file in hand.
+    pub(crate) fn release(&self) {
+        self.file.release();
+        self.aborted.release();
     }
 
     /// Bytes of whole batches.

@@ -211,11 +211,18 @@ impl<E: Entry> EntryFile<E> {
         Ok(Persisted { file, is_new })
     }
 
-    /// Keeps the file open for as long as this lives, if anything in it is believed.
+    /// Keeps the file open until it is released, if anything in it is believed.
     pub(super) fn hold(&self) -> io::Result<()> {
         match self.file.get() {
             Some(file) if self.entries.read().on_file > 0 => file.hold(),
             _ => Ok(()),
+        }
+    }
+
+    /// Keeps the file open no longer.
+    pub(super) fn release(&self) {
+        if let Some(file) = self.file.get() {
+            file.release();
         }
     }
 

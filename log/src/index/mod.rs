@@ -122,9 +122,14 @@ impl<E: Entry> Index<E> {
         self.file.leftover()
     }
 
-    /// Keeps its file open for as long as this lives: another segment's may take its name.
+    /// Keeps its file open until it is released: another segment's may take its name.
     pub(crate) fn hold(&self) -> io::Result<()> {
         self.file.hold()
+    }
+
+    /// Keeps its file open no longer.
+    pub(crate) fn release(&self) {
+        self.file.release();
     }
 
     /// Whether it has no entry.

@@ -11,6 +11,7 @@ use crate::clock::ManualClock;
 use crate::compaction::plan::GROUP_SEGMENTS_MAX;
 use crate::error::{ErrorKind, Result};
 use crate::files::FileKind;
+use crate::open_files::is_stale;
 use crate::partition::{Fetched, Isolation, Partition};
 use crate::record::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use crate::recovery::INDEXES_AT_ONCE;
@@ -55,7 +56,8 @@ impl Bench {
         let disk = InterruptingStorage::new(MemoryStorage::new(1));
         let counting = CountingStorage::new(disk.clone());
         let log = Log::open("/log", options(&counting)).expect("an empty disk");
-        let config = TopicConfig { segment_bytes: 300, cleanup, ..TopicConfig::default() };
+        let config =
+            TopicConfig { segment_bytes: 300, index_interval_bytes: 100, cleanup, ..TopicConfig::default() };
         let partition = log.create_topic("t", config).expect("a new topic").partitions()[0].clone();
         Self { disk, counting, log, partition }
     }
@@ -77,8 +79,19 @@ impl Bench {
         isolation: Isolation,
         act: impl FnOnce(&Log, &Partition) + Send + 'static,
     ) -> Result<Fetched> {
+        self.fetch_during_read(FileKind::Log, from, isolation, act)
+    }
+
+    /// The same, when it has begun to read this file of the first segment.
+    fn fetch_during_read(
+        &self,
+        kind: FileKind,
+        from: Offset,
+        isolation: Isolation,
+        act: impl FnOnce(&Log, &Partition) + Send + 'static,
+    ) -> Result<Fetched> {
         let (log, partition) = (self.log.clone(), self.partition.clone());
-        let first = FileKind::Log.path(Path::new("/log/t-0"), Offset(0));
+        let first = kind.path(Path::new("/log/t-0"), Offset(0));
         self.disk.before_read(first, move || act(&log, &partition));
         let fetched = self.partition.fetch(from, 200, isolation);
         assert!(!self.disk.is_pending(), "the first segment is read");
@@ -213,6 +226,28 @@ fn who_stops_in_the_middle_of_a_fetch_keeps_nothing_open_but_the_segment_in_hand
     assert_eq!(shown(&fetched.expect("it is read on"))[..2], [0, 1], "what is in hand is read to its end");
     let open = open.load(Ordering::Acquire);
     assert!(open <= (OPEN_MAX + SEGMENT_FILES + SMALL_FILES) as u64, "{open} files are open");
+}
+
+#[test]
+fn nothing_is_open_of_what_was_replaced_though_somebody_still_has_the_list_of_it() {
+    let bench = Bench::new(CleanupPolicy::Compact);
+    bench.write(0..400);
+    let listed = bench.partition.compaction_view().sealed;
+    bench.log.compact("t").expect("it is sound");
+    let open = bench.counting.counts().open;
+    assert!(open <= (OPEN_MAX + SMALL_FILES) as u64, "{open} files are open");
+    assert!(is_stale(&listed[0].0.file().err().expect("it is not open")));
+}
+
+#[test]
+fn who_has_found_a_segment_that_is_replaced_before_it_is_open_reads_what_took_its_place() {
+    let bench = Bench::new(CleanupPolicy::Compact);
+    bench.write(0..40);
+    let found =
+        bench.fetch_during_read(FileKind::OffsetIndex, Offset(2), Isolation::ReadUncommitted, |log, _| {
+            log.compact("t").expect("it is sound");
+        });
+    assert_eq!(shown(&found.expect("it is read again"))[0], 40 - KEYS);
 }
 
 #[test]

@@ -16,8 +16,16 @@ use crate::segment::{ReadRange, Segment};
 /// How many readers that read on where they stopped are spared the index.
 const HINTS_MAX: usize = 16;
 
-/// How often a fetch is begun anew because segments were replaced or removed meanwhile.
+/// How often a fetch, or the reading of a segment, is begun anew because segments were replaced or removed
+/// meanwhile.
 const READS_MAX: usize = 8;
+
+/// What a segment has shown.
+struct Reading {
+    in_hand: InHand,
+    /// Batches, and where to read on; none if there is none to be shown.
+    found: Option<(Bytes, Offset)>,
+}
 
 /// What a fetch found.
 #[derive(Clone, Debug)]
@@ -88,24 +96,43 @@ impl Partition {
         }
         let mut wanted = Some(from);
         while let Some(from_here) = wanted.filter(|from_here| *from_here < bound) {
-            let Some(InHand { segment, next }) = self.segments.find(from_here, |_| true) else { break };
-            if segment.base() > from_here {
-                // What was before it has been removed meanwhile.
-                return Err(self.out_of_range(from, self.offsets()));
-            }
             let range = ReadRange { from: from_here, bound, bytes_max: max_bytes };
-            if let Some((bytes, next)) = self.read_segment(&segment, range)? {
+            let Some(Reading { in_hand, found }) = self.read_holding(range)? else { break };
+            if let Some((bytes, next)) = found {
                 let aborted = match isolation {
                     Isolation::ReadUncommitted => Vec::new(),
-                    Isolation::ReadCommitted => self.aborted_in(&segment, from_here, next)?,
+                    Isolation::ReadCommitted => self.aborted_in(&in_hand.segment, from_here, next)?,
                 };
                 return Ok(Fetched { bytes, aborted, offsets, next });
             }
-            wanted = next;
+            wanted = in_hand.next;
         }
         // There is nothing, or there was nothing left.
         self.check_not_deleted()?;
         Ok(nothing)
+    }
+
+    /// Reads from the segment that holds the first offset of `range`, which may be another one by the time
+    /// that it is open. None once there is no segment.
+    fn read_holding(&self, range: ReadRange) -> Result<Option<Reading>> {
+        let mut tries_left = READS_MAX;
+        loop {
+            let Some(in_hand) = self.segments.find(range.from, |_| true) else { return Ok(None) };
+            if in_hand.segment.base() > range.from {
+                // What was before it has been removed meanwhile.
+                return Err(self.out_of_range(range.from, self.offsets()));
+            }
+            match self.read_segment(&in_hand.segment, range) {
+                Err(error)
+                    if error.kind() == ErrorKind::Retry
+                        && tries_left > 0
+                        && !self.segments.lists(&in_hand.segment) =>
+                {
+                    tries_left -= 1;
+                }
+                found => return Ok(Some(Reading { in_hand, found: found? })),
+            }
+        }
     }
 
     fn read_segment(&self, segment: &Segment, range: ReadRange) -> Result<Option<(Bytes, Offset)>> {

@@ -12,9 +12,9 @@
 //! partition next if need be. The indexes take their names, the segments behind the first one go; last
 //! the log takes the name of the first one. Each arrow is one step, which waits for the disk once.
 //!
-//! Nobody who reads is waited for. The replaced segments are held open before it is decided, and whoever
-//! reads one reads it to its end; the next look at the list of segments finds the new one. A reader has one
-//! segment in hand, so that no more stays open than is being replaced and is being read.
+//! Nobody who reads is waited for. The replaced segments are held open before it is decided, until the new
+//! one is published; then they are open for those only who read them at the moment, and everybody else finds
+//! the new one. So no more stays open than is being replaced and is being read.
 //!
 //! A failure before the decision leaves everything as it was; one after it poisons the partition, whose
 //! next opening finishes.
@@ -197,6 +197,8 @@ impl Partition {
         let first = segments.iter().position(is_first).expect("only who replaces segments removes them");
         segments.splice(first..first + replaced.len(), [segment]);
         self.segments.store(segments.clone());
+        drop(writer);
+        replaced.iter().for_each(|segment| segment.release());
         Ok(())
     }
 

@@ -1,10 +1,8 @@
 //! The list of segments that readers go by.
 //!
-//! Nobody keeps the list while a file is read. A segment that was replaced or removed stays open for as long
-//! as somebody has it, and a list has all of them: one slow reader would keep every file open that was
-//! replaced since. So a reader has one segment in hand, and finds the next one in the list as it is by then:
-//! where the one in hand ended may be the middle of another, which may have taken the place of the one in
-//! hand too.
+//! Nobody keeps the list while a file is read: what was replaced or removed since cannot be opened any more.
+//! So a reader has one segment in hand, and finds the next one in the list as it is by then: where the one in
+//! hand ended may be the middle of another, which may have taken the place of the one in hand too.
 
 use std::sync::Arc;
 

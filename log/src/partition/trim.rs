@@ -12,7 +12,6 @@ use super::replace::remove_segment;
 use super::writer::Mode;
 use crate::error::{ErrorKind, Result};
 use crate::record::Offset;
-use crate::segment::Segment;
 
 /// Offsets that are pinned, by who has pinned them.
 #[derive(Default)]
@@ -123,19 +122,17 @@ impl Partition {
         if self.offsets().start < base {
             self.raise_start(&mut marks, base)?;
         }
-        let removed: Vec<_> = {
+        let removed: Vec<Offset> = {
             let mut writer = self.writer.lock();
             let tail = &mut writer.tail;
             let count = tail.segments.partition_point(|segment| segment.base() < base);
-            let removed = tail.segments.drain(..count.min(tail.segments.len() - 1)).collect();
+            let removed = tail.segments.drain(..count.min(tail.segments.len() - 1));
+            let removed = removed.map(|segment| segment.base()).collect();
             self.segments.store(tail.segments.clone());
             removed
         };
-        // Only who reads one has it in hand still; nobody else gets one.
-        let mut read = removed.iter().filter(|segment: &&Arc<Segment>| Arc::strong_count(segment) > 1);
-        let outcome = read
-            .try_for_each(|segment| segment.hold())
-            .and_then(|()| removed.iter().try_for_each(|segment| remove_segment(&self.site, segment.base())));
+        // Who has the file of one in hand reads on; nobody else finds it any more.
+        let outcome = removed.iter().try_for_each(|base| remove_segment(&self.site, *base));
         // Those that stay are removed when the partition is opened again.
         outcome.map_err(|error| self.site.io("remove segments from", &self.site.directory, error))
     }
