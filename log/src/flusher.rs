@@ -53,6 +53,9 @@ pub trait Flush: Send + Sync + 'static {
 
     /// Up to where everything is known to be durable.
     fn durable(&self) -> Offset;
+
+    /// Whether it is gone for good, so that no recovery point is kept of it any more.
+    fn is_deleted(&self) -> bool;
 }
 
 /// Syncs that were submitted for one target.
@@ -227,7 +230,10 @@ impl Rounds {
         let outcome = match outcome {
             Ok(()) => {
                 target.flushed(submission.upto);
-                if let Some(points) = &mut self.recovery_points {
+                // Whoever has deleted it lets its points be forgotten after that.
+                if let Some(points) = &mut self.recovery_points
+                    && !target.is_deleted()
+                {
                     points.note(target.key(), submission.upto);
                 }
                 Ok(())

@@ -217,8 +217,10 @@ impl RecoveryPointFile {
     /// written anew.
     pub(crate) fn forget(&mut self, topic: TopicId) {
         let is_forgotten = |key: &PartitionKey| key.topic == topic;
-        self.points.retain(|key, _| !is_forgotten(key));
-        self.risen.retain(|key, _| !is_forgotten(key));
+        let syncing = self.syncing.as_mut().map(|(_, points)| points);
+        for points in [&mut self.points, &mut self.risen].into_iter().chain(syncing) {
+            points.retain(|key, _| !is_forgotten(key));
+        }
         self.synced.forget(is_forgotten);
     }
 

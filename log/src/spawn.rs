@@ -99,6 +99,12 @@ pub enum Drive {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    use parking_lot::Condvar;
+
     use super::*;
 
     #[test]
@@ -110,17 +116,89 @@ mod tests {
         }
     }
 
-    #[test]
-    fn after_a_failure_no_job_is_begun() {
-        for threads in [1, 4] {
-            let begun = Arc::new(Mutex::new(0));
-            let count = begun.clone();
-            let outcome = in_parallel("fail", threads, (0..1000).collect(), move |n: u64| {
-                *count.lock() += 1;
-                if n == 0 { Err(n) } else { Ok(n) }
-            });
-            assert_eq!(outcome.expect("threads start"), Err(0));
-            assert!(*begun.lock() < 1000 || threads > 1);
+    /// How many jobs are waited for, that others do while one fails.
+    const THREADS: usize = 4;
+
+    /// How many jobs there are.
+    const JOBS: usize = 1000;
+
+    /// What has become of the jobs.
+    #[derive(Default)]
+    struct Tally {
+        begun: Mutex<usize>,
+        dropped: Mutex<usize>,
+        is_dropped: Condvar,
+    }
+
+    /// A job that is counted when it goes, done or not.
+    struct Job {
+        number: usize,
+        tally: Arc<Tally>,
+    }
+
+    impl Drop for Job {
+        fn drop(&mut self) {
+            *self.tally.dropped.lock() += 1;
+            self.tally.is_dropped.notify_all();
         }
+    }
+
+    impl Tally {
+        /// Waits until nothing is left that could be begun; not for ever, if something is.
+        fn wait_for_the_others_to_go(&self) {
+            let mut dropped = self.dropped.lock();
+            while *dropped < JOBS - THREADS {
+                if self.is_dropped.wait_for(&mut dropped, Duration::from_secs(10)).timed_out() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What comes of jobs of which the first one does `fail` once every thread has one, while the others
+    /// are in the middle of theirs. Returns how many were begun too.
+    fn fail_first(
+        threads: usize,
+        fail: fn() -> Result<usize, usize>,
+    ) -> (std::thread::Result<Result<Vec<usize>, usize>>, usize) {
+        let tally = Arc::<Tally>::default();
+        let jobs = (0..JOBS).map(|number| Job { number, tally: tally.clone() }).collect();
+        let all_have_one = Barrier::new(threads);
+        let counted = tally.clone();
+        let work = move |job: Job| {
+            *counted.begun.lock() += 1;
+            if job.number < threads {
+                all_have_one.wait();
+            }
+            if job.number == 0 {
+                return fail();
+            }
+            if job.number >= threads {
+                return Ok(job.number);
+            }
+            counted.wait_for_the_others_to_go();
+            // One that fails later is not the one that is told.
+            Err(job.number)
+        };
+        let run = || in_parallel("fail", threads, jobs, work).expect("threads start");
+        let outcome = catch_unwind(AssertUnwindSafe(run));
+        let begun = *tally.begun.lock();
+        (outcome, begun)
+    }
+
+    #[test]
+    fn after_a_failure_no_job_is_begun_and_the_first_one_that_failed_is_told() {
+        for threads in [1, THREADS] {
+            let (outcome, begun) = fail_first(threads, || Err(0));
+            assert_eq!(outcome.expect("nothing panics"), Err(0));
+            assert_eq!(begun, threads, "each thread has begun one");
+        }
+    }
+
+    #[test]
+    fn after_a_panic_no_job_is_begun_and_it_goes_on_where_the_jobs_came_from() {
+        let (outcome, begun) = fail_first(THREADS, || panic!("as this test wants it"));
+        outcome.expect_err("it panics here too");
+        assert_eq!(begun, THREADS);
     }
 }

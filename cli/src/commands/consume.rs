@@ -33,13 +33,18 @@ pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Fai
     let interrupted = on_interrupt()?;
     let mut printer = Printer::new(options);
     loop {
-        let read = read_to_end(&mut reader.consumer, &mut printer, &interrupted)?;
+        let read = read_to_end(&mut reader.consumer, &mut printer, options.follow, &interrupted)?;
         printer.out.flush()?;
         let is_over = printer.is_full() || interrupted.load(Ordering::Relaxed);
-        if is_over || (read == 0 && !options.follow) {
+        if is_over || (read == Some(0) && !options.follow) {
             break;
         }
-        if read == 0 && !reader.wait()? {
+        let goes_on = match read {
+            None => false,
+            Some(0) => reader.wait()?,
+            Some(_) => true,
+        };
+        if !goes_on {
             reader = reader.reopen(data, options, &interrupted)?;
         }
     }
@@ -125,7 +130,8 @@ impl Reader {
     }
 
     /// Takes over the positions of another reader of the same topic. Where there is no such record any more,
-    /// the nearest end or start is gone on at, and that is said.
+    /// the nearest end or start is gone on at; where the log was cut off and written anew, the cut is. Either
+    /// is said.
     fn go_on_after(&mut self, before: &Self) -> Result<(), Failure> {
         if self.topic.id() != before.topic.id() {
             writeln!(
@@ -137,10 +143,17 @@ impl Reader {
         }
         for partition in &self.partitions {
             let position = before.consumer.position(partition)?;
-            let offsets = self.topic.partition(partition.partition)?.offsets();
-            let there = position.clamp(offsets.start, offsets.high_watermark);
+            let log = self.topic.partition(partition.partition)?;
+            let offsets = log.offsets();
+            let known = before.topic.partition(partition.partition)?;
+            let rewritten = log.rewritten_since(&known);
+            let there = rewritten.map_or(position, |cut| position.min(cut));
+            let there = there.clamp(offsets.start, offsets.high_watermark);
             if there != position {
-                let why = "the records between were deleted, or cut off by recovery";
+                let why = match rewritten {
+                    Some(_) => "the log was cut off there by a repair, and other records may follow by now",
+                    None => "the records between were deleted, or cut off by recovery",
+                };
                 writeln!(
                     io::stderr(),
                     "lotic: {partition} goes on at offset {there}, not {position}: {why}"
@@ -172,11 +185,13 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(interrupted)
 }
 
+/// Prints what there is, and says how much; none if who `follows` has to open the log again.
 fn read_to_end(
     consumer: &mut Consumer,
     printer: &mut Printer,
+    follows: bool,
     interrupted: &AtomicBool,
-) -> Result<usize, Failure> {
+) -> Result<Option<usize>, Failure> {
     let mut total = 0;
     while !printer.is_full() && !interrupted.load(Ordering::Relaxed) {
         let mut outcome = Ok(());
@@ -186,14 +201,18 @@ fn read_to_end(
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
-        })?;
+        });
         outcome?;
+        let read = match read {
+            Err(error) if error.kind() == ErrorKind::Retry && follows => return Ok(None),
+            read => read?,
+        };
         total += read;
         if read == 0 {
             break;
         }
     }
-    Ok(total)
+    Ok(Some(total))
 }
 
 struct Printer {

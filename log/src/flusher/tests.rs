@@ -67,6 +67,10 @@ impl Flush for Target {
     fn durable(&self) -> Offset {
         Offset(self.state.lock().durable)
     }
+
+    fn is_deleted(&self) -> bool {
+        false
+    }
 }
 
 struct Fixture {

@@ -464,3 +464,20 @@ fn damage_below_the_recovery_point_is_corruption_only_if_recovery_points_are_syn
     let lost = (0..50).filter(|seed| open_damaged(*seed, Some(SyncPurpose::RecoveryPoint)).is_ok());
     assert!(lost.count() > 0, "nothing depends on recovery points");
 }
+
+#[test]
+fn no_recovery_point_is_kept_of_a_topic_that_is_deleted_before_its_flush_has_ended() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage).unwrap();
+    let [kept, deleted] = ["kept", "deleted"].map(|name| log.create_topic(name, partitions(1)).unwrap());
+    deleted.partitions()[0].append(batch("gone")).unwrap();
+    let flush = log.flush(deleted.partitions(), SyncPurpose::Records);
+    log.delete_topic("deleted").unwrap();
+    flush.wait().unwrap();
+    for value in ["one", "two"] {
+        append(&log, &kept.partitions()[0], value).unwrap();
+    }
+    let points = crate::recovery_point::read(&*storage.mount(), Path::new(DIRECTORY)).unwrap().points;
+    let topics: BTreeSet<_> = points.keys().map(|key| key.topic).collect();
+    assert!(topics.contains(&kept.id()) && !topics.contains(&deleted.id()));
+}

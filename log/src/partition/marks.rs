@@ -1,11 +1,11 @@
-//! What is true of a partition and cannot be read from its batches: where it begins, and how far
-//! compaction has come.
+//! What is true of a partition and cannot be read from its batches: where it begins, how far compaction has
+//! come, and where it was cut off.
 //!
 //! The file `marks` in the partition's directory; numbers are big-endian. It is replaced in one piece.
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1 |
+//! | 0..4 | version | `u32`, 1, or 2 once it was cut off |
 //! | 4..12 | generation | `u64`, one more with every version of the file |
 //! | 12..20 | start | `i64`, the offset of the first record that is kept |
 //! | 20..28 | clean end | `i64`, up to where each key's newest record is known to be the only one |
@@ -13,7 +13,10 @@
 //! | 36..44 | tombstone floor | `i64`, at or behind which tombstones stay; `i64::MAX` without one |
 //! | 44..52 | replacement base | `i64`, of the segments that are being replaced; -1 without |
 //! | 52..60 | replacement end | `i64`, of the same; -1 without |
-//! | 60..64 | checksum | CRC-32 of the bytes before it |
+//! | 60..64 | cuts | version 2: `u32`, how often it was cut off |
+//! | 64..72 | last cut | version 2: `i64`, where it was cut last |
+//! | 72..80 | lowest cut | version 2: `i64`, the lowest offset at which it was ever cut |
+//! | last 4 | checksum | CRC-32 of the bytes before it |
 //!
 //! Everything below start and rewritten end was synced when the file was written. Producer snapshots
 //! below the rewritten end are not believed: they may speak of a transaction whose marker is gone.
@@ -30,6 +33,8 @@ use crate::whole_file;
 const FILE_NAME: &str = "marks";
 const VERSION: u32 = 1;
 const BYTES: usize = 64;
+const CUT_VERSION: u32 = 2;
+const CUT_BYTES: usize = 84;
 const NONE: i64 = -1;
 const NO_FLOOR: i64 = i64::MAX;
 
@@ -48,6 +53,35 @@ pub(crate) struct Marks {
     pub(crate) tombstone_floor: Option<Offset>,
     /// The segments that are being replaced by one, or were.
     pub(crate) replacement: Option<Replaced>,
+    /// Where it was cut off, so that other records may be behind by now.
+    pub(crate) cuts: Option<Cuts>,
+}
+
+/// Where a partition was cut off by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cuts {
+    /// How often: once or more.
+    pub(crate) count: u32,
+    /// Where it was cut last.
+    pub(crate) last: Offset,
+    /// The lowest offset at which it was ever cut.
+    pub(crate) lowest: Offset,
+}
+
+impl Cuts {
+    /// Those of a partition that is cut off at `offset` once more.
+    pub(crate) fn and(before: Option<Self>, offset: Offset) -> Self {
+        let count = before.map_or(0, |cuts| cuts.count).wrapping_add(1);
+        Self { count, last: offset, lowest: before.map_or(offset, |cuts| cuts.lowest.min(offset)) }
+    }
+
+    /// From which offset on other records may be in a partition with the cuts `now` than in the same one
+    /// when it had the cuts `before`; none if it was not cut off since.
+    pub(crate) fn since(before: Option<Self>, now: Option<Self>) -> Option<Offset> {
+        let now = now.filter(|_| now != before)?;
+        let is_next = now.count == before.map_or(0, |cuts| cuts.count).wrapping_add(1);
+        Some(if is_next { now.last } else { now.lowest })
+    }
 }
 
 /// The range of segments that one takes the place of.
@@ -81,8 +115,8 @@ impl Marks {
         let read = whole_file::read(storage, &path);
         let read = read.map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
         let Some(bytes) = read else { return Ok(Self::default()) };
-        if bytes.len() >= 4 && bytes[..4] > VERSION.to_be_bytes()[..] && is_whole(&bytes) {
-            let what = format!("{} is of a later version than {VERSION}", path.display());
+        if bytes.len() >= 4 && bytes[..4] > CUT_VERSION.to_be_bytes()[..] && is_whole(&bytes) {
+            let what = format!("{} is of a later version than {CUT_VERSION}", path.display());
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         let what = || format!("{} is not what was written", path.display());
@@ -104,7 +138,7 @@ impl Marks {
         self.start.max(self.rewritten_end)
     }
 
-    fn encode(&self) -> [u8; BYTES] {
+    fn encode(&self) -> Vec<u8> {
         let replaced = self.replacement.unwrap_or(Replaced { base: Offset(NONE), end: Offset(NONE) });
         let offsets = [
             self.start,
@@ -114,29 +148,45 @@ impl Marks {
             replaced.base,
             replaced.end,
         ];
-        let mut bytes = Vec::with_capacity(BYTES);
-        bytes.extend(VERSION.to_be_bytes());
+        let mut bytes = Vec::with_capacity(CUT_BYTES);
+        let version = if self.cuts.is_some() { CUT_VERSION } else { VERSION };
+        bytes.extend(version.to_be_bytes());
         bytes.extend(self.generation.to_be_bytes());
         offsets.iter().for_each(|offset| bytes.extend(offset.0.to_be_bytes()));
+        if let Some(Cuts { count, last, lowest }) = self.cuts {
+            bytes.extend(count.to_be_bytes());
+            [last, lowest].iter().for_each(|offset| bytes.extend(offset.0.to_be_bytes()));
+        }
         bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-        bytes.try_into().expect("the fields and the checksum are that many bytes")
+        bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; BYTES] = bytes.try_into().ok().filter(|_| is_whole(bytes))?;
+        let version = u32::from_be_bytes(*bytes.first_chunk()?);
+        if ![(VERSION, BYTES), (CUT_VERSION, CUT_BYTES)].contains(&(version, bytes.len())) || !is_whole(bytes)
+        {
+            return None;
+        }
         let number = |at: usize| {
             let mut field = [0; 8];
             field.copy_from_slice(&bytes[at..at + 8]);
             i64::from_be_bytes(field)
         };
         let replaced = Replaced { base: Offset(number(44)), end: Offset(number(52)) };
-        (bytes[..4] == VERSION.to_be_bytes()).then(|| Self {
+        let cuts = || Cuts {
+            // The last half of eight bytes.
+            count: number(56) as u32,
+            last: Offset(number(64)),
+            lowest: Offset(number(72)),
+        };
+        Some(Self {
             generation: number(4) as u64,
             start: Offset(number(12)),
             clean_end: Offset(number(20)),
             rewritten_end: Offset(number(28)),
             tombstone_floor: Some(Offset(number(36))).filter(|floor| floor.0 != NO_FLOOR),
             replacement: Some(replaced).filter(|replaced| replaced.base.0 != NONE),
+            cuts: (version == CUT_VERSION).then(cuts),
         })
     }
 }
@@ -160,6 +210,7 @@ mod tests {
             offsets in prop::array::uniform3(0..1i64 << 60),
             floor in prop::option::of(0..1i64 << 60),
             replacement in prop::option::of((0..1i64 << 60, 0..1i64 << 60)),
+            cuts in prop::option::of((1..u32::MAX, 0..1i64 << 60, 0..1i64 << 60)),
         ) {
             let marks = Marks {
                 generation,
@@ -168,6 +219,11 @@ mod tests {
                 rewritten_end: Offset(offsets[2]),
                 tombstone_floor: floor.map(Offset),
                 replacement: replacement.map(|(base, end)| Replaced { base: Offset(base), end: Offset(end) }),
+                cuts: cuts.map(|(count, last, lowest)| Cuts {
+                    count,
+                    last: Offset(last),
+                    lowest: Offset(lowest),
+                }),
             };
             prop_assert_eq!(Marks::decode(&marks.encode()), Some(marks));
         }
@@ -175,14 +231,30 @@ mod tests {
 
     #[test]
     fn what_is_not_whole_is_not_believed() {
-        let bytes = Marks { start: Offset(7), ..Marks::default() }.encode();
-        for length in 0..BYTES {
-            assert_eq!(Marks::decode(&bytes[..length]), None);
+        for cuts in [None, Some(Cuts::and(None, Offset(5)))] {
+            let bytes = Marks { start: Offset(7), cuts, ..Marks::default() }.encode();
+            for length in 0..bytes.len() {
+                assert_eq!(Marks::decode(&bytes[..length]), None);
+            }
+            for bit in 0..bytes.len() * 8 {
+                let mut bytes = bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Marks::decode(&bytes), None, "bit {bit}");
+            }
         }
-        for bit in 0..BYTES * 8 {
-            let mut bytes = bytes;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Marks::decode(&bytes), None, "bit {bit}");
-        }
+    }
+
+    #[test]
+    fn who_has_missed_one_cut_knows_where_it_was_and_who_has_missed_several_the_lowest_of_all() {
+        let cut = |before, offset| Some(Cuts::and(before, Offset(offset)));
+        let first = cut(None, 10);
+        let second = cut(first, 30);
+        let third = cut(second, 20);
+        assert_eq!(Cuts::since(None, None), None);
+        assert_eq!(Cuts::since(second, second), None);
+        assert_eq!(Cuts::since(None, first), Some(Offset(10)));
+        assert_eq!(Cuts::since(first, second), Some(Offset(30)));
+        assert_eq!(Cuts::since(second, third), Some(Offset(20)));
+        assert_eq!(Cuts::since(first, third), Some(Offset(10)));
     }
 }

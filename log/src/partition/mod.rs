@@ -47,7 +47,7 @@ use crate::segment::Segment;
 use crate::storage::SyncPurpose;
 
 use bounds::Bounds;
-use marks::Marks;
+use marks::{Cuts, Marks};
 use reader::ReadHints;
 use segment_list::SegmentList;
 use trim::Pins;
@@ -155,7 +155,7 @@ impl Partition {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`]; [`ErrorKind::Retry`] if the partition was cut back since, and is to be
-    /// opened again; those of the operating system.
+    /// opened again, see [`Self::rewritten_since`]; those of the operating system.
     pub fn refresh(&self) -> Result<PartitionOffsets> {
         let mut marks = self.marks.lock();
         let mut writer = self.writer.lock();
@@ -168,6 +168,13 @@ impl Partition {
         self.bounds.publish_durable(tail.end);
         self.site.context.progress.raise();
         Ok(self.offsets())
+    }
+
+    /// From which offset on other records may be here than in `before`, an earlier handle of the same
+    /// partition: it was cut off there since ([`crate::Log::repair`]). None if it was not.
+    pub fn rewritten_since(&self, before: &Self) -> Option<Offset> {
+        let known = before.marks.lock().cuts;
+        Cuts::since(known, self.marks.lock().cuts)
     }
 
     /// Topic and partition.

@@ -11,6 +11,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::writer::{Mode, Writer};
 use super::{Partition, failed_sync};
@@ -66,6 +67,10 @@ impl Flush for Partition {
 
     fn durable(&self) -> Offset {
         self.bounds.durable()
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
     }
 }
 

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing, Stage};
-use crate::partition::marks::Marks;
+use crate::partition::marks::{Cuts, Marks};
 use crate::partition::{PartitionSite, Tail};
 use crate::record::{Offset, TopicPartition};
 use crate::scanner::BatchPlace;
@@ -146,6 +146,10 @@ fn read_once(site: &PartitionSite, border: &RecoveryBorder, marks: &Marks) -> Re
 
 /// Absorbs what was appended behind `tail`, which was read with `marks`, by another process. Reads all of
 /// it again if segments were removed or replaced since.
+///
+/// # Errors
+/// [`ErrorKind::Retry`] if the log was cut back since: whoever reads on would miss what was written behind
+/// the cut. [`ErrorKind::Corrupt`]; those of the operating system.
 pub(crate) fn read_on(
     site: &PartitionSite,
     tail: &mut Tail,
@@ -153,6 +157,10 @@ pub(crate) fn read_on(
     recovery_point: Option<Offset>,
 ) -> Result<()> {
     let before = Glance::take(site)?;
+    if let Some(offset) = Cuts::since(marks.cuts, before.marks.cuts) {
+        let what = format!("it was cut off at offset {offset}: open it again");
+        return Err(site.error(ErrorKind::Retry, what));
+    }
     if before.marks.generation == marks.generation {
         let read = absorb_later(site, tail, recovery_point);
         if Glance::take(site)? == before {

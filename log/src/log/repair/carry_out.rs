@@ -10,7 +10,7 @@ use super::survey::{Cut, Survey};
 use crate::error::Result;
 use crate::files::{FileKind, Listing};
 use crate::flusher::Flush;
-use crate::partition::marks::Marks;
+use crate::partition::marks::{Cuts, Marks};
 use crate::partition::{Partition, PartitionSite};
 use crate::record::Offset;
 use crate::recovery::RecoveryBorder;
@@ -81,13 +81,14 @@ pub(super) fn carry_out(directory: &Path, site: &PartitionSite, note: CutNote) -
     if note.endings().is_empty() { CutNote::remove(site) } else { note.write(site) }
 }
 
-/// Nothing is said any more of what lies behind the cut.
+/// Nothing is said any more of what lies behind the cut, but that other records may be there.
 fn lower(marks: &mut Marks, cut: Offset) {
     marks.generation += 1;
     marks.start = marks.start.min(cut);
     marks.clean_end = marks.clean_end.min(cut);
     marks.rewritten_end = marks.rewritten_end.min(cut);
     marks.replacement = None;
+    marks.cuts = Some(Cuts::and(marks.cuts, cut));
 }
 
 /// Moves the later segments away, the last one first, and cuts the file.
