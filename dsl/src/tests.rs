@@ -91,6 +91,53 @@ fn a_window_answers_once_it_is_over_and_not_before() -> Result<()> {
     Ok(())
 }
 
+/// What windows say of two partitions of which one gives nothing any more: before ten seconds have passed without
+/// it, and after. A row that comes from it then is in `late`.
+fn windows_with_a_silent_partition(idle_after: Option<Duration>) -> Result<[Vec<(String, i64)>; 2]> {
+    let mut flow = Flow::new("sums");
+    let mut topic = flow.topic::<Reading>("readings").partitions(2);
+    if let Some(timeout) = idle_after {
+        topic = topic.idle_after(timeout);
+    }
+    let sums = topic
+        .event_time(|reading| reading.at, Lateness::none())
+        .key_by(|reading| reading.sensor.clone())
+        .window(Tumbling::of(1.minute()))
+        .aggregate("sums", sum(|reading: &Reading| reading.value));
+    sums.to("sums");
+    sums.late().values().to("late");
+    let mut driver = TestDriver::new(flow)?;
+    let send = |driver: &mut TestDriver, partition: i32, row: Reading| {
+        let name = (0..).map(|number| number.to_string()).find(|name| {
+            lotic_log::partition_for_key(name.as_bytes(), 2) == lotic_log::PartitionId(partition)
+        });
+        driver.send_keyed("readings", &name.expect("some name is placed there"), &row, Timestamp(0))
+    };
+    send(&mut driver, 0, reading("a", 0, 1))?;
+    send(&mut driver, 1, reading("a", 1, 2))?;
+    driver.run()?;
+    driver.advance(9.secs());
+    send(&mut driver, 0, reading("a", MINUTE, 4))?;
+    driver.run()?;
+    let before = sorted::<String, i64>(&mut driver, "sums")?;
+    driver.advance(2.secs());
+    send(&mut driver, 0, reading("a", MINUTE + 1, 8))?;
+    driver.run()?;
+    send(&mut driver, 1, reading("a", 2, 16))?;
+    driver.run()?;
+    let late = driver.values::<Reading>("late")?;
+    assert_eq!(late.len(), usize::from(idle_after.is_some()), "{late:?}");
+    Ok([before, sorted::<String, i64>(&mut driver, "sums")?])
+}
+
+#[test]
+fn a_partition_that_is_idle_for_long_enough_holds_windows_back_no_longer() -> Result<()> {
+    assert_eq!(windows_with_a_silent_partition(None)?, [vec![], vec![]]);
+    let closed = pair("1970-01-01T00:00:00Z|a", 3);
+    assert_eq!(windows_with_a_silent_partition(Some(10.secs()))?, [vec![], vec![closed]]);
+    Ok(())
+}
+
 #[test]
 fn a_late_row_comes_out_of_the_late_output_and_nowhere_else() -> Result<()> {
     let mut flow = Flow::new("sums");
