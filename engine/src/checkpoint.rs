@@ -38,6 +38,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::check_flow_name;
 use crate::state::{CheckpointId, RocksBackend, RocksOptions, StateBackend, StateHome, suspect_mark};
 
+/// Blocks kept while a checkpoint is looked into: a few rows are read.
+const LOOK_CACHE_BYTES: usize = 1 << 20;
+
 /// A flow's state in a directory.
 pub struct DiskState {
     live: PathBuf,
@@ -67,6 +70,16 @@ impl DiskState {
 
     fn path(&self, checkpoint: CheckpointId) -> PathBuf {
         self.checkpoints.join(checkpoint.to_string())
+    }
+
+    fn remove(&self, checkpoint: CheckpointId) -> Result<()> {
+        // Without its manifest it is none any more, whatever happens in the middle.
+        let directory = self.path(checkpoint);
+        let manifest = directory.join(manifest::FILE_NAME);
+        fs::remove_file(&manifest)
+            .or_else(ignore_missing)
+            .map_err(|error| failed("removed", &manifest, error))?;
+        remove_directory(&directory)
     }
 
     /// The files of the newest checkpoint by inode: what is linked again needs no second reading.
@@ -127,6 +140,11 @@ impl StateHome for DiskState {
         Ok(found)
     }
 
+    fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>> {
+        let options = RocksOptions { block_cache_bytes: LOOK_CACHE_BYTES, ..self.options };
+        Ok(Arc::new(RocksBackend::open(&self.path(checkpoint), options)?))
+    }
+
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
         let directory = self.path(checkpoint);
         let manifest = Manifest::read(&directory)?;
@@ -164,16 +182,12 @@ impl StateHome for DiskState {
     }
 
     fn retire(&self, keep: usize) -> Result<()> {
-        for id in self.checkpoints()?.into_iter().skip(keep) {
-            // Without its manifest it is none any more, whatever happens in the middle.
-            let directory = self.path(id);
-            let manifest = directory.join(manifest::FILE_NAME);
-            fs::remove_file(&manifest)
-                .or_else(ignore_missing)
-                .map_err(|error| failed("removed", &manifest, error))?;
-            remove_directory(&directory)?;
-        }
-        Ok(())
+        self.checkpoints()?.into_iter().skip(keep).try_for_each(|id| self.remove(id))
+    }
+
+    fn forget(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.remove(checkpoint)?;
+        sync(&self.checkpoints)
     }
 }
 

@@ -11,11 +11,12 @@ use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CheckpointOptions;
 use crate::processor::Stuck;
-use crate::state::{CheckpointId, StateHome};
+use crate::state::{CheckpointId, StateHome, TombstoneFloors};
 
 /// Decides when a checkpoint is due, and has it taken on a thread of its own.
 pub(crate) struct Checkpointer {
     home: Arc<dyn StateHome>,
+    floors: Arc<TombstoneFloors>,
     options: CheckpointOptions,
     /// Where the last one was begun.
     epoch: Epoch,
@@ -25,14 +26,14 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// One for a flow that was opened at `epoch`, at `now` of the clock's elapsed time.
+    /// One for a flow that was opened at an epoch, at a time on the clock's elapsed time.
     pub(crate) fn new(
         home: Arc<dyn StateHome>,
+        floors: Arc<TombstoneFloors>,
         options: CheckpointOptions,
-        epoch: Epoch,
-        now: Duration,
+        (epoch, now): (Epoch, Duration),
     ) -> Self {
-        Self { home, options, epoch, at: now, running: None }
+        Self { home, floors, options, epoch, at: now, running: None }
     }
 
     /// Begins a checkpoint if one is due, and takes note of one that has ended. How many have succeeded.
@@ -77,11 +78,12 @@ impl Checkpointer {
     }
 
     fn begin(&mut self) {
-        let (home, keep) = (Arc::clone(&self.home), self.options.keep);
+        let (home, floors) = (Arc::clone(&self.home), Arc::clone(&self.floors));
+        let keep = self.options.keep;
         let (say, heard) = sync_channel(1);
         let body = move || {
-            let taken = take(&*home, keep);
-            drop(home);
+            let taken = take(&*home, &floors, keep);
+            drop((home, floors));
             // Nobody listens where it took too long.
             let _ = say.send(taken);
         };
@@ -110,17 +112,25 @@ fn panicked() -> Error {
     Error::new(ErrorKind::Io, "taking it panicked")
 }
 
-/// Takes a checkpoint, and removes those that are too old then.
-fn take(home: &dyn StateHome, keep: usize) -> Result<CheckpointId> {
+/// Takes a checkpoint, and removes those that are too old then, and with them the need for old deletions.
+pub(crate) fn take(home: &dyn StateHome, floors: &TombstoneFloors, keep: usize) -> Result<CheckpointId> {
     let taken = home.take()?;
     home.retire(keep)?;
+    if let Err(error) = floors.raise(home) {
+        tracing::warn!(%error, "changelogs keep deletions for longer than they need to");
+    }
     Ok(taken)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory_log::MemoryLog;
     use crate::state::MemoryState;
+
+    fn no_floors() -> Arc<TombstoneFloors> {
+        Arc::new(TombstoneFloors::new(MemoryLog::new(), Vec::new()))
+    }
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -129,7 +139,8 @@ mod tests {
         let home = MemoryState::new();
         let options = CheckpointOptions { epochs_min: 2, interval: Duration::from_secs(10), keep: 1 };
         let seconds = Duration::from_secs;
-        let mut checkpointer = Checkpointer::new(Arc::new(home.clone()), options, Epoch(5), seconds(100));
+        let mut checkpointer =
+            Checkpointer::new(Arc::new(home.clone()), no_floors(), options, (Epoch(5), seconds(100)));
         let mut check = |epoch, at, expected| {
             checkpointer.step(Epoch(epoch), seconds(at));
             checkpointer.finish(LIMIT).ok().unwrap();
@@ -148,7 +159,8 @@ mod tests {
     fn an_orderly_end_takes_one_unless_the_last_holds_all() {
         let home = MemoryState::new();
         let options = CheckpointOptions { epochs_min: 1, interval: Duration::from_secs(10), keep: 2 };
-        let mut checkpointer = Checkpointer::new(Arc::new(home.clone()), options, Epoch(5), Duration::ZERO);
+        let mut checkpointer =
+            Checkpointer::new(Arc::new(home.clone()), no_floors(), options, (Epoch(5), Duration::ZERO));
         let mut finish_at = |epoch| checkpointer.finish_at(Epoch(epoch), LIMIT).ok();
         assert_eq!(finish_at(5), Some(0), "nothing was committed");
         checkpointer.step(Epoch(6), Duration::from_secs(10));

@@ -15,7 +15,7 @@ use std::task::{Wake, Waker};
 use lotic_log::batch::SealedBatch;
 use lotic_log::group::{OffsetCommit, offset_commits, offsets_partition};
 use lotic_log::{
-    CleanupPolicy, CommitTicket, ErrorKind as LogErrorKind, Isolation, Log, Offset, Partition, Topic,
+    CleanupPolicy, CommitTicket, ErrorKind as LogErrorKind, Isolation, Log, Offset, Partition, Pin, Topic,
     TopicConfig, TopicPartition, TransactionOptions, TransactionalProducer,
 };
 use parking_lot::{Mutex, RwLock};
@@ -231,6 +231,14 @@ impl EventLog for EmbeddedLog {
 
     fn stable_offset(&self, partition: PartitionKey) -> Result<Offset> {
         Ok(self.partition(partition)?.offsets().stable)
+    }
+
+    fn pin(&self, partition: PartitionKey, from: Offset) -> Result<Option<Pin>> {
+        Ok(Some(self.partition(partition)?.pin(from)))
+    }
+
+    fn raise_tombstone_floor(&self, partition: PartitionKey, floor: Offset) -> Result<Offset> {
+        Ok(self.partition(partition)?.raise_tombstone_floor(floor)?)
     }
 
     fn hold(&self) -> Result<()> {

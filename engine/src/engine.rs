@@ -28,6 +28,7 @@ use crate::assembly::{
 };
 use crate::bell::Bell;
 use crate::channel::Waker;
+use crate::checkpointer;
 use crate::conductor::{Conductor, ConductorSetup, Standing};
 use crate::counters::Counters;
 use crate::epoch::Epoch;
@@ -42,7 +43,10 @@ use crate::plan::plan;
 use crate::seat::{Mailbox, Seat};
 use crate::sink::Guarantee;
 use crate::state::restore::{RestoreReport, Restored, StoreChangelog, restore};
-use crate::state::{StateAccess, StateAccessOptions, StateBackend, StateHome, StateLimits, changelog_topic};
+use crate::state::{
+    CheckpointId, StateAccess, StateAccessOptions, StateBackend, StateHome, StateLimits, TombstoneFloors,
+    changelog_topic,
+};
 use crate::topology;
 
 /// How much of a changelog is looked at at a time for anything committed.
@@ -77,7 +81,9 @@ pub struct Engine {
     seats: Vec<Seat>,
     conductor: Conductor,
     conductor_bell: Arc<Bell>,
+    home: Arc<dyn StateHome>,
     backend: Arc<dyn StateBackend>,
+    floors: Arc<TombstoneFloors>,
     restored: RestoreReport,
 }
 
@@ -87,6 +93,7 @@ pub(crate) struct EngineParts {
     pub(crate) conductor: Conductor,
     pub(crate) conductor_bell: Arc<Bell>,
     pub(crate) backend: Arc<dyn StateBackend>,
+    pub(crate) floors: Arc<TombstoneFloors>,
 }
 
 impl Engine {
@@ -178,6 +185,15 @@ impl Engine {
         &self.restored
     }
 
+    /// Takes a checkpoint of the state as it is applied, and removes all but the newest `keep`. May take long; a
+    /// [`Processor`](crate::processor::Processor) does it beside the running flow.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn take_checkpoint(&self, keep: usize) -> Result<CheckpointId> {
+        checkpointer::take(&*self.home, &self.floors, keep)
+    }
+
     /// Ends the flow where it stands: what no epoch has committed is dropped.
     ///
     /// # Errors
@@ -189,8 +205,8 @@ impl Engine {
     }
 
     pub(crate) fn into_parts(self) -> EngineParts {
-        let Self { seats, conductor, conductor_bell, backend, .. } = self;
-        EngineParts { seats, conductor, conductor_bell, backend }
+        let Self { seats, conductor, conductor_bell, backend, floors, .. } = self;
+        EngineParts { seats, conductor, conductor_bell, backend, floors }
     }
 }
 
@@ -420,6 +436,7 @@ fn open_workers(
     let last_committed = last.as_ref().map_or(Epoch(0), |record| record.epoch);
     let Restored { backend, report } = restore(&**home, &**log, &topics.stores, workers)?;
     let state = open_state(&backend, &topics.stores, options)?;
+    let floors = Arc::new(TombstoneFloors::new(Arc::clone(log), topics.stores));
     let bells: Vec<Arc<Bell>> = (0..workers).map(|_| Arc::default()).collect();
     let conductor_bell = Arc::<Bell>::default();
     let wakers: Vec<Waker> = bells.iter().map(Bell::waker).collect();
@@ -456,7 +473,7 @@ fn open_workers(
         epoch_interval: options.epoch_interval,
         holds_sources,
     });
-    Ok(Engine { seats, conductor, conductor_bell, backend, restored: report })
+    Ok(Engine { seats, conductor, conductor_bell, home: Arc::clone(home), backend, floors, restored: report })
 }
 
 fn open_state(

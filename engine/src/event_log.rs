@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lotic_log::batch::SealedBatch;
-use lotic_log::{Offset, PartitionId, TopicConfig, TopicId};
+use lotic_log::{Offset, PartitionId, Pin, TopicConfig, TopicId};
 
 use crate::epoch::Epoch;
 use crate::error::{Error, ErrorKind, Result};
@@ -188,6 +188,19 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The offset behind the last committed record (the last stable offset).
     fn stable_offset(&self, partition: PartitionKey) -> Result<Offset>;
+
+    /// Keeps a partition as it is from `from` on for as long as the pin lives: nobody removes or rewrites what a
+    /// restore is going to read. None where nobody would.
+    fn pin(&self, _partition: PartitionKey, _from: Offset) -> Result<Option<Pin>> {
+        Ok(None)
+    }
+
+    /// Has every deletion at and behind `floor` kept in a compacted partition: somebody may read on from there.
+    /// Returns the floor that holds: the one before where that is higher, since deletions before it may be gone.
+    /// Offset 0 where nobody compacts.
+    fn raise_tombstone_floor(&self, _partition: PartitionKey, _floor: Offset) -> Result<Offset> {
+        Ok(Offset(0))
+    }
 
     /// Takes the transactional id, if that was not done. From then on nothing that an earlier holder submitted
     /// is decided any more: what was decided can be read, everything else is aborted.

@@ -269,13 +269,13 @@ impl ProcessorSetup {
 
     /// Runs one attempt to its end. All that it held is given up by then.
     fn run(&self, engine: Engine, shared: &Shared) -> Result<()> {
-        let EngineParts { seats, mut conductor, conductor_bell, backend } = engine.into_parts();
+        let EngineParts { seats, mut conductor, conductor_bell, backend, floors } = engine.into_parts();
         *shared.bell.lock() = Arc::clone(&conductor_bell);
         let mut checkpointer = Checkpointer::new(
             Arc::clone(&self.home),
+            floors,
             self.options.checkpoints.clone(),
-            conductor.last_committed(),
-            self.clock.elapsed(),
+            (conductor.last_committed(), self.clock.elapsed()),
         );
         let crew = Crew::start(seats, &conductor_bell)?;
         let mut stop_by = None;

@@ -29,6 +29,9 @@ pub trait StateBackend: Send + Sync + 'static {
     /// Opens the store of this name, and makes it where it is missing.
     fn open_store(&self, name: &str) -> Result<StoreId>;
 
+    /// The store of this name, if there is one. Makes none.
+    fn find_store(&self, name: &str) -> Option<StoreId>;
+
     /// Reads many keys at once; `found` gets the place in `keys` and the value of each that exists.
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 
@@ -86,6 +89,9 @@ pub trait StateHome: Send + Sync + 'static {
     /// The checkpoints there are, newest first.
     fn checkpoints(&self) -> Result<Vec<CheckpointId>>;
 
+    /// Opens a checkpoint where it is. It is not verified, and not to be changed.
+    fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>>;
+
     /// Verifies a checkpoint and puts a copy of it in the place of the live store, which was discarded.
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()>;
 
@@ -94,4 +100,8 @@ pub trait StateHome: Send + Sync + 'static {
 
     /// Removes all but the newest `keep` checkpoints.
     fn retire(&self, keep: usize) -> Result<()>;
+
+    /// Removes a checkpoint that must never be used again, durably: it holds what was committed once and is not any
+    /// more.
+    fn forget(&self, checkpoint: CheckpointId) -> Result<()>;
 }

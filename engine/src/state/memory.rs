@@ -103,6 +103,16 @@ impl StateHome for MemoryState {
         Ok(self.disk.lock().checkpoints.keys().rev().copied().collect())
     }
 
+    fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>> {
+        match self.disk.lock().checkpoints.get(&checkpoint) {
+            Some(found) if !found.damaged => {
+                let stores = Stores::from_rows(found.stores.clone(), 0);
+                Ok(Arc::new(MemoryBackend { stores: Arc::new(stores) }))
+            }
+            _ => Err(Error::new(ErrorKind::Corrupt, format!("checkpoint {checkpoint} cannot be read"))),
+        }
+    }
+
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
         let mut disk = self.disk.lock();
         let volatile_batches_max = disk.volatile_batches_max;
@@ -132,6 +142,11 @@ impl StateHome for MemoryState {
         while disk.checkpoints.len() > keep {
             disk.checkpoints.pop_first();
         }
+        Ok(())
+    }
+
+    fn forget(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.disk.lock().checkpoints.remove(&checkpoint);
         Ok(())
     }
 }
@@ -196,6 +211,11 @@ impl StateBackend for MemoryBackend {
             stores.len() - 1
         });
         Ok(StoreId(number as u32))
+    }
+
+    fn find_store(&self, name: &str) -> Option<StoreId> {
+        let stores = self.stores.by_number.read();
+        stores.iter().position(|(known, _)| known == name).map(|number| StoreId(number as u32))
     }
 
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {

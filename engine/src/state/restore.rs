@@ -2,16 +2,17 @@
 //! from there on.
 //!
 //! A base is the live store, a checkpoint, or nothing. It is believed if every position in it speaks of
-//! the changelog topic that there is now and of an offset that its committed part has reached. Otherwise
-//! it is thrown away for the next older one, and that is reported. Nothing beyond the last stable offset
-//! is read, so what is restored is what was committed, in each store and partition by its own tail.
+//! the changelog topic that there is now and of an offset that its committed part has reached, and behind which
+//! every deletion is still there ([`TombstoneFloors`](super::TombstoneFloors)). Otherwise it is thrown away for the
+//! next older one, and that is reported. Nothing beyond the last stable offset is read, so what is restored is what
+//! was committed, in each store and partition by its own tail. No changelog is compacted meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use lotic_log::batch::DecompressionBuffer;
-use lotic_log::{CommittedBatches, Offset, PartitionId};
+use lotic_log::{CommittedBatches, Offset, PartitionId, Pin};
 
 use super::keys::{GROUP_BYTES, group_of};
 use super::{CheckpointId, Position, Slice, StateBackend, StateHome, StoreId, WriteSet};
@@ -82,8 +83,10 @@ pub fn restore(
     stores: &[StoreChangelog],
     workers: usize,
 ) -> Result<Restored> {
+    // Before a base is looked at: a deletion that it has not heard of must not be compacted away meanwhile.
+    let changelogs = Changelogs::hold(log, stores)?;
     let mut rejected = Vec::new();
-    let (based, base) = newest_base(home, log, stores, &mut rejected)?;
+    let (based, base) = newest_base(home, &changelogs, &mut rejected)?;
     let mut records = 0;
     for (store, changelog) in based.stores.iter().zip(stores) {
         let target = Target { backend: &*based.backend, store: store.id, topic: &changelog.topic };
@@ -93,6 +96,61 @@ pub fn restore(
     }
     tracing::info!(%base, records, "state restored");
     Ok(Restored { backend: based.backend, report: RestoreReport { base, rejected, records } })
+}
+
+/// The changelogs of all stores, which stay as they are.
+struct Changelogs<'a> {
+    log: &'a dyn EventLog,
+    stores: &'a [StoreChangelog],
+    bounds: BTreeMap<PartitionKey, Bounds>,
+    _pins: Vec<Pin>,
+}
+
+/// The positions in a changelog partition from which it can be read on.
+#[derive(Clone, Copy)]
+struct Bounds {
+    start: Offset,
+    stable: Offset,
+    /// Before it, deletions may be missing.
+    floor: Offset,
+}
+
+impl<'a> Changelogs<'a> {
+    /// Holds them. One that was never restored from gets its first floor, before anything is in it.
+    fn hold(log: &'a dyn EventLog, stores: &'a [StoreChangelog]) -> Result<Self> {
+        let (mut bounds, mut pins) = (BTreeMap::new(), Vec::new());
+        for StoreChangelog { topic, .. } in stores {
+            for partition in (0..topic.partitions).map(PartitionId) {
+                let partition = PartitionKey { topic: topic.index, partition };
+                let start = log.start_offset(partition)?;
+                pins.extend(log.pin(partition, start)?);
+                let floor = log.raise_tombstone_floor(partition, start)?;
+                bounds.insert(partition, Bounds { start, stable: log.stable_offset(partition)?, floor });
+            }
+        }
+        Ok(Self { log, stores, bounds, _pins: pins })
+    }
+
+    /// Whether positions in `topic` are those of a store that can be brought up from there.
+    fn check(&self, topic: &TopicHandle, positions: &[Position]) -> Result<(), Disbelief> {
+        let bounds = |partition| self.bounds.get(&PartitionKey { topic: topic.index, partition });
+        if let Some(reason) = reason_to_doubt(topic, positions, bounds) {
+            return Err(Disbelief::Never(reason));
+        }
+        let mut reached = BTreeMap::new();
+        for Position { partition, next, .. } in positions {
+            reached.entry(*partition).and_modify(|known| *known = *next.max(known)).or_insert(*next);
+        }
+        for (partition, next) in reached {
+            let key = PartitionKey { topic: topic.index, partition };
+            let is_behind_start = bounds(partition).is_some_and(|bounds| next > bounds.start);
+            if is_behind_start && !is_committed_up_to(self.log, key, next)? {
+                let reason = format!("holds more than is committed before offset {next} of");
+                return Err(Disbelief::Never(format!("{reason} {}-{partition}", topic.name)));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A base that is believed.
@@ -114,68 +172,110 @@ struct BasedStore {
 
 fn newest_base(
     home: &dyn StateHome,
-    log: &dyn EventLog,
-    stores: &[StoreChangelog],
+    changelogs: &Changelogs<'_>,
     rejected: &mut Vec<(Base, String)>,
 ) -> Result<(Based, Base)> {
     let checkpoints = home.checkpoints()?;
     let older = checkpoints.iter().copied().map(Base::Checkpoint);
     for base in [Base::Live].into_iter().chain(older) {
-        match open_base(home, log, stores, base) {
+        match open_base(home, changelogs, base) {
             // The live store is never behind a checkpoint, unless it was lost and made anew.
             Ok(based) if based.is_empty() && base == Base::Live && !checkpoints.is_empty() => {
                 drop(based);
                 home.discard()?;
             }
             Ok(based) => return Ok((based, base)),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::warn!(%base, reason = %error, "state thrown away for an older one");
-                rejected.push((base, error.to_string()));
+            Err(Disbelief::Never(reason)) => {
+                reject(base, reason, rejected);
+                home.discard()?;
+                // Once the changelog has grown past it again, nothing would tell that it is of another history.
+                if let Base::Checkpoint(id) = base {
+                    home.forget(id)?;
+                }
+            }
+            Err(Disbelief::Failed(error)) if error.kind() == ErrorKind::Corrupt => {
+                reject(base, error.to_string(), rejected);
                 home.discard()?;
             }
-            Err(error) => return Err(error),
+            Err(Disbelief::Failed(error)) => return Err(error),
         }
     }
-    Ok((open_base(home, log, stores, Base::Nothing)?, Base::Nothing))
+    let based = open_base(home, changelogs, Base::Nothing).map_err(|disbelief| match disbelief {
+        Disbelief::Failed(error) => error,
+        Disbelief::Never(reason) => Error::new(ErrorKind::Corrupt, reason),
+    })?;
+    Ok((based, Base::Nothing))
 }
 
-/// Opens a base and checks it. [`ErrorKind::Corrupt`] if it is not to be believed.
-fn open_base(
-    home: &dyn StateHome,
-    log: &dyn EventLog,
-    stores: &[StoreChangelog],
-    base: Base,
-) -> Result<Based> {
+fn reject(base: Base, reason: String, rejected: &mut Vec<(Base, String)>) {
+    tracing::warn!(%base, reason, "state thrown away for an older one");
+    rejected.push((base, reason));
+}
+
+/// Why a base is not used.
+enum Disbelief {
+    /// It does not fit the changelog, for the reason given, and never will.
+    Never(String),
+    /// It cannot be opened.
+    Failed(Error),
+}
+
+impl Disbelief {
+    fn within(self, store: &str) -> Self {
+        match self {
+            Self::Never(reason) => Self::Never(format!("store {store} {reason}")),
+            Self::Failed(error) => Self::Failed(error.within(format!("store {store}"))),
+        }
+    }
+}
+
+impl From<Error> for Disbelief {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Opens a base and checks it.
+fn open_base(home: &dyn StateHome, changelogs: &Changelogs<'_>, base: Base) -> Result<Based, Disbelief> {
     if let Base::Checkpoint(id) = base {
         home.adopt(id)?;
     }
     let backend = home.open()?;
-    let mut based = Vec::with_capacity(stores.len());
-    for StoreChangelog { name, topic } in stores {
+    let mut based = Vec::with_capacity(changelogs.stores.len());
+    for StoreChangelog { name, topic } in changelogs.stores {
         let id = backend.open_store(name)?;
         let positions = Position::read_all(&*backend, id)?;
-        let mut bounds = BTreeMap::new();
-        for position in &positions {
-            let partition = PartitionKey { topic: topic.index, partition: position.partition };
-            if position.partition.0 < topic.partitions && !bounds.contains_key(&position.partition) {
-                let bound = (log.start_offset(partition)?, log.stable_offset(partition)?);
-                bounds.insert(position.partition, bound);
-            }
-        }
-        if let Some(reason) = disbelief(topic, &positions, &bounds) {
-            return Err(Error::new(ErrorKind::Corrupt, format!("store {name} {reason}")));
-        }
+        changelogs.check(topic, &positions).map_err(|disbelief| disbelief.within(name))?;
         based.push(BasedStore { id, positions });
     }
     Ok(Based { backend, stores: based })
 }
 
-/// Why a store with these positions is not to be believed, if so. `bounds` are the first offset and the
-/// last stable one of the changelog's partitions.
-fn disbelief(
+/// Whether a record that is at `next` less one, or behind it, is committed. The offsets alone do not tell: where a
+/// power cut has taken a commit, the same records may be there and be aborted.
+fn is_committed_up_to(log: &dyn EventLog, partition: PartitionKey, next: Offset) -> Result<bool> {
+    let last = Offset(next.0 - 1);
+    let mut from = last;
+    while let Some(fetched) = log.fetch(partition, from, FETCH_BYTES)? {
+        for batch in CommittedBatches::new(&fetched.bytes, &fetched.aborted) {
+            let batch = batch.map_err(|error| Error::caused(ErrorKind::Corrupt, "a changelog", error))?;
+            if batch.header().last_offset() >= last {
+                return Ok(true);
+            }
+        }
+        if fetched.next <= from {
+            break;
+        }
+        from = fetched.next;
+    }
+    Ok(false)
+}
+
+/// Why a store with these positions is not to be believed, if so.
+fn reason_to_doubt<'a>(
     topic: &TopicHandle,
     positions: &[Position],
-    bounds: &BTreeMap<PartitionId, (Offset, Offset)>,
+    bounds: impl Fn(PartitionId) -> Option<&'a Bounds>,
 ) -> Option<String> {
     let name = &topic.name;
     let held = |group: KeyGroup| {
@@ -192,16 +292,27 @@ fn disbelief(
         if *id != topic.id {
             return Some(format!("is of a changelog with id {id}; topic {name} has id {}", topic.id));
         }
-        let Some((start, stable)) = bounds.get(partition) else {
+        let Some(bounds) = bounds(*partition) else {
             return Some(format!("has a position in {name}-{partition}, which does not exist"));
         };
-        if next > stable {
-            return Some(format!(
-                "is at offset {next} of {name}-{partition}, which is committed up to {stable}"
-            ));
-        }
-        (next < start).then(|| format!("is at offset {next} of {name}-{partition}, which begins at {start}"))
+        bounds
+            .reason_against(*next)
+            .map(|reason| format!("is at offset {next} of {name}-{partition}, {reason}"))
     })
+}
+
+impl Bounds {
+    /// Why nobody can read on from `next`, if so.
+    fn reason_against(&self, next: Offset) -> Option<String> {
+        let Self { start, stable, floor } = self;
+        if next > *stable {
+            return Some(format!("which is committed up to {stable}"));
+        }
+        if next < *start {
+            return Some(format!("which begins at {start}"));
+        }
+        (next < *floor).then(|| format!("which may lack deletions before {floor}"))
+    }
 }
 
 /// A store to be brought up to date.
@@ -242,7 +353,8 @@ impl Target<'_> {
             }
             from = fetched.next;
             let mut latest = BTreeMap::new();
-            records += self.collect(&fetched, tail, &mut latest, &mut scratch)?;
+            let (lacking, last) = self.collect(&fetched, tail, &mut latest, &mut scratch)?;
+            records += lacking;
             if latest.is_empty() {
                 // Markers, or what the store has: not worth a write.
                 continue;
@@ -254,7 +366,8 @@ impl Target<'_> {
                     None => writes.delete(key),
                 }
             }
-            tail.advance(fetched.next, &mut writes);
+            // Not over what is aborted: a position never lies behind the last committed record.
+            tail.advance(last.map_or(from, Offset::next), &mut writes);
             self.backend.apply(self.store, &writes)?;
         }
         Ok(records)
@@ -267,14 +380,16 @@ impl Target<'_> {
         own.map(|slice| Position { partition, slice, topic: topic.id, next }).collect()
     }
 
-    /// Gathers the newest value of each key in what was fetched.
+    /// Gathers the newest value of each key in what was fetched. How many records the store lacks, and where the last
+    /// committed one is.
     fn collect(
         &self,
         fetched: &Fetched,
         tail: &Tail,
         latest: &mut Latest,
         scratch: &mut DecompressionBuffer,
-    ) -> Result<u64> {
+    ) -> Result<(u64, Option<Offset>)> {
+        let mut last = None;
         let name = format!("changelog {}-{}", self.topic.name, tail.partition);
         let mut records = 0;
         for batch in CommittedBatches::new(&fetched.bytes, &fetched.aborted) {
@@ -288,13 +403,14 @@ impl Target<'_> {
                     let what = format!("{name}, offset {}: the key begins with no key group", record.offset);
                     return Err(Error::new(ErrorKind::Corrupt, what));
                 };
+                last = Some(record.offset);
                 if tail.lacks(group_of(key), record.offset) {
                     records += 1;
                     latest.insert(key.to_vec(), record.value.map(<[u8]>::to_vec));
                 }
             }
         }
-        Ok(records)
+        Ok((records, last))
     }
 
     /// Replaces the positions where they have moved or the number of workers has changed.

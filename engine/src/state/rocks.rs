@@ -175,20 +175,22 @@ macro_rules! with_store {
 
 impl StateBackend for RocksBackend {
     fn open_store(&self, name: &str) -> Result<StoreId> {
-        let number = |number| StoreId(u32::try_from(number).expect("a flow has fewer than 2^32 stores"));
-        let find = |names: &[Arc<str>]| names.iter().position(|known| &**known == name).map(number);
-        if let Some(known) = find(&self.names.read()) {
+        if let Some(known) = self.find_store(name) {
             return Ok(known);
         }
         // Before the names are locked: opening for writing reads them.
         let db = self.writable()?;
         let mut names = self.names.write();
-        if let Some(known) = find(&names) {
+        if let Some(known) = find(&names, name) {
             return Ok(known);
         }
         db.create_cf(name, &self.settings.store).map_err(|error| self.failed(error, "extended"))?;
         names.push(name.into());
-        Ok(number(names.len() - 1))
+        Ok(find(&names, name).expect("it was just made"))
+    }
+
+    fn find_store(&self, name: &str) -> Option<StoreId> {
+        find(&self.names.read(), name)
     }
 
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
@@ -277,6 +279,11 @@ impl StateBackend for RocksBackend {
     fn memory_bytes(&self) -> u64 {
         (self.settings.cache.get_usage() + self.settings.write_buffers.get_usage()) as u64
     }
+}
+
+fn find(names: &[Arc<str>], name: &str) -> Option<StoreId> {
+    let number = |number| StoreId(u32::try_from(number).expect("a flow has fewer than 2^32 stores"));
+    names.iter().position(|known| &**known == name).map(number)
 }
 
 /// What the name of that file ends in.

@@ -113,6 +113,10 @@ impl StateBackend for Counting {
         self.inner.open_store(name)
     }
 
+    fn find_store(&self, name: &str) -> Option<StoreId> {
+        self.inner.find_store(name)
+    }
+
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
         self.inner.get_many(store, keys, found)
     }

@@ -161,25 +161,24 @@ impl Partition {
     /// position that somebody may read the topic on from and must learn of every deletion. It outlives the
     /// process: the first floor is durable when this returns, a higher one at some later time.
     ///
+    /// Returns the floor that holds. That is the one there was before where that is higher, since tombstones
+    /// before it may be gone: who is at an offset below it has to read the topic from its start.
+    ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a floor lower than the one there is, whose tombstones may be gone;
     /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`]; those of the operating system.
-    pub fn set_tombstone_floor(&self, floor: Offset) -> Result<()> {
+    pub fn raise_tombstone_floor(&self, floor: Offset) -> Result<Offset> {
         let mut marks = self.marks.lock();
         self.check_open()?;
         match marks.tombstone_floor {
-            Some(before) if floor < before => {
-                let what =
-                    format!("tombstones before {before} may be gone; the floor cannot sink to {floor}");
-                Err(self.site.error(ErrorKind::Invalid, what))
-            }
-            Some(_) => {
+            Some(before) => {
+                let floor = floor.max(before);
                 marks.tombstone_floor = Some(floor);
-                Ok(())
+                Ok(floor)
             }
             None => {
                 let changed = Marks { tombstone_floor: Some(floor), ..marks.clone() };
-                self.put_marks(&mut marks, changed)
+                self.put_marks(&mut marks, changed)?;
+                Ok(floor)
             }
         }
     }

@@ -8,8 +8,8 @@ use lotic_engine::error::Result;
 use lotic_engine::event_log::{
     AppendTicket, CommitPoll, EventLog, Fetched, PartitionKey, TopicHandle, TopicSpec,
 };
-use lotic_log::Offset;
 use lotic_log::batch::SealedBatch;
+use lotic_log::{Offset, Pin};
 use parking_lot::Mutex;
 
 /// What really becomes of a commit whose outcome is then not told.
@@ -68,6 +68,14 @@ impl EventLog for Delaying {
 
     fn stable_offset(&self, partition: PartitionKey) -> Result<Offset> {
         self.inner.stable_offset(partition)
+    }
+
+    fn pin(&self, partition: PartitionKey, from: Offset) -> Result<Option<Pin>> {
+        self.inner.pin(partition, from)
+    }
+
+    fn raise_tombstone_floor(&self, partition: PartitionKey, floor: Offset) -> Result<Offset> {
+        self.inner.raise_tombstone_floor(partition, floor)
     }
 
     fn hold(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use lotic_engine::engine::{Engine, EngineSetup, counters_for};
 use lotic_engine::epoch::Epoch;
 use lotic_engine::graph::Graph;
 use lotic_engine::options::EngineOptions;
-use lotic_engine::state::{MemoryState, StateHome, changelog_topic};
+use lotic_engine::state::{MemoryState, changelog_topic};
 use lotic_log::batch::{BatchBuilder, Compression};
 use lotic_log::storage::SyncPurpose;
 use lotic_log::storage::memory::MemoryStorage;
@@ -233,8 +233,8 @@ impl World {
                 self.look()?;
             }
             6 if self.random.random_bool(0.2) => {
-                let taken = self.state.take().and_then(|_| self.state.retire(2));
-                self.powered("taking a checkpoint", taken)?;
+                let running = self.running.as_ref().expect("it was opened");
+                self.powered("taking a checkpoint", running.engine.take_checkpoint(2))?;
             }
             7 if self.random.random_bool(0.1) => self.restart_cleanly()?,
             6..=9 => self.step_log()?,

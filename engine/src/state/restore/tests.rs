@@ -1,4 +1,11 @@
-use lotic_log::Timestamp;
+use std::time::Duration;
+
+use lotic_log::batch::{BatchBuilder, Compression};
+use lotic_log::storage::memory::MemoryStorage;
+use lotic_log::{
+    CleanupPolicy, CompactionConfig, Durability, Log, LogOptions, ManualClock, Timestamp, TopicConfig,
+};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use rand::Rng;
 use rand::SeedableRng;
@@ -6,11 +13,14 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::embedded::EmbeddedLog;
 use crate::epoch::Epoch;
 use crate::epoch_writer::{EpochWriter, EpochWriterOptions};
 use crate::memory_log::MemoryLog;
 use crate::state::testing::{as_text, rows, text};
-use crate::state::{KeyedState, MemoryState, StateAccess, StateAccessOptions, StateLimits, StoreOrder};
+use crate::state::{
+    KeyedState, MemoryState, StateAccess, StateAccessOptions, StateLimits, StoreOrder, Visit,
+};
 
 type Model = BTreeMap<Vec<u8>, String>;
 
@@ -275,4 +285,92 @@ fn a_changelog_record_without_a_key_group_stops_the_restore() {
     let error = restore(&flow.home, &*flow.log, &flow.stores, 2).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("changelog flow-three-changelog-0, offset 0"), "{error}");
+}
+
+/// A home that is slow to open: meanwhile the changelogs are compacted.
+struct LateHome {
+    inner: MemoryState,
+    log: Log,
+    /// How much each compaction did.
+    compacted: Mutex<Vec<usize>>,
+}
+
+impl StateHome for LateHome {
+    fn open(&self) -> Result<Arc<dyn StateBackend>> {
+        let compact = |_| self.log.compact("flow-one-changelog").unwrap().len();
+        // The first meets the tombstone, the next one may drop it.
+        self.compacted.lock().extend((0..2).map(compact));
+        self.inner.open()
+    }
+
+    fn discard(&self) -> Result<()> {
+        self.inner.discard()
+    }
+
+    fn checkpoints(&self) -> Result<Vec<CheckpointId>> {
+        self.inner.checkpoints()
+    }
+
+    fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>> {
+        self.inner.look_into(checkpoint)
+    }
+
+    fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.inner.adopt(checkpoint)
+    }
+
+    fn take(&self) -> Result<CheckpointId> {
+        self.inner.take()
+    }
+
+    fn retire(&self, keep: usize) -> Result<()> {
+        self.inner.retire(keep)
+    }
+
+    fn forget(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.inner.forget(checkpoint)
+    }
+}
+
+#[test]
+fn a_key_that_was_deleted_stays_deleted_though_the_changelog_is_compacted_while_a_restore_lags() {
+    let storage = MemoryStorage::new(1);
+    let log = Log::open("/log", LogOptions::manual(storage, ManualClock::new(), 1)).unwrap();
+    let compaction = CompactionConfig { delete_retention: Duration::ZERO, ..CompactionConfig::default() };
+    let config = TopicConfig {
+        cleanup: CleanupPolicy::Compact,
+        compaction,
+        durability: Some(Durability::Os),
+        ..TopicConfig::default()
+    };
+    let changelog = log.create_topic("flow-one-changelog", config).unwrap().partitions()[0].clone();
+    let append = |key: &[u8], value: Option<&[u8]>| {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(Timestamp(0), Some(key), value, &[]).unwrap();
+        changelog.append(batch.seal()).unwrap();
+    };
+    let port = EmbeddedLog::new(log.clone(), "flow");
+    let topic = port.find("flow-one-changelog").unwrap().unwrap();
+    let stores = [StoreChangelog { name: "one".to_owned(), topic }];
+    let home = LateHome { inner: MemoryState::new(), log, compacted: Mutex::default() };
+    append(&[0, 1, 7], Some(b"there"));
+    let restored = restore(&home, &*port, &stores, 1).unwrap();
+    assert_eq!(restored.report.records, 1);
+    drop(restored);
+    append(&[0, 1, 7], None);
+    append(&[0, 1, 8], Some(b"later"));
+    let restored = restore(&home, &*port, &stores, 1).unwrap();
+    assert_eq!(restored.report.base, Base::Live);
+    let id = restored.backend.open_store("one").unwrap();
+    let mut keys = Vec::new();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        keys.push(key.to_vec());
+        Visit::More
+    };
+    restored.backend.scan(id, &[0], &[1], &mut visit).unwrap();
+    assert_eq!(keys, [vec![0, 1, 8]]);
+    let compacted = std::mem::take(&mut *home.compacted.lock());
+    assert_eq!(compacted, [0; 4], "the restore has the changelog pinned");
+    home.open().unwrap();
+    assert_ne!(home.compacted.lock()[0], 0, "and lets it go");
 }
