@@ -7,8 +7,12 @@
 //! A failed sync is told to the target, which poisons itself, and to all who waited; it is never tried
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
-//! Lock order: rounds, then whatever a target locks. Tickets are completed with no lock held.
+//! Targets that are entangled with others are made durable with all of them, in a consistent cut, and by no round of
+//! their own: see `consistent_cut`.
+//!
+//! Lock order: rounds, then the standstill, then whatever a target locks. Tickets are completed with no lock held.
 
+mod cut;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -21,14 +25,23 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::consistent_cut::Standstill;
 use crate::driver::{Driver, Steps};
 use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionKey, TopicId};
-use crate::recovery_point::RecoveryPointFile;
+use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
 use crate::storage::{SyncPurpose, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
 
+use cut::Cut;
 use request::{Request, Settled, Waiters};
+
+/// When a target is flushed, nobody having asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Always,
+    Entangled,
+}
 
 /// With none at all, a step would always find something that is due.
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -36,7 +49,8 @@ const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// What a group commit makes durable: a partition.
 ///
 /// The flusher has at most one submission of a target under way. After [`submit`](Self::submit) it
-/// calls either [`flushed`](Self::flushed) or [`failed`](Self::failed), once.
+/// calls either [`flushed`](Self::flushed) or [`failed`](Self::failed), once; neither where its syncs succeeded and
+/// the consistent cut that they were part of did not.
 pub trait Flush: Send + Sync + 'static {
     /// Whose recovery point rises with it.
     fn key(&self) -> PartitionKey;
@@ -56,6 +70,12 @@ pub trait Flush: Send + Sync + 'static {
 
     /// Whether it is gone for good, so that no recovery point is kept of it any more.
     fn is_deleted(&self) -> bool;
+
+    /// Whether something that is not durable yet stands on what other targets hold, so that it is made durable with
+    /// them. It does not become so during a standstill.
+    fn is_entangled(&self) -> bool {
+        false
+    }
 }
 
 /// Syncs that were submitted for one target.
@@ -79,6 +99,7 @@ pub(crate) struct Flusher {
     /// None once nobody steps any more.
     inbox: Mutex<Option<Vec<Request>>>,
     rounds: Mutex<Rounds>,
+    standstill: Arc<Standstill>,
     clock: Arc<dyn Clock>,
     driver: Arc<Driver>,
 }
@@ -91,6 +112,9 @@ struct Rounds {
     submitted: Vec<Submitted>,
     recovery_points: Option<RecoveryPointFile>,
     periodic: Vec<Periodic>,
+    /// Who takes part in consistent cuts, in the order in which their ends are taken.
+    parts: Vec<Weak<dyn Flush>>,
+    cut: Option<Cut>,
 }
 
 /// A submission under way.
@@ -104,13 +128,14 @@ struct Submitted {
 struct Periodic {
     target: Weak<dyn Flush>,
     every: Duration,
+    when: When,
     /// On the clock's elapsed time.
     due: Duration,
 }
 
 impl Flusher {
-    pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>) -> Self {
-        Self { inbox: Mutex::new(Some(Vec::new())), rounds: Mutex::default(), clock, driver }
+    pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>, standstill: Arc<Standstill>) -> Self {
+        Self { inbox: Mutex::new(Some(Vec::new())), rounds: Mutex::default(), standstill, clock, driver }
     }
 
     /// From now on recovery points are kept in `file`.
@@ -118,11 +143,38 @@ impl Flusher {
         self.rounds.lock().recovery_points = Some(file);
     }
 
+    /// These partitions were synced up to these offsets; that is durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(crate) fn record(&self, points: RecoveryPoints) -> Result<()> {
+        self.rounds.lock().recovery_points.as_mut().map_or(Ok(()), |file| file.renew(points))
+    }
+
+    /// From now on `target` takes part in consistent cuts, for as long as it is in use: before all others that do so
+    /// by now, or after them.
+    pub(crate) fn take_part_in_cuts(&self, target: &Arc<dyn Flush>, is_first: bool) {
+        let mut rounds = self.rounds.lock();
+        rounds.parts.retain(|part| part.strong_count() > 0);
+        let place = if is_first { 0 } else { rounds.parts.len() };
+        rounds.parts.insert(place, Arc::downgrade(target));
+    }
+
     /// Flushes `target` each time `every` has passed, for as long as it is in use; no more often than a
     /// step can tell.
     pub(crate) fn flush_every(&self, every: Duration, target: &Arc<dyn Flush>) {
+        self.flush_when(When::Always, every, target);
+    }
+
+    /// Has a cut taken each time `every` has passed, if `target` is entangled then.
+    pub(crate) fn cut_every(&self, every: Duration, target: &Arc<dyn Flush>) {
+        self.flush_when(When::Entangled, every, target);
+    }
+
+    fn flush_when(&self, when: When, every: Duration, target: &Arc<dyn Flush>) {
         let every = every.max(FLUSH_INTERVAL_MIN);
-        let periodic = Periodic { target: Arc::downgrade(target), every, due: self.clock.elapsed() + every };
+        let due = self.clock.elapsed() + every;
+        let periodic = Periodic { target: Arc::downgrade(target), every, when, due };
         self.rounds.lock().periodic.push(periodic);
         self.driver.raise();
     }
@@ -163,8 +215,8 @@ impl Flusher {
     pub(crate) fn give_up(&self) {
         // Tickets complete as they are dropped, with no lock held.
         let inbox = self.inbox.lock().take();
-        let Rounds { waiting, submitted, .. } = std::mem::take(&mut *self.rounds.lock());
-        drop((inbox, waiting, submitted));
+        let Rounds { waiting, submitted, cut, .. } = std::mem::take(&mut *self.rounds.lock());
+        drop((inbox, waiting, submitted, cut));
     }
 
     /// How long there is nothing to do unless something happens.
@@ -183,7 +235,8 @@ impl Steps for Flusher {
             rounds.waiting.append(inbox);
         }
         let mut progress = rounds.end(&mut settled);
-        progress |= rounds.begin(&self.driver.waker(), &mut settled);
+        progress |= rounds.end_cut(&self.driver.waker(), &mut settled);
+        progress |= rounds.begin(&self.standstill, &self.driver.waker(), &mut settled);
         drop(rounds);
         settled.into_iter().for_each(Settled::complete);
         progress
@@ -198,6 +251,9 @@ impl Rounds {
             let Some(target) = periodic.target.upgrade() else { return false };
             if periodic.due <= now {
                 periodic.due = now + periodic.every;
+                if periodic.when == When::Entangled && !target.is_entangled() {
+                    return true;
+                }
                 let target = FlushTarget { target, purpose: SyncPurpose::Records };
                 waiting.push(Request { target, waiters: None });
             }
@@ -249,10 +305,35 @@ impl Rounds {
         settled.extend(waiters.iter().filter_map(|waiters| waiters.settle(&outcome)));
     }
 
+    /// Moves the cut that is under way on. Whether it has ended.
+    fn end_cut(&mut self, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
+        let Some(outcome) = self.cut.as_mut().and_then(|cut| cut.step(self.recovery_points.as_mut(), waker))
+        else {
+            return false;
+        };
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "a consistent cut failed; a power cut will take the log back to the one before");
+        }
+        self.cut.take().into_iter().for_each(|cut| cut.end(&outcome, settled));
+        true
+    }
+
     /// Submits the syncs of all targets that wait and have none under way.
-    fn begin(&mut self, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
+    fn begin(&mut self, standstill: &Standstill, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        // Nothing becomes entangled between the look and the sync.
+        let _held = standstill.hold();
+        let held_back = self.cut_parts();
         let mut progress = false;
-        for round in self.take_startable() {
+        if !held_back.is_empty()
+            && self.submitted.iter().all(|submitted| !holds(&held_back, &submitted.target))
+        {
+            progress = true;
+            self.begin_cut(held_back.clone(), waker);
+        }
+        for round in self.take_startable(&held_back) {
             progress = true;
             let waiters = round.waiters;
             match round.target.submit(round.purpose) {
@@ -273,19 +354,46 @@ impl Rounds {
         progress
     }
 
-    /// Requests for one target become one submission; where purposes differ it carries the first of
-    /// them in the order of [`SyncPurpose`].
-    fn take_startable(&mut self) -> Vec<Startable> {
-        let mut startable = Vec::<Startable>::new();
-        if self.waiting.is_empty() {
-            return startable;
+    /// What a cut is to be taken of, if somebody waits for one and none is under way.
+    fn cut_parts(&self) -> Vec<Arc<dyn Flush>> {
+        let waiting = self.waiting.iter().map(|request| &request.target.target);
+        let entangled: Vec<_> = waiting.filter(|target| target.is_entangled()).cloned().collect();
+        if self.cut.is_some() || entangled.is_empty() {
+            return Vec::new();
         }
+        let mut parts: Vec<_> = self.parts.iter().filter_map(Weak::upgrade).collect();
+        for target in entangled {
+            // While a log is recovered nobody takes part yet.
+            if !holds(&parts, &target) {
+                parts.push(target);
+            }
+        }
+        parts
+    }
+
+    fn begin_cut(&mut self, parts: Vec<Arc<dyn Flush>>, waker: &Waker) {
+        let mut waiters = Vec::new();
+        self.waiting.retain_mut(|request| {
+            let takes_part = holds(&parts, &request.target.target);
+            waiters.extend(request.waiters.take_if(|_| takes_part));
+            !takes_part
+        });
+        self.cut = Some(Cut::begin(parts, waiters, waker));
+    }
+
+    /// Requests for one target become one submission; where purposes differ it carries the first of
+    /// them in the order of [`SyncPurpose`]. Those for `held_back` wait for the cut, and those for the cut that is
+    /// under way for the next one or a round of their own.
+    fn take_startable(&mut self, held_back: &[Arc<dyn Flush>]) -> Vec<Startable> {
+        let mut startable = Vec::<Startable>::new();
         let under_way: HashSet<_> =
             self.submitted.iter().map(|submitted| identity(&submitted.target)).collect();
         let mut places = HashMap::new();
         self.waiting.retain_mut(|request| {
             let target = &request.target.target;
-            if under_way.contains(&identity(target)) {
+            let is_in_cut = self.cut.as_ref().is_some_and(|cut| cut.includes(target));
+            let waits_for_cut = target.is_entangled() || holds(held_back, target);
+            if is_in_cut || waits_for_cut || under_way.contains(&identity(target)) {
                 return true;
             }
             let (purpose, waiters) = (request.target.purpose, request.waiters.take());
@@ -305,6 +413,10 @@ struct Startable {
     target: Arc<dyn Flush>,
     purpose: SyncPurpose,
     waiters: Vec<Arc<Waiters>>,
+}
+
+fn holds(targets: &[Arc<dyn Flush>], target: &Arc<dyn Flush>) -> bool {
+    targets.iter().any(|other| identity(other) == identity(target))
 }
 
 /// What tells a target from others for as long as it lives.

@@ -28,6 +28,7 @@
 //! | [`ImportOptions`], `import` | bringing in what a Kafka broker has left |
 //! | [`walk_log`] | checking every byte without opening anything |
 //! | [`TransactionalProducer`], `transaction` | records in many partitions that count together or not at all |
+//! | `consistent_cut` | what a power cut leaves of transactions that nobody synced one by one |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
 //! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
@@ -40,6 +41,7 @@ mod clean_shutdown;
 mod cleanup;
 pub mod clock;
 mod compaction;
+mod consistent_cut;
 mod consumer;
 mod driver;
 pub mod error;

@@ -321,6 +321,7 @@ impl Inner {
         self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
         self.create_recovery_points(points)?;
+        self.context.unsynced.take_away()?;
         self.context.clean_shutdown.leave()
     }
 }

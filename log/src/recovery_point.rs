@@ -4,7 +4,8 @@
 //! tail. A point is always at or below what is durable, and it may be as old as the round before the
 //! last: each group commit writes down what the one before it established, and syncs that together with
 //! its own data, so that it costs no round of its own. Losing the file makes no record unsafe; damage to
-//! synced records would then pass for a torn tail.
+//! synced records would then pass for a torn tail. The points of a consistent cut are written in one block, and
+//! whoever waits for the cut waits for it.
 //!
 //! The file `recovery-point` in the log's directory; numbers are big-endian.
 //!
@@ -213,6 +214,43 @@ impl RecoveryPointFile {
         }
     }
 
+    /// A partition was synced up to `offset`, if that is not known yet.
+    pub(crate) fn raise(&mut self, key: PartitionKey, offset: Offset) {
+        if self.points.get(&key).is_none_or(|known| *known < offset) {
+            self.note(key, offset);
+        }
+    }
+
+    /// Whether what was noted of a partition up to `offset` is in the file, and synced.
+    pub(crate) fn is_recorded(&self, key: PartitionKey, offset: Offset) -> bool {
+        self.synced.get(key).is_some_and(|synced| synced >= offset)
+    }
+
+    /// Whether the points can rise no more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.is_poisoned
+    }
+
+    /// Writes the file anew, durably, with more partitions. Waits for the disk.
+    ///
+    /// # Errors
+    /// Those of the operating system; the points rise no more then.
+    pub(crate) fn renew(&mut self, more: RecoveryPoints) -> Result<()> {
+        self.points.extend(more);
+        match self.write_points() {
+            Ok(()) => {
+                self.risen.clear();
+                self.synced.raise(self.points.clone());
+                Ok(())
+            }
+            Err(error) => {
+                self.poison(&error);
+                let directory = self.directory.display();
+                Err(Error::io(format!("cannot write {FILE_NAME} in {directory}"), error))
+            }
+        }
+    }
+
     /// The partitions of a topic are deleted: no more is said of them the next time that the file is
     /// written anew.
     pub(crate) fn forget(&mut self, topic: TopicId) {
@@ -252,8 +290,7 @@ impl RecoveryPointFile {
 
     fn write_risen(&mut self) -> io::Result<RecoveryPoints> {
         if self.end >= self.bytes_max {
-            let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
-            (self.file, self.end, self.bytes_max) = (file, end, bytes_max(end));
+            self.write_points()?;
         } else {
             let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + ENTRY_BYTES * self.risen.len());
             encode_block(&self.risen, &mut block);
@@ -261,6 +298,12 @@ impl RecoveryPointFile {
             self.end += block.len() as u64;
         }
         Ok(std::mem::take(&mut self.risen))
+    }
+
+    fn write_points(&mut self) -> io::Result<()> {
+        let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
+        (self.file, self.end, self.bytes_max) = (file, end, bytes_max(end));
+        Ok(())
     }
 
     fn poison(&mut self, error: &io::Error) {

@@ -2,10 +2,12 @@
 //!
 //! A life that failed is lived again with `live(&Life::new(seed).with(&[..]))`.
 
+use std::time::Duration;
+
 use lotic_log::batch::{BatchBuilder, Compression};
 use lotic_log::storage::SyncPurpose;
 use lotic_log::storage::memory::MemoryStorage;
-use lotic_log::{Log, LogOptions, ManualClock, Timestamp, TopicConfig};
+use lotic_log::{Durability, Log, LogOptions, ManualClock, Timestamp, TopicConfig};
 use lotic_tests::simulator::life::{Blow, Life, live};
 
 /// How many tests share the places at which the power fails.
@@ -81,6 +83,53 @@ fn a_kill_and_then_a_power_cut_does_no_harm() {
         for (number, first) in places(seed, operations, 31).enumerate() {
             let second = number as u64 * 13 % 150;
             check(&life.clone().with(&[Blow::Kill(first), Blow::PowerCut(second)]));
+        }
+    }
+}
+
+/// Lives a life that must go well. How many partitions were taken back to a consistent cut.
+fn taken_back(life: &Life) -> usize {
+    match live(life) {
+        Ok(lived) => lived.taken_back,
+        Err(promise) => panic!("{promise}\n{life:?}"),
+    }
+}
+
+/// What is synced now and then only may be lost. It is lost in all partitions alike: the committed output is that of
+/// the input that is left, and what is lost comes once more at most.
+fn cut_what_is_not_synced(durability: Durability) {
+    let mut times = 0;
+    for seed in 9..13 {
+        let life = Life::new(seed).lasting(durability);
+        let operations = check(&life);
+        for (number, first) in places(seed, operations, 31).enumerate() {
+            let second = number as u64 * 7 % 90;
+            times += taken_back(&life.clone().with(&[Blow::PowerCut(first)]));
+            times += taken_back(&life.clone().with(&[Blow::PowerCut(first), Blow::PowerCut(second)]));
+            times += taken_back(&life.clone().with(&[Blow::Kill(first), Blow::PowerCut(second * 3)]));
+        }
+    }
+    assert!(times > 20, "partitions were taken back {times} times");
+}
+
+#[test]
+fn a_power_cut_takes_what_was_never_synced_back_to_one_moment() {
+    cut_what_is_not_synced(Durability::Os);
+}
+
+#[test]
+fn a_power_cut_takes_what_is_synced_now_and_then_back_to_one_moment() {
+    cut_what_is_not_synced(Durability::Interval(Duration::from_millis(4)));
+}
+
+#[test]
+fn a_kill_takes_nothing_though_nothing_was_synced() {
+    for seed in 13..16 {
+        let life = Life::new(seed).lasting(Durability::Os);
+        let operations = check(&life);
+        for (number, first) in places(seed, operations, 23).enumerate() {
+            let kills = [first, number as u64 * 11 % 90].map(Blow::Kill);
+            assert_eq!(taken_back(&life.clone().with(&kills)), 0);
         }
     }
 }

@@ -179,14 +179,17 @@ impl EpochFiles {
     /// Whether the folder can be what the epochs up to `committed` have left. Changes nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Changed`], naming a file of an epoch that was never committed: it is another run's, and its
-    /// rows would be there twice.
+    /// [`ErrorKind::Changed`], naming a file of an epoch that is not committed: it is another run's, or a power cut has
+    /// taken the epoch from a log that had not synced it. Its rows would be there twice, and it is not for this flow to
+    /// take back what somebody may have read.
     pub fn check(&self, committed: Epoch) -> Result<()> {
         for (path, found) in self.list()? {
             if matches!(found, Found::Published(epoch) if epoch > committed) {
                 let what = format!(
-                    "{} is of a later epoch than {committed}, the last one that this flow has committed: another \
-                     run wrote it; move the folder away or write to another one",
+                    "{} is of a later epoch than {committed}, the last one that this flow has committed. If a power \
+                     cut took the log back, as it may where the log is not synced, remove the files of later epochs: \
+                     the flow writes their rows again. If another run wrote it, move the folder away or write to \
+                     another one",
                     path.display(),
                 );
                 return Err(Error::new(ErrorKind::Changed, what));

@@ -29,7 +29,9 @@ use crate::error::Result;
 /// are not part of the output.
 ///
 /// Exactly once, as long as the log keeps what it has committed: one that is opened with
-/// [`Durability::Sync`](lotic_log::Durability) does. Files of epochs that the log does not know are refused.
+/// [`Durability::Sync`](lotic_log::Durability) does. Files of epochs that the log does not know are refused: under the
+/// other durabilities a power cut may take a committed epoch, whose files then have to be removed by whoever knows
+/// that nobody counts on them any more.
 #[derive(Clone, Debug)]
 pub struct FileSink {
     folder: PathBuf,

@@ -30,6 +30,7 @@ struct State {
     end: i64,
     durable: i64,
     failure: Option<String>,
+    is_entangled: bool,
     purposes: Vec<SyncPurpose>,
 }
 
@@ -71,6 +72,10 @@ impl Flush for Target {
     fn is_deleted(&self) -> bool {
         false
     }
+
+    fn is_entangled(&self) -> bool {
+        self.state.lock().is_entangled
+    }
 }
 
 struct Fixture {
@@ -91,7 +96,7 @@ impl Fixture {
         let targets = (0..3).map(target).collect();
         let clock = ManualClock::new();
         let flusher = Arc::new_cyclic(|this: &Weak<Flusher>| {
-            Flusher::new(clock.clone(), Driver::new(Drive::Manual, this.clone()))
+            Flusher::new(clock.clone(), Driver::new(Drive::Manual, this.clone()), Arc::default())
         });
         let points =
             RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new(), Arc::default());
@@ -251,4 +256,59 @@ fn a_flusher_that_gives_up_answers_everyone_who_waits_or_asks_later() {
         let error = ticket.poll().expect("it is answered").expect_err("nobody steps");
         assert_eq!(error.kind(), crate::ErrorKind::Closed);
     }
+}
+
+/// All targets take part in cuts, and hold something that stands on the others.
+fn entangled(mode: SyncMode) -> Fixture {
+    let fixture = Fixture::new(mode);
+    for target in &fixture.targets {
+        target.append();
+        target.state.lock().is_entangled = true;
+        fixture.flusher.take_part_in_cuts(&(target.clone() as Arc<dyn Flush>), false);
+    }
+    fixture
+}
+
+#[test]
+fn a_cut_makes_all_parts_durable_though_one_was_asked_for_and_writes_them_down_before_it_says_so() {
+    let fixture = entangled(SyncMode::Delayed);
+    let ticket = fixture.request(&[1], SyncPurpose::Decision);
+    fixture.step_all();
+    assert_eq!(fixture.storage.complete_syncs(), 3, "all parts");
+    fixture.step_all();
+    assert!(ticket.poll().is_none() && fixture.targets[1].durable() == Offset(0));
+    assert_eq!(fixture.storage.complete_syncs(), 1, "the recovery points");
+    fixture.step_all();
+    ticket.poll().unwrap().unwrap();
+    let points = recovery_point::read(&*fixture.storage, Path::new("/")).unwrap().points;
+    for target in &fixture.targets {
+        assert_eq!((target.durable(), points[&target.key()]), (Offset(1), Offset(1)));
+    }
+}
+
+#[test]
+fn a_part_whose_sync_fails_is_told_though_another_has_refused_to_take_part() {
+    let fixture = entangled(SyncMode::Delayed);
+    fixture.targets[2].state.lock().failure = Some("poisoned before".to_owned());
+    let ticket = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    assert!(ticket.poll().is_none(), "two syncs are under way");
+    fixture.storage.fail_syncs(ErrorKind::Other);
+    fixture.step_all();
+    assert_eq!(ticket.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
+    for target in &fixture.targets {
+        assert!(target.state.lock().failure.is_some(), "partition {}", target.partition);
+        assert_eq!(target.durable(), Offset(0));
+    }
+}
+
+#[test]
+fn what_no_cut_could_be_taken_of_is_cut_once_its_parts_are_well() {
+    let fixture = entangled(SyncMode::Immediate);
+    fixture.targets[2].state.lock().failure = Some("not now".to_owned());
+    fixture.request(&[0], SyncPurpose::Records).wait().unwrap_err();
+    assert_eq!(fixture.targets[0].durable(), Offset(0));
+    fixture.targets[2].state.lock().failure = None;
+    fixture.request(&[0], SyncPurpose::Records).wait().unwrap();
+    assert!(fixture.targets.iter().all(|target| target.durable() == Offset(1)));
 }

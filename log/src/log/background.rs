@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::consistent_cut::Standstill;
 use crate::driver::{Driver, Steps};
 use crate::flusher::Flusher;
 use crate::group::GroupCoordinator;
@@ -38,9 +39,11 @@ impl Core {
                 timeout_max: options.transaction_timeout_max,
                 id_expiration: options.transactional_id_expiration,
             };
-            let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone()));
+            let standstill = Arc::<Standstill>::default();
+            let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone(), standstill.clone()));
             let coordinator = Coordinator::new(
                 flusher.clone(),
+                standstill,
                 driver.clone(),
                 clock.clone(),
                 storage.clone(),

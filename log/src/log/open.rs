@@ -12,15 +12,16 @@ use super::topics::{Catalogued, Topics};
 use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points, repair};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
+use crate::consistent_cut::{LastBoot, Retreat, UnsyncedMark};
 use crate::error::{Error, ErrorKind, Result};
 use crate::open_files::OpenFiles;
-use crate::partition::{METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
+use crate::partition::{Durability, METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
 use crate::record::{PartitionId, PartitionKey, TopicId};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
-use crate::topic::Topic;
+use crate::topic::{Topic, TopicConfig};
 use crate::transaction::{Endings, TRANSACTION_TOPIC};
 
 /// How many partitions are recovered at once.
@@ -38,6 +39,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
         check_no_partition(&*storage, directory)?;
     }
     let stored = recovery_point::read(&*storage, directory)?;
+    let last_boot = LastBoot::find(&*storage, directory)?;
     let clean_shutdown = CleanShutdown::find(storage.clone(), directory)?;
     let is_clean = clean_shutdown.is_whole();
     if !is_clean {
@@ -49,6 +51,8 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     inner.finish_deletions(is_clean)?;
     let cut = inner.finish_cuts()?;
     let stored = if cut.is_empty() { stored } else { recovery_point::read(&*storage, directory)? };
+    let retreat = last_boot.filter(|_| !is_clean).map(|boot| inner.retreat(boot));
+    inner.context.retreat.store(retreat);
     let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
     let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
@@ -57,6 +61,10 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     inner.core.coordinator.recover(home, &partitions, &endings, &*storage, directory)?;
     cut.iter().try_for_each(|(site, _)| repair::forget(site))?;
     inner.open_recovery_points(&stored, recovery_points(&partitions))?;
+    if !is_clean {
+        inner.renew_unsynced_mark(&partitions)?;
+    }
+    inner.context.retreat.store(None);
     topics.into_iter().for_each(|topic| inner.publish(topic));
     inner.core.groups.begin_expiry();
     // Only from here on is there something to shut down.
@@ -80,6 +88,8 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
     // mark before both: whoever takes it away meanwhile writes on what was closed.
     let clean_shutdown = CleanShutdown::find(inner.storage.clone(), &inner.directory)?.is_whole();
     let points = recovery_point::read(&*inner.storage, &inner.directory)?.points;
+    let last_boot = LastBoot::find(&*inner.storage, &inner.directory)?.filter(|_| !clean_shutdown);
+    inner.context.retreat.store(last_boot.map(|boot| retreat(&catalogue, boot)));
     let mut topics = Topics::new();
     for (name, entry) in &catalogue.topics {
         let known = inner.topics.read().get(name).filter(|topic| topic.id() == entry.id).cloned();
@@ -138,6 +148,7 @@ impl Inner {
         context.progress = core.progress.clone();
         context.producer_expiration = producer_expiration;
         context.open_files = Arc::new(OpenFiles::new(open_files_max));
+        context.unsynced = Arc::new(UnsyncedMark::new(storage.clone(), directory, durability));
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();
         let catalogued = Catalogued { next_producer_id: catalogue.producer_ids_end, is_begun, catalogue };
@@ -174,6 +185,14 @@ impl Inner {
         Ok(cut)
     }
 
+    fn retreat(&mut self, last_boot: LastBoot) -> Arc<Retreat> {
+        tracing::warn!(
+            directory = %self.directory.display(),
+            "the machine went down with records that were not synced: transactions go back to the last consistent cut"
+        );
+        retreat(&self.catalogued.get_mut().catalogue, last_boot)
+    }
+
     /// Recovers every partition of every topic; nothing is published before all are. They do not depend
     /// on each other, and mostly wait for the disk: several are recovered at once, unless the caller steps
     /// everything.
@@ -202,6 +221,16 @@ impl Inner {
             Topic::new(name, id, config, own)
         };
         Ok(entries.into_iter().map(topic).collect())
+    }
+
+    /// Everything is synced. The mark says so, or is made for what will be appended in this boot.
+    fn renew_unsynced_mark(&self, partitions: &[Arc<Partition>]) -> Result<()> {
+        let is_synced = |partition: &Arc<Partition>| partition.config().durability == Durability::Sync;
+        if partitions.iter().all(is_synced) {
+            self.context.unsynced.take_away()
+        } else {
+            self.context.unsynced.leave()
+        }
     }
 
     /// Goes on with the recovery points as they were stored, or writes them anew. A directory that nothing
@@ -267,6 +296,15 @@ impl Inner {
         let border = RecoveryBorder { recovery_point, clean_shutdown };
         Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), &border)
     }
+}
+
+/// What is not believed after the boot in which records were not synced, by the topics that there were.
+fn retreat(catalogue: &Catalogue, last_boot: LastBoot) -> Arc<Retreat> {
+    let is_synced = |config: &TopicConfig| {
+        config.durability.map_or(last_boot.syncs_by_default, |durability| durability == Durability::Sync)
+    };
+    let topics = catalogue.topics.iter().filter(|(_, entry)| is_synced(&entry.config));
+    Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect()))
 }
 
 /// Checks that a directory without a catalogue has not lost it.

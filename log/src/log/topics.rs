@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Inner, Log, recovery_points};
 use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
+use crate::consistent_cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::group::OFFSETS_TOPIC;
@@ -177,7 +178,7 @@ impl Inner {
             partitions.push(partition);
         }
         self.sync_directory(SyncPurpose::Directory)?;
-        self.renew_recovery_points(&partitions)?;
+        self.core.flusher.record(recovery_points(&partitions))?;
 
         let mut catalogue = catalogued.catalogue.clone();
         catalogue.deleting.remove(name);
@@ -189,16 +190,6 @@ impl Inner {
         let topic = Topic::new(name.to_owned(), id, config, partitions);
         self.publish(topic.clone());
         Ok(topic)
-    }
-
-    /// Writes down anew up to where every partition was synced, those of `more` included.
-    fn renew_recovery_points(&self, more: &[Arc<Partition>]) -> Result<()> {
-        let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
-        let known = topics.iter().flat_map(Topic::partitions);
-        let partitions: Vec<_> = known.chain(more).cloned().collect();
-        let points = self.create_recovery_points(recovery_points(&partitions))?;
-        self.core.flusher.keep_recovery_points(points);
-        Ok(())
     }
 
     /// To be called before anything but a partition is written.
@@ -232,9 +223,16 @@ impl Inner {
     pub(super) fn keep_up(&self, partitions: &[Arc<Partition>]) {
         for partition in partitions {
             self.core.upkeep.keep(partition);
-            if let Durability::Interval(every) = partition.config().durability {
-                let target: Arc<dyn Flush> = partition.clone();
-                self.core.flusher.flush_every(every, &target);
+            let (flusher, target) = (&self.core.flusher, partition.clone() as Arc<dyn Flush>);
+            let durability = partition.config().durability;
+            match durability {
+                Durability::Sync => {}
+                Durability::Interval(every) => flusher.flush_every(every, &target),
+                Durability::Os => flusher.cut_every(consistent_cut::INTERVAL, &target),
+            }
+            let topic = &partition.name().topic;
+            if durability != Durability::Sync || topic == TRANSACTION_TOPIC {
+                flusher.take_part_in_cuts(&target, consistent_cut::stands_on_others(topic));
             }
         }
     }

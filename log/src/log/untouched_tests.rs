@@ -278,7 +278,7 @@ fn is_marked_after_crash(seed: u64, ignored: Option<SyncPurpose>) -> bool {
     run_script(&storage, 3).log.close().unwrap();
     ignored.into_iter().for_each(|purpose| storage.ignore_syncs(purpose));
     let log = open(&storage, &ManualClock::new());
-    log.topic("unsynced").unwrap().partitions()[0].append(batch(0)).unwrap();
+    log.topic("synced").unwrap().partitions()[0].append(batch(0)).unwrap();
     assert!(storage.contents(&Path::new(DIRECTORY).join("clean-shutdown")).is_err());
     storage.crash();
     drop(log);

@@ -45,6 +45,8 @@ pub(super) struct Bounds {
     settled: AtomicI64,
     /// What that will be when the sync that was begun last has ended.
     settling: AtomicI64,
+    /// What is before stands on records in other partitions, unless it is durable.
+    entangled: AtomicI64,
     /// Whether readers are shown what is not synced yet.
     shows_unsynced: bool,
 }
@@ -63,6 +65,7 @@ impl Bounds {
             first_unstable: AtomicI64::new(first_unstable.map_or(NONE_OPEN, |offset| offset.0)),
             settled: AtomicI64::new(first_unstable.unwrap_or(end).0),
             settling: AtomicI64::new(first_unstable.unwrap_or(end).0),
+            entangled: AtomicI64::new(0),
             shows_unsynced,
         }
     }
@@ -75,6 +78,15 @@ impl Bounds {
     /// Before it, every transaction is decided for good: a power cut takes none of the markers.
     pub(super) fn settled(&self) -> Offset {
         Offset(self.settled.load(Ordering::Acquire))
+    }
+
+    /// What is before `end` stands on records in other partitions.
+    pub(super) fn entangle(&self, end: Offset) {
+        self.entangled.fetch_max(end.0, Ordering::Release);
+    }
+
+    pub(super) fn is_entangled(&self) -> bool {
+        self.entangled.load(Ordering::Acquire) > self.durable().0
     }
 
     /// Publishes a new end. A transaction that begins is published before the records it holds, one that

@@ -100,6 +100,9 @@ impl Partition {
             return Err(site.error(ErrorKind::AlreadyExists, what));
         }
         metadata::create(&site)?;
+        if site.config.durability != Durability::Sync {
+            site.context.unsynced.leave()?;
+        }
         let segment = Segment::create(&site, Offset(0)).map_err(io)?;
         storage.sync_dir(&directory, SyncPurpose::Directory).map_err(io)?;
         let tail = Tail::new(segment, site.config.index_interval_bytes);
@@ -114,9 +117,11 @@ impl Partition {
     /// directory belongs to another topic; those of the operating system.
     pub fn open(site: PartitionSite, border: &RecoveryBorder) -> Result<(Arc<Self>, RecoveryReport)> {
         metadata::check(&site)?;
-        let marks = Marks::read(&site)?;
+        let mut marks = Marks::read(&site)?;
         replace::recover(&site, &marks)?;
         let (tail, report) = recovery::recover(&site, border, &marks)?;
+        // Behind the end no tombstone can be gone, wherever the floor was before a power cut.
+        marks.tombstone_floor = marks.tombstone_floor.map(|floor| floor.min(tail.end));
         Ok((Self::with_tail(site, tail, Mode::Writing, marks), report))
     }
 

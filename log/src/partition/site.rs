@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use crate::batch::TimestampType;
 use crate::clean_shutdown::CleanShutdown;
 use crate::cleanup::Cleanup;
 use crate::clock::Clock;
+use crate::consistent_cut::{Retreat, UnsyncedMark};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flusher;
 use crate::index::FileContext;
@@ -32,9 +35,11 @@ pub enum Durability {
     /// Once a group commit has synced it: it survives a power cut. Nobody reads it before.
     #[default]
     Sync,
-    /// At once; synced so often. A power cut may take what was appended since.
+    /// At once; synced so often. A power cut may take what was appended since. What transactions have written goes
+    /// back to one moment everywhere then: the last one of which all was synced.
     Interval(Duration),
-    /// At once; the operating system writes it out when it likes. It survives the process, not a power cut.
+    /// At once; the operating system writes it out when it likes. It survives the process, not a power cut, which
+    /// takes transactions back to one moment everywhere, within the last half minute or so.
     Os,
 }
 
@@ -91,6 +96,10 @@ pub struct PartitionContext {
     pub(crate) clean_shutdown: Arc<CleanShutdown>,
     /// Up to where recovery will believe what it finds.
     pub(crate) synced_points: Arc<SyncedPoints>,
+    /// The mark that there are records which nobody has synced.
+    pub(crate) unsynced: Arc<UnsyncedMark>,
+    /// What is not believed, though it can be read, where a power cut has taken unsynced records.
+    pub(crate) retreat: Arc<ArcSwapOption<Retreat>>,
     /// Who makes a partition durable in the background; nobody where that is gone.
     pub(crate) flusher: Weak<Flusher>,
     /// The files of segments that are open.
@@ -103,6 +112,7 @@ impl PartitionContext {
     /// For a partition that stands alone, in no log's directory.
     pub fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
         let clean_shutdown = Arc::new(CleanShutdown::none(storage.clone()));
+        let unsynced = Arc::new(UnsyncedMark::none(storage.clone()));
         Self {
             storage,
             clock,
@@ -110,6 +120,8 @@ impl PartitionContext {
             progress: Arc::default(),
             clean_shutdown,
             synced_points: Arc::default(),
+            unsynced,
+            retreat: Arc::default(),
             flusher: Weak::new(),
             open_files: Arc::default(),
             producer_expiration: PRODUCER_EXPIRATION,

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::writer::{Mode, Writer};
-use super::{Partition, failed_sync};
+use super::{Durability, Partition, failed_sync};
+use crate::consistent_cut::stands_on_others;
 use crate::error::{Error, Result};
 use crate::flusher::{Flush, Submission};
 use crate::record::{Offset, PartitionKey};
@@ -71,6 +72,12 @@ impl Flush for Partition {
 
     fn is_deleted(&self) -> bool {
         self.is_deleted.load(Ordering::Acquire)
+    }
+
+    fn is_entangled(&self) -> bool {
+        let site = &self.site;
+        let is_tied = site.config.durability != Durability::Sync && stands_on_others(&site.name.topic);
+        is_tied || self.bounds.is_entangled()
     }
 }
 

@@ -144,7 +144,16 @@ impl Partition {
             return Ok(None);
         }
         let control = ControlRecord { kind, coordinator_epoch };
-        Ok(Some(self.write(&mut writer, batch, Some(control))?.base_offset))
+        let header = self.write(&mut writer, batch, Some(control))?;
+        if self.site.config.durability != Durability::Sync {
+            self.bounds.entangle(header.next_offset());
+        }
+        Ok(Some(header.base_offset))
+    }
+
+    /// What has been appended so far stands on records in other partitions: it is made durable together with them.
+    pub(crate) fn entangle(&self) {
+        self.bounds.entangle(self.offsets().end);
     }
 
     /// Makes everything durable, completes the indexes and writes the producers down, so that the
@@ -243,6 +252,9 @@ impl Partition {
         control: Option<ControlRecord>,
     ) -> Result<BatchHeader> {
         self.site.begin_writing()?;
+        if self.site.config.durability != Durability::Sync {
+            self.site.context.unsynced.leave()?;
+        }
         writer.is_as_closed = false;
         // There is no other leader: the reign is the first, or the one that the log was imported from.
         batch.place(writer.tail.end, writer.tail.active.leader_epoch);

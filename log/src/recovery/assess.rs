@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::batch::RecordBatch;
+use crate::consistent_cut::Retreat;
 use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing};
 use crate::partition::marks::Marks;
@@ -43,8 +45,18 @@ pub(super) struct Scan {
 /// Why the log ends where it does.
 pub(super) struct Cut {
     pub(super) reason: String,
-    /// Whether the bytes behind it may be worth keeping: they are not if their sync failed.
-    pub(super) keeps_sound_batches: bool,
+    pub(super) rest: Rest,
+}
+
+/// What lies behind the end of a log that is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Bytes that may hold sound batches, which are worth keeping aside.
+    Torn,
+    /// Bytes whose sync failed.
+    Unsynced,
+    /// Sound batches that are given up, since they stand on what a power cut has taken elsewhere.
+    GivenUp,
 }
 
 /// What a scan goes by.
@@ -55,6 +67,8 @@ pub(super) struct Limits {
     failed_sync: Option<Offset>,
     /// Whether there is a note of a failed sync, whole or not.
     has_note: bool,
+    /// What is not believed behind the recovery point, after a power cut.
+    retreat: Option<Arc<Retreat>>,
 }
 
 impl Limits {
@@ -64,6 +78,7 @@ impl Limits {
             recovery_point: recovery_point.unwrap_or(Offset(0)),
             failed_sync: note.and_then(|note| note.synced),
             has_note: note.is_some(),
+            retreat: site.context.retreat.load_full(),
         })
     }
 }
@@ -251,7 +266,7 @@ pub(super) fn scan(
         let Some(&base) = later.next() else { break };
         if scan.cut.is_none() && !site.density().allows(base, tail.end) {
             let reason = format!("the next segment begins with offset {base}");
-            scan.cut = Some(Cut { reason, keeps_sound_batches: true });
+            scan.cut = Some(Cut { reason, rest: Rest::Torn });
         }
         if scan.cut.is_some() {
             scan.beyond = std::iter::once(base).chain(later.copied()).collect();
@@ -294,18 +309,30 @@ fn scan_segment(
         }
         if place.position < bytes && limits.failed_sync.is_some_and(|synced| offset >= synced) {
             let reason = "a sync of what follows has failed".to_owned();
-            return Ok(Some(Cut { reason, keeps_sound_batches: false }));
+            return Ok(Some(Cut { reason, rest: Rest::Unsynced }));
         }
         match found {
+            Ok(Some((_, batch))) if limits.is_beyond(site, &batch) => {
+                let reason = "a power cut may have taken what goes with what follows".to_owned();
+                return Ok(Some(Cut { reason, rest: Rest::GivenUp }));
+            }
             Ok(Some((_, batch))) => {
                 tail.absorb_read(&batch);
                 scan.bytes += batch.header().length as u64;
             }
             Ok(None) => return Ok(None),
             Err(ReadError::Bad { error, .. }) => {
-                return Ok(Some(Cut { reason: error.to_string(), keeps_sound_batches: true }));
+                let reason = error.to_string();
+                return Ok(Some(Cut { reason, rest: Rest::Torn }));
             }
             Err(error) => return Err(site.read_error(segment.path(), error)),
         }
+    }
+}
+
+impl Limits {
+    fn is_beyond(&self, site: &PartitionSite, batch: &RecordBatch<'_>) -> bool {
+        let retreat = self.retreat.as_ref().filter(|_| batch.header().base_offset >= self.recovery_point);
+        retreat.is_some_and(|retreat| retreat.is_beyond(&site.name, batch))
     }
 }

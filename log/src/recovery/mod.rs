@@ -73,6 +73,9 @@ pub struct Truncation {
     pub reason: String,
     /// Where bytes are kept that were cut off and hold sound batches.
     pub torn_files: Vec<PathBuf>,
+    /// If a power cut has taken the log back to its last consistent cut: the offset behind the last sound record
+    /// that was given up for that.
+    pub given_up_to: Option<Offset>,
 }
 
 /// How often a partition is read again because its writer was replacing segments meanwhile.

@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::assess::{Assessment, Cut};
+use super::assess::{Assessment, Cut, Rest};
 use super::{RecoveryBorder, RecoveryReport, Truncation, torn};
 use crate::error::Result;
 use crate::files::FileKind;
 use crate::partition::{Durability, PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
+use crate::scanner::{BatchPlace, Scanner};
 use crate::sound_batches::SoundBatches;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
 
@@ -129,16 +130,20 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
         bytes: file.len()? - position,
         reason: cut.reason.clone(),
         torn_files: Vec::new(),
+        given_up_to: None,
     };
-    if cut.keeps_sound_batches && holds_sound_batch(&*file, position, segment.base(), tail.end)? {
+    if cut.rest == Rest::Torn && holds_sound_batch(&*file, position, segment.base(), tail.end)? {
         let kept = torn::keep_aside(storage, segment.path(), &*file, position)?;
         truncation.torn_files.push(kept);
+    }
+    if cut.rest == Rest::GivenUp {
+        truncation.given_up_to = Some(given_up_to(site, tail, beyond)?);
     }
     for &base in beyond {
         let path = FileKind::Log.path(&site.directory, base);
         let file = storage.open(&path, OpenMode::Write)?;
         truncation.bytes += file.len()?;
-        if cut.keeps_sound_batches && holds_sound_batch(&*file, 0, base, tail.end)? {
+        if cut.rest == Rest::Torn && holds_sound_batch(&*file, 0, base, tail.end)? {
             file.sync(SyncPurpose::Recovered).wait()?;
             let kept = torn::free_name(storage, &path)?;
             storage.rename(&path, &kept)?;
@@ -161,6 +166,21 @@ fn holds_sound_batch(
     lowest: Offset,
 ) -> io::Result<bool> {
     Ok(SoundBatches::new(file, position, base, lowest)?.next()?.is_some())
+}
+
+/// The offset behind the last sound record that follows the end of a log which is cut.
+fn given_up_to(site: &PartitionSite, tail: &Tail, beyond: &[Offset]) -> io::Result<Offset> {
+    let (file, place) = match beyond.last() {
+        None => (tail.active.segment.file()?, tail.place()),
+        Some(&base) => {
+            let path = FileKind::Log.path(&site.directory, base);
+            (site.storage().open(&path, OpenMode::Read)?, BatchPlace { position: 0, offset: base })
+        }
+    };
+    let bytes = file.len()?;
+    let mut scanner = Scanner::new(file, place, bytes, site.density());
+    while let Ok(Some(_)) = scanner.next() {}
+    Ok(scanner.place().offset)
 }
 
 /// Writes and syncs the indexes of the segments that were read. Old entries behind those that are
@@ -256,6 +276,7 @@ fn tell(report: &RecoveryReport) {
             bytes = cut.bytes,
             reason = cut.reason,
             kept_aside = ?cut.torn_files,
+            given_up_to = ?cut.given_up_to,
             "the end of the log was torn and is cut off"
         ),
         None => tracing::debug!(%partition, %end, scanned_bytes = report.scanned_bytes, "recovered"),

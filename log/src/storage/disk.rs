@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
+use uuid::Uuid;
 
 use super::{
     Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket,
@@ -20,6 +21,9 @@ use crate::spawn::spawn;
 
 /// The largest number of threads that sync files.
 pub const SYNC_THREADS_MAX: usize = 64;
+
+/// Where Linux tells one start of the machine from the next.
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How much of a lock file is shown as its holder.
 const HOLDER_BYTES_MAX: u64 = 4096;
@@ -91,6 +95,11 @@ impl Storage for DiskStorage {
         file.set_len(0)?;
         file.write_all_at(holder.as_bytes(), 0)?;
         Ok(Box::new(DiskLock { path: path.to_owned(), _file: file }))
+    }
+
+    /// Linux has one; elsewhere it cannot be told.
+    fn boot_id(&self) -> Option<Uuid> {
+        Uuid::try_parse(fs::read_to_string(BOOT_ID_PATH).ok()?.trim()).ok()
     }
 }
 

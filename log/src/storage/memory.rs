@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use uuid::Uuid;
 
 use self::faults::{Faults, Verdict};
 use self::mount::Mount;
@@ -59,6 +60,8 @@ struct Disk {
     locks: BTreeMap<PathBuf, String>,
     /// Handles of an earlier generation are dead.
     generation: u64,
+    /// How often the power has failed.
+    crashes: u64,
     read_only: bool,
 }
 
@@ -82,6 +85,7 @@ impl MemoryStorage {
                 in_flight: Vec::new(),
                 locks: BTreeMap::new(),
                 generation: 0,
+                crashes: 0,
                 read_only: false,
             }),
             this: this.clone(),
@@ -101,6 +105,7 @@ impl MemoryStorage {
     pub fn crash(&self) {
         let disk = &mut *self.disk.lock();
         disk.platter.crash(&mut disk.rng);
+        disk.crashes += 1;
         disk.end_process();
     }
 
@@ -387,6 +392,11 @@ impl Storage for MemoryStorage {
         disk.locks.insert(path.to_owned(), holder.to_owned());
         let generation = disk.generation;
         Ok(Box::new(MemoryLock { storage: self.this.clone(), path: path.to_owned(), generation }))
+    }
+
+    fn boot_id(&self) -> Option<Uuid> {
+        // Zeros would be none.
+        Some(Uuid::from_u128(u128::from(self.disk.lock().crashes) + 1))
     }
 }
 

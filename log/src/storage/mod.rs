@@ -18,6 +18,7 @@ use std::task::Waker;
 use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
+use uuid::Uuid;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub enum SyncPurpose {
     Compacted,
     /// A file that a connector or a checkpoint made.
     Export,
+    /// Whatever takes part in a consistent cut, before that is written down.
+    Cut,
+    /// The mark that there will be records which nobody has synced, before the first of them.
+    Unsynced,
 }
 
 /// An entry of a directory.
@@ -114,6 +119,12 @@ pub trait Storage: Send + Sync + 'static {
     /// goes when the lock is given up, and stays where the process is killed. Where somebody else has it:
     /// `WouldBlock`, with what that holder wrote as the error's message.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>>;
+
+    /// What tells one life of the page cache from the next: as long as it is the same, all that was written can
+    /// be read, synced or not. `None` where that cannot be told.
+    fn boot_id(&self) -> Option<Uuid> {
+        None
+    }
 }
 
 /// An open file. All methods may be called from several threads; appends are the caller's to order.

@@ -17,6 +17,7 @@ use super::snapshot::{SnapshotWriter, TableSnapshot};
 use super::table::{Table, TableUpdate, batch, tombstones};
 use crate::batch::MarkerKind;
 use crate::clock::Clock;
+use crate::consistent_cut::Standstill;
 use crate::driver::{Driver, Steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, FlushTarget, Flusher};
@@ -41,6 +42,7 @@ pub(crate) struct Coordinator {
     /// Held by whoever takes a transactional id, until it has it: also while it waits for the disk.
     initialising: Mutex<()>,
     pub(super) flusher: Arc<Flusher>,
+    standstill: Arc<Standstill>,
     driver: Arc<Driver>,
     clock: Arc<dyn Clock>,
     limits: TransactionLimits,
@@ -91,6 +93,7 @@ type Settled = (Completion, Result<()>);
 impl Coordinator {
     pub(crate) fn new(
         flusher: Arc<Flusher>,
+        standstill: Arc<Standstill>,
         driver: Arc<Driver>,
         clock: Arc<dyn Clock>,
         storage: Arc<dyn Storage>,
@@ -111,7 +114,7 @@ impl Coordinator {
             is_closed: false,
         };
         let state = Mutex::new(state);
-        Self { state, initialising: Mutex::new(()), flusher, driver, clock, limits }
+        Self { state, initialising: Mutex::new(()), flusher, standstill, driver, clock, limits }
     }
 
     /// Makes `home` the table's partition.
@@ -328,9 +331,11 @@ impl Steps for Coordinator {
         let mut settled = Vec::new();
         let mut state = self.state.lock();
         let Some(home) = state.home.clone() else { return false };
+        let held = self.standstill.hold();
         let mut progress = self.look_around(&mut state, self.clock.elapsed());
         progress |= state.mark_decided(&mut settled);
         progress |= self.decide_flushed(&mut state, &home, &mut settled);
+        drop(held);
         progress |= state.snapshots.end(home.durable());
         if state.snapshots.is_due()
             && let Some(snapshot) = state.snapshot()
@@ -418,6 +423,9 @@ impl Coordinator {
             return true;
         }
         state.forget_deleted(&deciding);
+        if deciding.iter().any(|ending| !ending.is_synced && ending.kind == MarkerKind::Commit) {
+            home.entangle();
+        }
         let is_synced = deciding.iter().any(|ending| ending.is_synced);
         let decision = self.flusher.request(is_synced.then(|| target(home, SyncPurpose::Decision)));
         for ending in &mut deciding {

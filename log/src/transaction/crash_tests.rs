@@ -234,6 +234,8 @@ impl Life<'_> {
         for id in IDS {
             self.take_over(id)?;
         }
+        // The first append that nobody syncs waits for the disk, and so for no sync that the script would end.
+        self.write_plainly()?;
         for _ in 0..STEPS {
             let id = IDS[self.world.rng.random_range(0..IDS.len())];
             match self.world.rng.random_range(0..100) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lotic_engine::epoch::Epoch;
 use lotic_engine::options::EngineOptions;
+use lotic_log::Durability;
 use lotic_log::storage::SyncPurpose;
 
 use super::answer::Answer;
@@ -22,6 +23,8 @@ pub struct Life {
     pub blows: Vec<Blow>,
     /// Syncs that are left out.
     pub ignored: Option<SyncPurpose>,
+    /// When what the flow and its producers write counts. [`RETURNS`](super::flow::RETURNS) are never synced.
+    pub durability: Durability,
     /// How the flow is run.
     pub options: EngineOptions,
 }
@@ -35,6 +38,7 @@ impl Life {
             actions: 120,
             blows: Vec::new(),
             ignored: None,
+            durability: Durability::Sync,
             options: tight_options(),
         }
     }
@@ -44,6 +48,12 @@ impl Life {
     pub fn with(mut self, blows: &[Blow]) -> Self {
         self.blows = blows.to_vec();
         self
+    }
+
+    /// The same life with another durability.
+    #[must_use]
+    pub fn lasting(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 
     /// The same life on a disk that leaves out the syncs for `purpose`.
@@ -96,6 +106,8 @@ pub struct Lived {
     pub operations: u64,
     /// How many blows it took.
     pub blows: usize,
+    /// How many partitions were taken back to a consistent cut.
+    pub taken_back: usize,
     /// The last committed epoch.
     pub epochs: Epoch,
     /// The committed output.

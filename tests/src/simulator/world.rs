@@ -68,6 +68,13 @@ pub(super) struct World {
     /// What a reader of committed records saw last, by topic and partition.
     seen: Seen,
     seen_epoch: Epoch,
+    /// By partition of the input: what was appended, synced or not. A kill takes none of it.
+    appended: BTreeMap<(&'static str, i32), Offset>,
+    /// Whether the power has failed since the committed output was looked at, so that it may be what it was before.
+    may_go_back: bool,
+    /// Whether it ever may have gone back: what is shown outside the log does not.
+    has_gone_back: bool,
+    taken_back: usize,
     answer: Option<Answer>,
 }
 
@@ -102,6 +109,10 @@ impl World {
             acknowledged: BTreeMap::new(),
             seen: BTreeMap::new(),
             seen_epoch: Epoch(0),
+            appended: BTreeMap::new(),
+            may_go_back: false,
+            has_gone_back: false,
+            taken_back: 0,
             answer: None,
         };
         world.expect_blow();
@@ -119,7 +130,7 @@ impl World {
     pub(super) fn lived(self, blows: usize) -> Lived {
         let operations = self.storage.operations();
         let answer = self.answer.expect("a life that ends has an answer");
-        Lived { operations, blows, epochs: self.seen_epoch, answer }
+        Lived { operations, blows, taken_back: self.taken_back, epochs: self.seen_epoch, answer }
     }
 
     /// Does what is left of the script, then runs the flow to the end of its input and checks the answer.
@@ -145,7 +156,12 @@ impl World {
         self.running = None;
         match self.next_blow {
             Some(Blow::Kill(_)) => self.storage.kill(),
-            Some(Blow::PowerCut(_)) | None => self.storage.crash(),
+            Some(Blow::PowerCut(_)) | None => {
+                self.storage.crash();
+                self.appended.clear();
+                self.may_go_back = self.life.durability != Durability::Sync;
+                self.has_gone_back |= self.may_go_back;
+            }
         }
         self.state.crash(&mut self.fate);
         self.expect_blow();
@@ -171,8 +187,13 @@ impl World {
             return Ok(());
         }
         // A program draws another seed each time it starts.
-        let options = LogOptions::manual(self.storage.clone(), self.clock.clone(), self.fate.random());
+        let options = LogOptions {
+            durability: self.life.durability,
+            ..LogOptions::manual(self.storage.clone(), self.clock.clone(), self.fate.random())
+        };
         let log = self.powered("opening the log", Log::open("/data", options))?;
+        let cut = log.recovery_report().iter().filter_map(|report| report.truncated.as_ref());
+        self.taken_back += cut.filter(|cut| cut.given_up_to.is_some()).count();
         self.make_topics(&log)?;
         self.check_acknowledged(&log)?;
         let engine = self.open_engine(&log, bounded)?;
@@ -203,7 +224,7 @@ impl World {
             if log.topic(&name).is_ok() {
                 continue;
             }
-            let durability = if name == RETURNS { Durability::Os } else { Durability::Sync };
+            let durability = if name == RETURNS { Durability::Os } else { self.life.durability };
             let config = TopicConfig {
                 partitions,
                 durability: Some(durability),
@@ -291,6 +312,7 @@ impl World {
         let running = self.running.as_ref().expect("it was opened");
         let partition = self.partition(&running.log, topic, number)?;
         let appended = self.powered("producing", partition.append(batch.seal()))?;
+        self.appended.insert((topic, number), appended.last_offset.next());
         if topic == ORDERS {
             let running = self.running.as_mut().expect("it was opened");
             let ticket = running.log.flush(&[partition], SyncPurpose::Records);

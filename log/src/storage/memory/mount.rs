@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::super::{Entry, OpenMode, Storage, StorageFile, StorageLock, SyncPurpose};
 use super::MemoryStorage;
 
@@ -56,5 +58,9 @@ impl Storage for Mount {
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
         self.storage()?.lock(path, holder)
+    }
+
+    fn boot_id(&self) -> Option<Uuid> {
+        self.storage.boot_id()
     }
 }

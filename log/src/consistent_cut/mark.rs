@@ -1,0 +1,191 @@
+//! The mark that the log may hold records which nobody has synced.
+//!
+//! The file `unsynced` in the log's directory; numbers are big-endian:
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | version | `u32`, 1 |
+//! | 4 | default | 1 if topics without a durability of their own are not synced, 0 if they are |
+//! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none |
+//! | 21..25 | checksum | CRC-32 of the bytes before it |
+//!
+//! It is durable before the first such record is appended. Where everything is synced it goes, or is made anew for
+//! what is appended next: when the log is closed, or has been recovered.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::partition::Durability;
+use crate::storage::{Storage, SyncPurpose};
+use crate::whole_file;
+
+const FILE_NAME: &str = "unsynced";
+const VERSION: u32 = 1;
+const BODY_BYTES: usize = 21;
+
+/// The mark in one log's directory. One for all who write to it.
+///
+/// Its lock is taken while a partition's writer is held, and nothing else is taken while it is.
+pub(crate) struct UnsyncedMark {
+    storage: Arc<dyn Storage>,
+    directory: PathBuf,
+    durability: Durability,
+    /// Whether this process has left it: what every append looks at.
+    is_left: AtomicBool,
+    leaving: Mutex<Option<Error>>,
+}
+
+/// What the mark says of the boot before this one, in which records were written that nobody has synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastBoot {
+    /// Whether topics without a durability of their own were synced.
+    pub(crate) syncs_by_default: bool,
+}
+
+impl LastBoot {
+    /// Looks for the mark in `directory`. `None` if nothing can have been lost: there is no mark, or the page cache
+    /// is the one that was written to.
+    pub(crate) fn find(storage: &dyn Storage, directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(FILE_NAME);
+        let found = whole_file::read(storage, &path).map_err(|error| failed("read", directory, error))?;
+        let Some(bytes) = found else { return Ok(None) };
+        let Some((syncs_by_default, boot)) = decode(&bytes) else {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display())));
+        };
+        let is_same_boot = !boot.is_nil() && storage.boot_id() == Some(boot);
+        Ok((!is_same_boot).then_some(Self { syncs_by_default }))
+    }
+}
+
+impl UnsyncedMark {
+    /// The mark of the log in `directory`, whose topics have `durability` unless they say otherwise. It is not
+    /// looked for.
+    pub(crate) fn new(storage: Arc<dyn Storage>, directory: &Path, durability: Durability) -> Self {
+        let (directory, is_left) = (directory.to_owned(), AtomicBool::new(false));
+        Self { storage, directory, durability, is_left, leaving: Mutex::new(None) }
+    }
+
+    /// For a partition that stands alone, in no log's directory.
+    pub(crate) fn none(storage: Arc<dyn Storage>) -> Self {
+        let mark = Self::new(storage, Path::new(""), Durability::Sync);
+        mark.is_left.store(true, Ordering::Release);
+        mark
+    }
+
+    /// To be called before anything is appended that nobody syncs. The first call waits for the disk, the others
+    /// are free.
+    ///
+    /// # Errors
+    /// Those of the operating system; nothing may be appended then.
+    pub(crate) fn leave(&self) -> Result<()> {
+        if self.is_left.load(Ordering::Acquire) { Ok(()) } else { self.write() }
+    }
+
+    #[cold]
+    fn write(&self) -> Result<()> {
+        let mut failure = self.leaving.lock();
+        if let Some(error) = &*failure {
+            return Err(error.clone());
+        }
+        if self.is_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let bytes = encode(self.durability == Durability::Sync, self.storage.boot_id().unwrap_or_default());
+        let path = self.directory.join(FILE_NAME);
+        match whole_file::replace(&*self.storage, &path, &bytes, SyncPurpose::Unsynced) {
+            Ok(_) => self.is_left.store(true, Ordering::Release),
+            Err(error) => {
+                let error = failed("write", &self.directory, error);
+                *failure = Some(error.clone());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the mark away, durably: everything is synced, and nobody appends meanwhile.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(crate) fn take_away(&self) -> Result<()> {
+        let remove = || {
+            let path = self.directory.join(FILE_NAME);
+            if !self.storage.exists(&path)? {
+                return Ok(());
+            }
+            self.storage.remove_file(&path)?;
+            self.storage.sync_dir(&self.directory, SyncPurpose::Unsynced)
+        };
+        remove().map_err(|error| failed("take away", &self.directory, error))?;
+        self.is_left.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for UnsyncedMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnsyncedMark").field("is_left", &self.is_left).finish_non_exhaustive()
+    }
+}
+
+fn encode(syncs_by_default: bool, boot: Uuid) -> Vec<u8> {
+    let mut bytes = VERSION.to_be_bytes().to_vec();
+    bytes.push(u8::from(!syncs_by_default));
+    bytes.extend(boot.as_bytes());
+    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<(bool, Uuid)> {
+    let (body, checksum) = bytes.split_last_chunk()?;
+    let body: &[u8; BODY_BYTES] = body.try_into().ok()?;
+    let is_whole = *checksum == crc32fast::hash(body).to_be_bytes() && body[..4] == VERSION.to_be_bytes();
+    is_whole.then(|| Some((body[4] == 0, Uuid::from_slice(&body[5..]).ok()?)))?
+}
+
+fn failed(doing: &str, directory: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot {doing} {FILE_NAME} in {}", directory.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStorage;
+
+    fn find(storage: &MemoryStorage) -> Option<LastBoot> {
+        LastBoot::find(storage, Path::new("/")).expect("it can be read")
+    }
+
+    #[test]
+    fn a_mark_tells_a_power_cut_from_a_kill_and_goes_for_good() {
+        let storage = MemoryStorage::new(1);
+        assert_eq!(find(&storage), None);
+        let mark = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os);
+        mark.leave().expect("the disk is well");
+        assert_eq!(find(&storage), None, "the page cache is the same");
+        storage.kill();
+        assert_eq!(find(&storage), None);
+        storage.crash();
+        assert_eq!(find(&storage), Some(LastBoot { syncs_by_default: false }));
+        let mark = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Sync);
+        mark.take_away().expect("the disk is well");
+        storage.crash();
+        assert_eq!(find(&storage), None);
+    }
+
+    #[test]
+    fn a_damaged_mark_is_refused() {
+        let storage = MemoryStorage::new(1);
+        UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os).leave().expect("the disk is well");
+        storage.corrupt(&Path::new("/").join(FILE_NAME), 7, 1).expect("it is there");
+        let error = LastBoot::find(&*storage, Path::new("/")).expect_err("it is damaged");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("/unsynced"), "{error}");
+    }
+}
