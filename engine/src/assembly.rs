@@ -123,11 +123,14 @@ impl Bench<'_> {
         let Assembly { plan, graph, log, clock, options, last_committed, .. } = *self.assembly;
         let tasks: Vec<Task> =
             plan.tasks.iter().map(|spec| self.task(spec, queues)).collect::<Result<_>>()?;
+        let awaited = graph.awaited_sources();
         let sources = plan.tasks.iter().enumerate().filter_map(|(task, spec)| {
-            let node = &graph.nodes[spec.steps[0].node.0 as usize];
+            let id = spec.steps[0].node;
+            let node = &graph.nodes[id.0 as usize];
             let NodeKind::Source(SourceSpec { timeless, .. }) = node.kind else { return None };
-            let (name, state) = (node.name.clone(), SourceState::Reading);
-            Some(WorkerSource { task, name, is_timeless: timeless, state })
+            let (name, is_awaited) = (node.name.clone(), awaited.contains(&id));
+            let state = SourceState::Reading;
+            Some(WorkerSource { task, name, is_timeless: timeless, is_awaited, state })
         });
         Ok(Worker {
             index: self.worker,

@@ -1,5 +1,6 @@
 //! The plan as data: what the engine runs, before it is laid out on workers.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,25 @@ pub struct Graph {
     pub edges: Vec<Edge>,
     /// Every topic that the flow reads or writes, with what it must be. Internal ones are the engine's.
     pub topics: Vec<TopicSpec>,
+}
+
+impl Graph {
+    /// The sources of all that [is waited for](OperatorFactory::awaited_input) by records of other inputs.
+    pub(crate) fn awaited_sources(&self) -> HashSet<NodeId> {
+        let is_awaited = |edge: &&Edge| match &self.nodes[edge.to.0 as usize].kind {
+            NodeKind::Operator(factory) => factory.awaited_input() == Some(edge.input),
+            NodeKind::Source(_) => false,
+        };
+        let mut open: Vec<NodeId> = self.edges.iter().filter(is_awaited).map(|edge| edge.from).collect();
+        let mut seen = HashSet::new();
+        while let Some(node) = open.pop() {
+            if seen.insert(node) {
+                open.extend(self.edges.iter().filter(|edge| edge.to == node).map(|edge| edge.from));
+            }
+        }
+        seen.retain(|node| matches!(self.nodes[node.0 as usize].kind, NodeKind::Source(_)));
+        seen
+    }
 }
 
 /// The longest name of a flow, so that its topics have room for what the engine adds to it.

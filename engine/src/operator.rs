@@ -119,6 +119,11 @@ pub trait OperatorFactory: Send + Sync {
     fn has_external_effect(&self) -> bool {
         false
     }
+
+    /// The input whose watermark records of the others wait for, if they do: its sources are read ahead of theirs.
+    fn awaited_input(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Which step of which flow: what it calls things outside of the log after.
@@ -154,15 +159,32 @@ pub struct OpenContext<'a> {
 pub fn operator_factory<O: Operator + 'static>(
     open: impl Fn(&mut OpenContext<'_>) -> Result<O> + Send + Sync + 'static,
 ) -> Arc<dyn OperatorFactory> {
-    struct FromClosure<F>(F);
-    impl<O, F> OperatorFactory for FromClosure<F>
-    where
-        O: Operator + 'static,
-        F: Fn(&mut OpenContext<'_>) -> Result<O> + Send + Sync,
-    {
-        fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>> {
-            Ok(Box::new((self.0)(context)?))
-        }
+    Arc::new(FromClosure { open, awaited_input: None })
+}
+
+/// A factory from a closure, of a step whose records wait for the watermark of one of its inputs.
+pub fn waiting_operator_factory<O: Operator + 'static>(
+    awaited_input: usize,
+    open: impl Fn(&mut OpenContext<'_>) -> Result<O> + Send + Sync + 'static,
+) -> Arc<dyn OperatorFactory> {
+    Arc::new(FromClosure { open, awaited_input: Some(awaited_input) })
+}
+
+struct FromClosure<F> {
+    open: F,
+    awaited_input: Option<usize>,
+}
+
+impl<O, F> OperatorFactory for FromClosure<F>
+where
+    O: Operator + 'static,
+    F: Fn(&mut OpenContext<'_>) -> Result<O> + Send + Sync,
+{
+    fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>> {
+        Ok(Box::new((self.open)(context)?))
     }
-    Arc::new(FromClosure(open))
+
+    fn awaited_input(&self) -> Option<usize> {
+        self.awaited_input
+    }
 }

@@ -150,9 +150,9 @@ pub trait Source: Send {
     /// [`SourcePoll::Ended`].
     fn poll(&mut self, context: &mut Context<'_>) -> Result<SourcePoll>;
 
-    /// The event time of the next record, if one is at hand: sources that are ahead are made to wait. It may
-    /// be a guess. A source that gives none is polled whenever there is room.
-    fn next_time(&mut self) -> Result<Option<Timestamp>>;
+    /// What the next poll would emit, if something is at hand: by this it is decided which source is polled. A
+    /// source that has nothing at hand is polled whenever there is room.
+    fn at_hand(&mut self) -> Result<Option<AtHand>>;
 
     /// Where each split stands: all records before have been emitted, none after.
     fn positions(&self) -> Vec<SplitState>;
@@ -162,6 +162,17 @@ pub trait Source: Send {
         let _ = epoch;
         Ok(())
     }
+}
+
+/// The event times of what a source has at hand. They may be guesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtHand {
+    /// That of the next record: sources that are ahead are made to wait.
+    pub first: Timestamp,
+    /// The largest one in the next frame: what these records will wait for is read before them.
+    pub last: Timestamp,
+    /// How far the watermark is that the next frame moves on.
+    pub watermark: Timestamp,
 }
 
 /// What a poll found.

@@ -33,7 +33,7 @@ use crate::error::Result;
 use crate::frame::Frame;
 use crate::message::{Message, Watermark};
 use crate::operator::{Context, Operator, Output, OutputItem, Progress};
-use crate::source::{Source, SourcePoll, SplitState};
+use crate::source::{AtHand, Source, SourcePoll, SplitState};
 use crate::time::{InputWatermarks, NOTHING_EXPECTED};
 
 /// How many messages a task takes in one step: other tasks, and commands, get their turn.
@@ -203,11 +203,11 @@ impl Task {
         Ok(polled)
     }
 
-    /// The event time of the source's next record, if one is at hand.
-    pub(crate) fn next_time(&mut self) -> Result<Option<Timestamp>> {
+    /// What the source at its root has at hand.
+    pub(crate) fn at_hand(&mut self) -> Result<Option<AtHand>> {
         let step = &mut self.steps[0];
         match &mut step.body {
-            Body::Source(source) => source.next_time().map_err(|error| step.named(error)),
+            Body::Source(source) => source.at_hand().map_err(|error| step.named(error)),
             Body::NoSplits | Body::Operator(_) => Ok(None),
         }
     }

@@ -23,7 +23,7 @@ use crate::epoch::Epoch;
 use crate::epoch_writer::EpochWriter;
 use crate::error::Result;
 use crate::skew::SkewBoard;
-use crate::source::{SourcePoll, SourceSplit};
+use crate::source::{AtHand, SourcePoll, SourceSplit};
 use crate::state::{StateAccess, StorePressure};
 use crate::task::{Lent, Task};
 
@@ -92,6 +92,8 @@ pub(crate) struct WorkerSource {
     /// The source step's name.
     pub(crate) name: String,
     pub(crate) is_timeless: bool,
+    /// Whether what others read waits for its watermark, somewhere downstream.
+    pub(crate) is_awaited: bool,
     pub(crate) state: SourceState,
 }
 
@@ -240,8 +242,8 @@ impl Worker {
         Ok(flushed)
     }
 
-    /// Polls sources as far as their tasks have room: timeless ones first, then the one with the earliest
-    /// record at hand, and each that has none at hand. Whether any had something.
+    /// Polls sources as far as their tasks have room: timeless ones first, then the one whose
+    /// [turn](Turn) it is, and each that has nothing at hand. Whether any had something.
     fn poll_sources(&mut self, now: Timestamp) -> Result<bool> {
         let progressed = self.poll_timeless(now)?;
         let is_loading = self.sources.iter().any(WorkerSource::is_loading);
@@ -267,27 +269,23 @@ impl Worker {
 
     fn poll_timed(&mut self, now: Timestamp) -> Result<bool> {
         let mut progressed = false;
-        let mut earliest: Option<(Timestamp, usize)> = None;
+        let mut turn = Turn::default();
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
             if source.is_timeless || source.state != SourceState::Reading {
                 continue;
             }
-            match self.tasks[source.task].next_time()? {
-                Some(time) if earliest.is_none_or(|(least, _)| time < least) => {
-                    earliest = Some((time, index));
-                }
-                Some(_) => {}
+            match self.tasks[source.task].at_hand()? {
+                Some(at_hand) => turn.offer(index, at_hand, source.is_awaited),
                 None if self.may_poll(index) => progressed |= self.poll(index, now)?,
                 None => {}
             }
         }
-        self.shared.board.publish(self.index, earliest.map(|(time, _)| time));
-        if let Some((time, index)) = earliest
-            && self.may_poll(index)
-            && self.shared.board.may_read(self.index, time)
-        {
-            progressed |= self.poll(index, now)?;
+        self.shared.board.publish(self.index, turn.earliest.map(|(_, at_hand)| at_hand.first));
+        for (index, at_hand) in turn.of() {
+            if self.may_poll(index) && self.shared.board.may_read(self.index, at_hand.first) {
+                return Ok(self.poll(index, now)? || progressed);
+            }
         }
         Ok(progressed)
     }
@@ -347,6 +345,34 @@ impl WorkerSource {
     /// Whether it is read before all others.
     fn is_loading(&self) -> bool {
         self.is_timeless && self.state == SourceState::Reading
+    }
+}
+
+/// Whose turn it is of the sources that have something at hand: that of the one whose next record is earliest.
+/// But first that of those that its frame would wait for: else most of it would have to be kept in state.
+#[derive(Default)]
+struct Turn {
+    earliest: Option<(usize, AtHand)>,
+    /// The one whose watermark is least, of those that are waited for.
+    awaited: Option<(usize, AtHand)>,
+}
+
+impl Turn {
+    fn offer(&mut self, index: usize, at_hand: AtHand, is_awaited: bool) {
+        if self.earliest.is_none_or(|(_, earliest)| at_hand.first < earliest.first) {
+            self.earliest = Some((index, at_hand));
+        }
+        if is_awaited && self.awaited.is_none_or(|(_, awaited)| at_hand.watermark < awaited.watermark) {
+            self.awaited = Some((index, at_hand));
+        }
+    }
+
+    /// The sources to be polled, the first that can be.
+    fn of(&self) -> impl Iterator<Item = (usize, AtHand)> + use<> {
+        let Self { earliest, awaited } = *self;
+        let last = earliest.map(|(_, earliest)| earliest.last);
+        let awaited = awaited.filter(|(_, awaited)| last.is_some_and(|last| awaited.watermark <= last));
+        awaited.into_iter().chain(earliest)
     }
 }
 

@@ -29,11 +29,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Batch, Data, Frame, NO_WATERMARK};
 use crate::key_group::KeyGroup;
 use crate::message::Watermark;
-use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Progress, operator_factory};
+use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Progress, waiting_operator_factory};
 use crate::state::StoreOrder;
 
 /// The input of the stream.
 const STREAM: usize = 0;
+/// The input of the table.
+const TABLE: usize = 1;
 
 /// The port of answers.
 const ANSWERS: usize = 0;
@@ -79,7 +81,9 @@ where
 {
     assert!(stores.grace_ms >= 0, "grace is not negative");
     let join = Arc::new(join);
-    operator_factory(move |context| JoinAsOf::open(&stores, key_codec.clone(), join.clone(), context))
+    waiting_operator_factory(TABLE, move |context| {
+        JoinAsOf::open(&stores, key_codec.clone(), join.clone(), context)
+    })
 }
 
 struct JoinAsOf<K, V, T, O, F> {

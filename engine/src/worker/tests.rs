@@ -15,7 +15,9 @@ use crate::graph::{Edge, Exchange, Graph};
 use crate::harness::{Run, Start, Text, sketch, tiny};
 use crate::memory_log::MemoryLog;
 use crate::message::Watermark;
-use crate::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
+use crate::operator::{
+    Context, OpenContext, Operator, OperatorFactory, Progress, operator_factory, waiting_operator_factory,
+};
 use crate::operators::{TopicSource, filter, flat_map, key_by, map, topic_sink, union};
 use crate::source::SourceFactory;
 
@@ -226,12 +228,22 @@ struct Noting {
     told: Told,
 }
 
+impl Noting {
+    fn open(told: &Told, context: &OpenContext<'_>) -> Self {
+        told.lock().resize(context.workers, Vec::new());
+        Self { worker: context.worker, told: Arc::clone(told) }
+    }
+}
+
 fn noting(told: &Told) -> Arc<dyn OperatorFactory> {
     let told = Arc::clone(told);
-    operator_factory(move |context| {
-        told.lock().resize(context.workers, Vec::new());
-        Ok(Noting { worker: context.worker, told: Arc::clone(&told) })
-    })
+    operator_factory(move |context| Ok(Noting::open(&told, context)))
+}
+
+/// Notes what it is told; what comes on input 0 is said to wait for the watermark of input 1.
+fn waiting(told: &Told) -> Arc<dyn OperatorFactory> {
+    let told = Arc::clone(told);
+    waiting_operator_factory(1, move |context| Ok(Noting::open(&told, context)))
 }
 
 impl Noting {
@@ -321,6 +333,41 @@ fn a_barrier_comes_once_an_epoch_behind_all_rows_of_it_on_every_input() {
         }
         assert_eq!(rows, expected, "seed {seed}");
     }
+}
+
+#[test]
+fn what_a_record_would_wait_for_is_read_before_it() {
+    const TABLE_END: i64 = 1_000;
+    let log = MemoryLog::new();
+    let (stream, table) = (log.topic("stream", 2), log.topic("table", 2));
+    for (index, time) in (0..TABLE_END / 2).step_by(60).enumerate() {
+        let values = [time, time + 20, time + 40].map(|time| (time, time.to_string()));
+        let rows = values.each_ref().map(|(time, value)| (*time, &b""[..], value.as_bytes()));
+        log.produce(&stream, index as i32 % 2, &rows);
+    }
+    for time in (0..TABLE_END).step_by(10) {
+        log.produce(&table, (time / 10) as i32 % 2, &[(time, b"", b"row")]);
+    }
+    let told = Told::default();
+    let mut graph = sketch();
+    // By way of another step, which knows nothing of it.
+    let rows = graph.source("table", text("table"));
+    let rows = graph.step("rows", map(|row: String| row), &[(rows, FORWARD)]);
+    let stream = graph.source("stream", text("stream"));
+    graph.step("join", waiting(&told), &[(stream, FORWARD), (rows, FORWARD)]);
+    Run::new(&log, &graph, &Start::fresh(1, 1)).unwrap().settle().unwrap();
+    let (mut watermark, mut records, mut ahead) = (i64::MIN, 0, 0);
+    for note in noted(&told, 0) {
+        if let Some(risen) = note.strip_prefix("1 watermark all ") {
+            watermark = risen.parse().unwrap();
+        } else if let Some(time) = note.strip_prefix("0 ").and_then(|row| row.parse::<i64>().ok()) {
+            assert!(watermark > time, "{time} would wait: the table is at {watermark}");
+            ahead = ahead.max(watermark - time);
+            records += 1;
+        }
+    }
+    assert_eq!(records, 27);
+    assert!(ahead < TABLE_END / 4, "and not much further is read: by {ahead} ms");
 }
 
 #[test]

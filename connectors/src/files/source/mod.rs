@@ -25,7 +25,7 @@ use lotic_engine::frame::{Batch, Data, Frame, NO_WATERMARK, Origin};
 use lotic_engine::message::Watermark;
 use lotic_engine::operator::Context;
 use lotic_engine::source::{
-    Position, Rejected, RowSource, Source, SourceFactory, SourceOpenContext, SourcePoll, SplitStart,
+    AtHand, Position, Rejected, RowSource, Source, SourceFactory, SourceOpenContext, SourcePoll, SplitStart,
     SplitState,
 };
 use lotic_log::{Header, Offset, PartitionId, Record, Timestamp};
@@ -194,7 +194,7 @@ impl Source for NothingToRead {
         Ok(SourcePoll::Ended)
     }
 
-    fn next_time(&mut self) -> EngineResult<Option<Timestamp>> {
+    fn at_hand(&mut self) -> EngineResult<Option<AtHand>> {
         Ok(None)
     }
 
@@ -251,9 +251,13 @@ where
         Ok(SourcePoll::Ready)
     }
 
-    fn next_time(&mut self) -> EngineResult<Option<Timestamp>> {
+    fn at_hand(&mut self) -> EngineResult<Option<AtHand>> {
+        let watermark = self.watermark();
         let ready = self.rows.peek(self.frame_rows_max).map_err(|error| named(&self.step, error))?;
-        Ok(ready.and_then(|ready| ready.rows.first()).map(|row| (self.time)(row)))
+        Ok(ready.and_then(|ready| {
+            let (first, last) = ((self.time)(ready.rows.first()?), (self.time)(ready.rows.last()?));
+            Some(AtHand { first, last: last.max(first), watermark })
+        }))
     }
 
     fn positions(&self) -> Vec<SplitState> {

@@ -9,8 +9,6 @@ use super::*;
 use crate::operators::stateful_bench::{Bench, Emitted, Event, Reader, Record, event, keyed, push};
 use crate::state::testing::{Number, Text};
 
-const TABLE: usize = 1;
-
 /// Says of each number what the table says of its key at its time.
 fn bench_of(grace_ms: i64, table_topic: Option<&str>) -> Bench {
     let stores = AsOfStores {

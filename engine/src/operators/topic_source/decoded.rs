@@ -68,9 +68,11 @@ impl<T: Data> Decoded<T> {
         self.rows.is_empty() && self.bad.is_empty()
     }
 
-    /// The event time of the next row.
-    pub(super) fn next_time(&self) -> Option<Timestamp> {
-        self.columns.times.get(self.emitted).copied()
+    /// The event time of the next row, and the largest of the next `rows_max`.
+    pub(super) fn next_times(&self, rows_max: usize) -> Option<(Timestamp, Timestamp)> {
+        let next = &self.columns.times[self.emitted..];
+        let first = *next.first()?;
+        Some((first, next.iter().take(rows_max).copied().max().unwrap_or(first)))
     }
 
     /// Moves up to `room` records: rows to `frame`, and the bad ones before and between them to `bad`.

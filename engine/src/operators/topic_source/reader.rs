@@ -16,7 +16,7 @@ use crate::event_log::{EventLog, TopicHandle};
 use crate::frame::{Batch, Columns, Data, NO_WATERMARK, Origin};
 use crate::message::Watermark;
 use crate::operator::Context;
-use crate::source::{Position, Source, SourceOpenContext, SourcePoll, SplitState};
+use crate::source::{AtHand, Position, Source, SourceOpenContext, SourcePoll, SplitState};
 use crate::time::NOTHING_EXPECTED;
 
 /// Reads some partitions of a topic on one worker.
@@ -271,11 +271,15 @@ where
         if found { Ok(SourcePoll::Ready) } else { self.nothing_found(context) }
     }
 
-    fn next_time(&mut self) -> Result<Option<Timestamp>> {
-        if !self.decoded.is_empty() {
-            return Ok(self.decoded.next_time());
-        }
-        Ok(self.earliest()?.map(|(time, _)| time))
+    fn at_hand(&mut self) -> Result<Option<AtHand>> {
+        let (index, times) = if self.decoded.is_empty() {
+            let Some((first, index)) = self.earliest()? else { return Ok(None) };
+            (index, Some((first, self.partitions[index].next_max_time().unwrap_or(first))))
+        } else {
+            (self.decoded.partition, self.decoded.next_times(self.frame_rows_max))
+        };
+        let watermark = self.partitions[index].watermark(self.settings.disorder_ms);
+        Ok(times.map(|(first, last)| AtHand { first, last, watermark }))
     }
 
     fn positions(&self) -> Vec<SplitState> {

@@ -32,6 +32,11 @@ fn text(topic: &str) -> TextSource {
     TopicSource::new(topic, decode as _, record_time as _)
 }
 
+/// The event time of the next record, if one is at hand.
+fn first_at_hand(bench: &mut Bench) -> Option<i64> {
+    bench.source.at_hand().unwrap().map(|at_hand| at_hand.first.0)
+}
+
 /// How a source is opened.
 #[derive(Clone, Copy)]
 struct How {
@@ -185,7 +190,7 @@ fn the_partition_whose_next_batch_is_earliest_is_read_first() {
     log.produce(&topic, 1, &rows(&[(20, "d")]));
     log.produce(&topic, 1, &rows(&[(70, "e")]));
     let mut bench = Bench::new(&log, &text("in"));
-    assert_eq!(bench.source.next_time().unwrap(), Some(Timestamp(10)));
+    assert_eq!(first_at_hand(&mut bench), Some(10));
     bench.drain();
     let order: Vec<_> = bench.rows.iter().map(|row| row.split(' ').nth(1).unwrap()).collect();
     assert_eq!(order, ["a", "b", "d", "c", "e"]);
@@ -207,15 +212,37 @@ fn markers_and_aborted_records_are_passed_over() {
 }
 
 #[test]
+fn what_is_at_hand_is_the_next_frame_and_the_watermark_that_it_moves_on() {
+    let log = MemoryLog::new();
+    let topic = log.topic("in", 2);
+    let times = [10, 90, 20, 30, 60, 50];
+    log.produce(&topic, 0, &times.map(|time| (time, &b""[..], &b"a"[..])));
+    log.produce(&topic, 1, &rows(&[(70, "b")]));
+    let mut bench = Bench::new(&log, &text("in").disorder_ms(5));
+    let mut at_hand = || {
+        let at_hand = bench.source.at_hand().unwrap().map(|at| (at.first.0, at.last.0, at.watermark.0));
+        bench.poll().unwrap();
+        at_hand
+    };
+    assert_eq!(at_hand(), Some((10, 90, i64::MIN)), "a batch says its largest timestamp");
+    assert_eq!(
+        at_hand(),
+        Some((60, 60, 85)),
+        "the frames of four rows end with thirty, and with the other partition"
+    );
+    assert_eq!(at_hand(), None);
+}
+
+#[test]
 fn a_source_without_an_end_waits_for_more() {
     let log = MemoryLog::new();
     let topic = log.topic("in", 1);
     let how = How { bounded: false, ..ALONE };
     let mut bench = Bench::open(&log, &text("in"), 0, how, &[]).unwrap();
     assert_eq!(bench.drain(), SourcePoll::Pending);
-    assert_eq!(bench.source.next_time().unwrap(), None);
+    assert_eq!(first_at_hand(&mut bench), None);
     log.produce(&topic, 0, &rows(&[(1, "a")]));
-    assert_eq!(bench.source.next_time().unwrap(), Some(Timestamp(1)));
+    assert_eq!(first_at_hand(&mut bench), Some(1));
     assert_eq!(bench.drain(), SourcePoll::Pending);
     assert_eq!(bench.rows, ["0@0 a 1 1"]);
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hashbrown::HashMap;
 use lotic::Log;
 use lotic::log::batch::RecordView;
 use lotic::log::{Consumer, ConsumerOptions, Isolation};
@@ -26,7 +25,7 @@ pub(crate) fn write(log: &Log, out: &Path) -> Result<Late, Failure> {
 
 fn write_delays_by_airline(log: &Log, out: &Path) -> Result<(), Failure> {
     // The order of the keys, `window_start|carrier`, is that of the rows.
-    let rows = last_values(log, topics::DELAYS_BY_AIRLINE)?.into_iter().map(|value| {
+    let rows = last_values(log, topics::DELAYS_BY_AIRLINE)?.map(|value| {
         let AirlineDelays { window_start, carrier, airline, flights, cancelled, mean_delay, max_delay } =
             serde_json::from_slice(&value)?;
         Ok((window_start, carrier, airline, flights, cancelled, two_decimals(mean_delay), max_delay))
@@ -37,7 +36,7 @@ fn write_delays_by_airline(log: &Log, out: &Path) -> Result<(), Failure> {
 
 fn write_delays_by_weather(log: &Log, out: &Path) -> Result<(), Failure> {
     // The order of the keys, `origin|visibility`, is that of the rows.
-    let rows = last_values(log, topics::DELAYS_BY_WEATHER)?.into_iter().map(|value| {
+    let rows = last_values(log, topics::DELAYS_BY_WEATHER)?.map(|value| {
         let WeatherDelays { origin, visibility, flights, mean_delay } = serde_json::from_slice(&value)?;
         Ok((origin, visibility, flights, two_decimals(mean_delay)))
     });
@@ -86,18 +85,14 @@ fn two_decimals(mean: Option<f64>) -> Option<String> {
 }
 
 /// The value of the last committed record of each key, in the order of the keys.
-fn last_values(log: &Log, topic: &str) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut last: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+fn last_values(log: &Log, topic: &str) -> Result<impl Iterator<Item = Vec<u8>> + use<>, Failure> {
+    let mut last: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     for_each_committed(log, topic, |record| {
-        let value = record.value.unwrap_or_default();
-        let known = last.entry_ref(record.key.unwrap_or_default()).or_default();
-        known.clear();
-        known.extend_from_slice(value);
+        let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+        last.insert(key.to_vec(), value.to_vec());
         Ok(())
     })?;
-    let mut last: Vec<_> = last.into_iter().collect();
-    last.sort_unstable();
-    Ok(last.into_iter().map(|(_, value)| value).collect())
+    Ok(last.into_values())
 }
 
 /// Reads all committed records of a topic, each partition in order.
