@@ -144,6 +144,7 @@ impl Bench<'_> {
             reports: Vec::new(),
             active: last_committed,
             is_ended: false,
+            turns_ahead: 0,
         })
     }
 

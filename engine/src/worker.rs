@@ -62,6 +62,10 @@ pub enum Report {
     Ended,
 }
 
+/// How often in a row a source that is waited for is polled ahead of the one whose record is earliest: one that
+/// always has more would keep it from being read, where a time lies far ahead of all others.
+const TURNS_AHEAD_MAX: u32 = 64;
+
 /// One worker.
 pub struct Worker {
     pub(crate) index: usize,
@@ -76,6 +80,8 @@ pub struct Worker {
     /// The newest epoch that was reported active.
     pub(crate) active: Epoch,
     pub(crate) is_ended: bool,
+    /// How often in a row a source was polled ahead of the one whose record is earliest.
+    pub(crate) turns_ahead: u32,
 }
 
 /// What a worker sees of the others.
@@ -282,8 +288,10 @@ impl Worker {
             }
         }
         self.shared.board.publish(self.index, turn.earliest.map(|(_, at_hand)| at_hand.first));
-        for (index, at_hand) in turn.of() {
+        let earliest = turn.earliest.map(|(index, _)| index);
+        for (index, at_hand) in turn.of(self.turns_ahead < TURNS_AHEAD_MAX) {
             if self.may_poll(index) && self.shared.board.may_read(self.index, at_hand.first) {
+                self.turns_ahead = if Some(index) == earliest { 0 } else { self.turns_ahead + 1 };
                 return Ok(self.poll(index, now)? || progressed);
             }
         }
@@ -368,9 +376,9 @@ impl Turn {
     }
 
     /// The sources to be polled, the first that can be.
-    fn of(&self) -> impl Iterator<Item = (usize, AtHand)> + use<> {
+    fn of(&self, may_go_ahead: bool) -> impl Iterator<Item = (usize, AtHand)> + use<> {
         let Self { earliest, awaited } = *self;
-        let last = earliest.map(|(_, earliest)| earliest.last);
+        let last = earliest.filter(|_| may_go_ahead).map(|(_, earliest)| earliest.last);
         let awaited = awaited.filter(|(_, awaited)| last.is_some_and(|last| awaited.watermark <= last));
         awaited.into_iter().chain(earliest)
     }

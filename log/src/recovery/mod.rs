@@ -128,9 +128,16 @@ struct Glance {
 
 impl Glance {
     fn take(site: &PartitionSite) -> Result<Self> {
-        let marks = Marks::read(site)?;
-        let replacing = list(site, &marks)?.replacing;
-        Ok(Self { marks, replacing })
+        let mut marks = Marks::read(site)?;
+        loop {
+            let listed = list(site, &marks);
+            // Segments that are missing may have been removed since the marks were read, which say so by now.
+            let now = Marks::read(site)?;
+            if listed.is_ok() || now == marks {
+                return Ok(Self { marks, replacing: listed?.replacing });
+            }
+            marks = now;
+        }
     }
 
     /// Whether a replacement is decided and not finished.
@@ -160,10 +167,7 @@ pub(crate) fn read_on(
     recovery_point: Option<Offset>,
 ) -> Result<()> {
     let before = Glance::take(site)?;
-    if let Some(offset) = Cuts::since(marks.cuts, before.marks.cuts) {
-        let what = format!("it was cut off at offset {offset}: open it again");
-        return Err(site.error(ErrorKind::Retry, what));
-    }
+    check_not_cut(site, marks, &before.marks)?;
     if before.marks.generation == marks.generation {
         let read = absorb_later(site, tail, recovery_point);
         if Glance::take(site)? == before {
@@ -171,8 +175,17 @@ pub(crate) fn read_on(
         }
     }
     let border = RecoveryBorder { recovery_point, clean_shutdown: false };
-    (*tail, *marks) = self::read(site, &border)?;
+    let (read, now) = self::read(site, &border)?;
+    check_not_cut(site, marks, &now)?;
+    (*tail, *marks) = (read, now);
     Ok(())
+}
+
+/// Refuses to read on in a log that was cut between the two.
+fn check_not_cut(site: &PartitionSite, before: &Marks, now: &Marks) -> Result<()> {
+    let Some(offset) = Cuts::since(before.cuts, now.cuts) else { return Ok(()) };
+    let what = format!("it was cut off at offset {offset}: open it again");
+    Err(site.error(ErrorKind::Retry, what))
 }
 
 fn absorb_later(site: &PartitionSite, tail: &mut Tail, recovery_point: Option<Offset>) -> Result<()> {

@@ -40,7 +40,6 @@ pub(super) struct PartitionReader {
 struct NextBatch {
     bytes: Bytes,
     first_time: Timestamp,
-    max_time: Timestamp,
 }
 
 impl PartitionReader {
@@ -73,11 +72,6 @@ impl PartitionReader {
             }
         }
         Ok(self.next.as_ref().map(|next| next.first_time))
-    }
-
-    /// The largest timestamp of the next batch, if it is at hand.
-    pub(super) fn next_max_time(&self) -> Option<Timestamp> {
-        self.next.as_ref().map(|next| next.max_time)
     }
 
     /// Whether a batch is at hand.
@@ -131,9 +125,7 @@ impl PartitionReader {
         let bytes = self.fetched.slice_ref(batch.bytes());
         let behind = bytes.as_ptr() as usize - self.fetched.as_ptr() as usize + bytes.len();
         if self.is_wanted(&batch) {
-            let header = batch.header();
-            let (first_time, max_time) = (header.base_timestamp, header.max_timestamp);
-            self.next = Some(NextBatch { bytes, first_time, max_time });
+            self.next = Some(NextBatch { bytes, first_time: batch.header().base_timestamp });
         }
         self.fetched = self.fetched.slice(behind..);
         Ok(true)

@@ -272,13 +272,12 @@ where
     }
 
     fn at_hand(&mut self) -> Result<Option<AtHand>> {
-        let (index, times) = if self.decoded.is_empty() {
-            let Some((first, index)) = self.earliest()? else { return Ok(None) };
-            (index, Some((first, self.partitions[index].next_max_time().unwrap_or(first))))
-        } else {
-            (self.decoded.partition, self.decoded.next_times(self.frame_rows_max))
-        };
-        let watermark = self.partitions[index].watermark(self.settings.disorder_ms);
+        // Timestamps of records need not be event times.
+        if self.decoded.is_empty() && !self.decode_next()? {
+            return Ok(None);
+        }
+        let watermark = self.partitions[self.decoded.partition].watermark(self.settings.disorder_ms);
+        let times = self.decoded.next_times(self.frame_rows_max);
         Ok(times.map(|(first, last)| AtHand { first, last, watermark }))
     }
 

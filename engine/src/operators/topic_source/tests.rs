@@ -218,18 +218,16 @@ fn what_is_at_hand_is_the_next_frame_and_the_watermark_that_it_moves_on() {
     let times = [10, 90, 20, 30, 60, 50];
     log.produce(&topic, 0, &times.map(|time| (time, &b""[..], &b"a"[..])));
     log.produce(&topic, 1, &rows(&[(70, "b")]));
-    let mut bench = Bench::new(&log, &text("in").disorder_ms(5));
+    let later = |_: &String, timestamp: Timestamp| Timestamp(timestamp.0 + 1_000);
+    let source: TextSource = TopicSource::new("in", decode as _, later as _);
+    let mut bench = Bench::new(&log, &source.disorder_ms(5));
     let mut at_hand = || {
         let at_hand = bench.source.at_hand().unwrap().map(|at| (at.first.0, at.last.0, at.watermark.0));
         bench.poll().unwrap();
         at_hand
     };
-    assert_eq!(at_hand(), Some((10, 90, i64::MIN)), "a batch says its largest timestamp");
-    assert_eq!(
-        at_hand(),
-        Some((60, 60, 85)),
-        "the frames of four rows end with thirty, and with the other partition"
-    );
+    assert_eq!(at_hand(), Some((1_010, 1_090, i64::MIN)), "in event times");
+    assert_eq!(at_hand(), Some((1_060, 1_060, 1_085)), "a frame of four rows ended with thirty");
     assert_eq!(at_hand(), None);
 }
 
