@@ -7,7 +7,8 @@
 //! then given has passed.
 //!
 //! A batch stays, if only as an empty header, if it is the last one that its producer wrote, so that its
-//! sequence is known after a restart; and so does the last one of the range, so that the end is known.
+//! sequence is known after a restart; and so does the last one of the range, so that the end is known. Where a
+//! power cut may still take what the producer wrote last, the last one of the range stays as well.
 
 use hashbrown::HashMap;
 
@@ -32,6 +33,10 @@ pub(super) struct Filter {
     pub(super) horizon: Timestamp,
     /// What each producer wrote last.
     pub(super) last_written: HashMap<ProducerId, LastWritten>,
+    /// Up to where a power cut takes nothing.
+    pub(super) durable_end: Offset,
+    /// Of producers that have written behind that: the last batch that was mapped.
+    pub(super) last_mapped: HashMap<ProducerId, Offset>,
 }
 
 /// What is to become of a batch.
@@ -106,7 +111,33 @@ impl Filter {
         header.has_delete_horizon && header.base_timestamp <= self.now
     }
 
+    /// Takes note of a batch of the range that is not clean.
+    pub(super) fn note_mapped(&mut self, header: &BatchHeader) {
+        if self.may_lose_last(header.producer_id) {
+            self.last_mapped.insert(header.producer_id, header.last_offset());
+        }
+    }
+
+    /// Whether a power cut may still take what the producer wrote last.
+    fn may_lose_last(&self, producer: ProducerId) -> bool {
+        self.last_written.get(&producer).is_some_and(|last| last.seen >= self.durable_end)
+    }
+
     fn is_last_of_producer(&self, header: &BatchHeader) -> bool {
+        self.is_last_written(header) || self.is_last_in_range(header)
+    }
+
+    /// Whether it may be the last batch that a power cut leaves of its producer: of those that were not mapped,
+    /// nobody knows.
+    fn is_last_in_range(&self, header: &BatchHeader) -> bool {
+        let last = || self.last_mapped.get(&header.producer_id);
+        !header.is_control
+            && self.may_lose_last(header.producer_id)
+            && (header.next_offset() > self.map_end
+                || last().is_none_or(|last| *last == header.last_offset()))
+    }
+
+    fn is_last_written(&self, header: &BatchHeader) -> bool {
         self.last_written.get(&header.producer_id).is_some_and(|last| match last.last_offset {
             Some(offset) => header.last_offset() == offset,
             None => header.is_control && header.producer_epoch == last.epoch,

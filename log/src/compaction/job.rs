@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
+use hashbrown::HashMap;
+
 use super::filter::Filter;
 use super::key_map::KeyMap;
 use super::plan::{Dirt, group_len};
@@ -119,6 +121,8 @@ impl Compaction {
             now,
             horizon: Timestamp(now.0.saturating_add(retention)),
             last_written: partition.last_written(),
+            durable_end: partition.offsets().durable,
+            last_mapped: HashMap::new(),
         };
         let report = CompactionReport {
             partition: partition.name().clone(),
@@ -190,8 +194,11 @@ impl Compaction {
             };
             let header = batch.header();
             bytes += header.length as u64;
-            let is_seen = header.next_offset() <= self.clean_end;
-            if is_seen || header.is_control || self.transactions.is_aborted(header) {
+            if header.next_offset() <= self.clean_end || header.is_control {
+                continue;
+            }
+            self.filter.note_mapped(header);
+            if self.transactions.is_aborted(header) {
                 continue;
             }
             let bad = |error| failed(ReadError::Bad { place, error });

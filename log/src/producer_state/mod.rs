@@ -89,6 +89,8 @@ pub(crate) struct LastWritten {
     pub(crate) last_offset: Option<Offset>,
     /// Its epoch.
     pub(crate) epoch: ProducerEpoch,
+    /// Where it was last heard of.
+    pub(crate) seen: Offset,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +252,7 @@ impl ProducerStates {
         let last = |producer: &Producer| LastWritten {
             last_offset: producer.batches.back().map(|batch| batch.last_offset),
             epoch: producer.epoch,
+            seen: producer.seen,
         };
         self.producers.iter().map(|(id, producer)| (*id, last(producer))).collect()
     }

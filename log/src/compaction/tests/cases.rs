@@ -90,6 +90,23 @@ fn the_last_batch_of_each_producer_stays_and_earlier_ones_do_not() {
 }
 
 #[test]
+fn the_last_batch_that_no_power_cut_can_take_stays_until_the_one_behind_it_is_durable_too() {
+    let bench = Bench::new();
+    bench.idempotent(1, 0, &[1]);
+    bench.idempotent(1, 1, &[2]);
+    bench.plain(&[1, 2]);
+    bench.roll();
+    bench.idempotent(1, 2, &[3]);
+    bench.compact();
+    // What nobody has synced yet is not read.
+    assert_eq!(bench.last_offsets(), [1, 3]);
+    assert_eq!((bench.keys(), bench.offsets()), (vec![1, 2], vec![2, 3]));
+    bench.roll();
+    bench.compact();
+    assert_eq!(bench.last_offsets(), [3, 4]);
+}
+
+#[test]
 fn the_last_batch_of_a_producer_stays_empty_though_its_transaction_was_aborted() {
     let bench = Bench::new();
     bench.transactional(1, 0, 0, &[1]);
