@@ -73,14 +73,17 @@ impl<K: Data, V: Data> Table<K, V> {
         self.changes.clone()
     }
 
-    /// Writes each change to a compacted topic: the last record of a key is its value, one without a value
-    /// deletes it.
+    /// Writes the changes to a compacted topic: the last record of a key is its value, one without a value
+    /// deletes it. Of changes of one key that arrive together only the last is written, since the topic keeps no
+    /// other; [`changes`](Self::changes) has all of them.
     pub fn to(&self, topic: impl Into<String>) -> TopicSink<K, V>
     where
         V: Value,
     {
         let codec = Some(Arc::clone(self.codec()));
-        TopicSink::add(self.changes.output(), topic.into(), codec, table_parts::<K, V>).compacted()
+        let last = Step::stateless("last_of_key", operators::last_of_key::<(K, Option<V>)>());
+        TopicSink::add(&self.changes.output().then(last), topic.into(), codec, table_parts::<K, V>)
+            .compacted()
     }
 }
 

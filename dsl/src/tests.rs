@@ -190,18 +190,26 @@ fn input_that_goes_on_after_an_end_finds_its_windows_open() -> Result<()> {
 }
 
 #[test]
-fn a_table_follows_every_row_of_its_keys() -> Result<()> {
+fn a_table_changes_with_every_row_and_its_topic_gets_the_last_of_what_comes_together() -> Result<()> {
     let mut flow = Flow::new("totals");
     let totals = readings(&mut flow, Lateness::none())
         .key_by(|reading| reading.sensor.clone())
-        .aggregate("totals", (count(), max(|reading: &Reading| reading.value)));
-    totals.map(|_, (count, max)| (count, max.unwrap_or_default())).to("totals");
+        .aggregate("totals", (count(), max(|reading: &Reading| reading.value)))
+        .map(|_, (count, max)| (count, max.unwrap_or_default()));
+    totals.to("totals");
+    totals.changes().map(|_, change| change.unwrap_or_default()).to("changes");
     let rows = [reading("a", 0, 5), reading("b", 0, 1), reading("a", 0, 3)];
     let mut driver = driver_with(flow, &rows)?;
     driver.run()?;
-    let expected = [("a", (1, 5)), ("a", (2, 5)), ("b", (1, 1))];
-    let expected: Vec<_> = expected.map(|(key, value)| (key.to_owned(), value)).into();
-    assert_eq!(sorted::<String, (u64, i64)>(&mut driver, "totals")?, expected);
+    let named = |rows: &[(&str, (u64, i64))]| -> Vec<(String, (u64, i64))> {
+        rows.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect()
+    };
+    let changes = [("a", (1, 5)), ("a", (2, 5)), ("b", (1, 1))];
+    assert_eq!(sorted::<String, (u64, i64)>(&mut driver, "changes")?, named(&changes));
+    assert_eq!(sorted::<String, (u64, i64)>(&mut driver, "totals")?, named(&changes[1..]));
+    driver.send("readings", &reading("a", 0, 9))?;
+    driver.run()?;
+    assert_eq!(sorted::<String, (u64, i64)>(&mut driver, "totals")?, named(&[("a", (3, 9))]));
     Ok(())
 }
 

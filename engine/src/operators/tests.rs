@@ -133,6 +133,38 @@ fn filter_keeps_the_rows_for_which_it_holds() {
 }
 
 #[test]
+fn last_of_key_keeps_the_last_row_of_each_key_in_a_frame_and_the_order_of_those() {
+    let keyed = |rows: &[(&str, i64)]| {
+        let keys: Vec<&str> = rows.iter().map(|(key, _)| *key).collect();
+        let Batch { columns, .. } = batch(&keys);
+        Batch { rows: rows.iter().map(|(_, row)| *row).collect(), columns }
+    };
+    let mut bench = Bench::new(&MemoryLog::new(), &last_of_key::<i64>());
+    let mut check = |rows: &[(&str, i64)], expected: &[&str]| {
+        bench.process(keyed(rows)).unwrap();
+        let frames: Vec<_> = bench.frames().into_iter().map(shown::<i64>).collect();
+        assert_eq!(frames, [expected]);
+    };
+    check(
+        &[("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)],
+        &["3 102 92 2 a", "4 103 93 3 c", "5 104 94 4 b"],
+    );
+    check(&[("a", 6), ("b", 7)], &["6 100 90 0 a", "7 101 91 1 b"]);
+    check(&[("a", 8)], &["8 100 90 0 a"]);
+}
+
+#[test]
+fn last_of_key_tells_keys_apart_whatever_their_hashes() {
+    let mut same_hash = batch(&["x", "y", "x"]);
+    same_hash.columns.keys.clear();
+    ["x", "y", "x"].iter().for_each(|key| same_hash.columns.keys.push(key.as_bytes(), 7));
+    let mut bench = Bench::new(&MemoryLog::new(), &last_of_key::<String>());
+    bench.process(same_hash).unwrap();
+    let frames: Vec<_> = bench.frames().into_iter().map(shown::<String>).collect();
+    assert_eq!(frames, [["\"y\" 101 91 1 y", "\"x\" 102 92 2 x"]]);
+}
+
+#[test]
 fn flat_map_makes_any_number_of_rows_in_frames_of_bounded_size() {
     let letters = flat_map(|row: String| row.chars().collect::<Vec<_>>());
     let first: &[&str] = &["'a' 100 90 0 abc", "'b' 100 90 0 abc", "'c' 100 90 0 abc", "'d' 102 92 2 de"];
@@ -186,6 +218,7 @@ fn watermarks_of_partitions_pass_where_keys_stay_and_no_further() {
     check(filter(|_: &String| true), true);
     check(flat_map(|row: String| [row]), true);
     check(inspect(|_: &String| ()), true);
+    check(last_of_key::<String>(), true);
     check(key_by(String::clone, Arc::new(Text)), false);
     check(union(), false);
 }
