@@ -7,6 +7,9 @@
 //! A failed sync is told to the target, which poisons itself, and to all who waited; it is never tried
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
+//! Beside the log's thread, whoever has ended a sync takes note of it, if nobody is about to: so that who waits for it
+//! is not kept waiting for another thread. It begins nothing, and so waits for nothing.
+//!
 //! Targets that are entangled with others are made durable with all of them, in a consistent cut, and by no round of
 //! their own: see `consistent_cut`.
 //!
@@ -18,7 +21,7 @@ mod request;
 mod tests;
 
 use std::sync::{Arc, Weak};
-use std::task::Waker;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
@@ -30,6 +33,7 @@ use crate::driver::{Driver, Steps};
 use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionKey, TopicId};
 use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
+use crate::spawn::Drive;
 use crate::storage::{SyncPurpose, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
 
@@ -98,7 +102,9 @@ pub(crate) struct FlushTarget {
 pub(crate) struct Flusher {
     /// None once nobody steps any more.
     inbox: Mutex<Option<Vec<Request>>>,
-    rounds: Mutex<Rounds>,
+    rounds: Arc<Mutex<Rounds>>,
+    /// Woken when a sync has ended.
+    waker: Waker,
     standstill: Arc<Standstill>,
     clock: Arc<dyn Clock>,
     driver: Arc<Driver>,
@@ -111,6 +117,10 @@ struct Rounds {
     waiting: Vec<Request>,
     submitted: Vec<Submitted>,
     recovery_points: Option<RecoveryPointFile>,
+    /// How often points are written down; `None`: with each round.
+    points_every: Option<Duration>,
+    /// When the next are, on the clock's elapsed time.
+    points_due: Duration,
     periodic: Vec<Periodic>,
     /// Who takes part in consistent cuts, in the order in which their ends are taken.
     parts: Vec<Weak<dyn Flush>>,
@@ -135,7 +145,17 @@ struct Periodic {
 
 impl Flusher {
     pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>, standstill: Arc<Standstill>) -> Self {
-        Self { inbox: Mutex::new(Some(Vec::new())), rounds: Mutex::default(), standstill, clock, driver }
+        let rounds = Arc::<Mutex<Rounds>>::default();
+        let waker = match driver.drive() {
+            Drive::Manual => driver.waker(),
+            Drive::Thread => EndRounds { rounds: Arc::downgrade(&rounds), then: driver.waker() }.into(),
+        };
+        Self { inbox: Mutex::new(Some(Vec::new())), rounds, waker, standstill, clock, driver }
+    }
+
+    /// From now on recovery points are written down so often while something is synced; `None`: with each round.
+    pub(crate) fn record_every(&self, interval: Option<Duration>) {
+        self.rounds.lock().points_every = interval;
     }
 
     /// From now on recovery points are kept in `file`.
@@ -221,25 +241,59 @@ impl Flusher {
 
     /// How long there is nothing to do unless something happens.
     pub(crate) fn idle_time(&self) -> Option<Duration> {
-        let due = self.rounds.lock().periodic.iter().map(|periodic| periodic.due).min()?;
+        let rounds = self.rounds.lock();
+        let periodic = rounds.periodic.iter().map(|periodic| periodic.due);
+        let due = periodic.chain(rounds.record_due()).min()?;
         Some(due.saturating_sub(self.clock.elapsed()))
     }
 }
 
 impl Steps for Flusher {
     fn step(&self) -> bool {
-        let mut settled = Vec::new();
+        let (mut settled, now) = (Vec::new(), self.clock.elapsed());
         let mut rounds = self.rounds.lock();
-        rounds.note_due(self.clock.elapsed());
+        rounds.note_due(now);
         if let Some(inbox) = &mut *self.inbox.lock() {
             rounds.waiting.append(inbox);
         }
         let mut progress = rounds.end(&mut settled);
-        progress |= rounds.end_cut(&self.driver.waker(), &mut settled);
-        progress |= rounds.begin(&self.standstill, &self.driver.waker(), &mut settled);
+        progress |= rounds.end_cut(&self.waker, &mut settled);
+        let has_begun = rounds.begin(&self.standstill, &self.waker, &mut settled);
+        rounds.record(has_begun, now, &self.waker);
+        progress |= has_begun;
         drop(rounds);
         settled.into_iter().for_each(Settled::complete);
         progress
+    }
+}
+
+/// Takes note of syncs that have ended, on whatever thread they end, and then has the next ones begun.
+struct EndRounds {
+    rounds: Weak<Mutex<Rounds>>,
+    then: Waker,
+}
+
+impl Wake for EndRounds {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    /// Whoever holds the rounds steps, or is about to hear that it is to step again.
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut settled = Vec::new();
+        if let Some(rounds) = self.rounds.upgrade()
+            && let Some(mut rounds) = rounds.try_lock()
+        {
+            rounds.end(&mut settled);
+        }
+        settled.into_iter().for_each(Settled::complete);
+        self.then.wake_by_ref();
+    }
+}
+
+impl From<EndRounds> for Waker {
+    fn from(end: EndRounds) -> Self {
+        Arc::new(end).into()
     }
 }
 
@@ -347,11 +401,27 @@ impl Rounds {
                 }
             }
         }
-        // What was synced before is written down together with what is being synced now.
-        if progress && let Some(points) = &mut self.recovery_points {
-            points.begin_sync(waker);
-        }
         progress
+    }
+
+    /// Writes recovery points down, if it is time: what was synced before, together with what is being synced now.
+    fn record(&mut self, has_begun: bool, now: Duration, waker: &Waker) {
+        let is_due = match self.points_every {
+            None => has_begun,
+            Some(_) => self.points_due <= now,
+        };
+        if is_due
+            && let Some(points) = &mut self.recovery_points
+            && points.begin_sync(waker)
+        {
+            self.points_due = now + self.points_every.unwrap_or_default();
+        }
+    }
+
+    /// When points are written down though nothing is begun.
+    fn record_due(&self) -> Option<Duration> {
+        let points = self.recovery_points.as_ref().filter(|points| points.may_begin_sync());
+        points.and(self.points_every).map(|_| self.points_due)
     }
 
     /// What a cut is to be taken of, if somebody waits for one and none is under way.

@@ -1,9 +1,9 @@
 //! Recovery points: up to where each partition is known to have been synced.
 //!
 //! Recovery takes a bad batch below the recovery point for corruption and one at or above it for a torn
-//! tail. A point is always at or below what is durable, and it may be as old as the round before the
-//! last: each group commit writes down what the one before it established, and syncs that together with
-//! its own data, so that it costs no round of its own. Losing the file makes no record unsafe; damage to
+//! tail. A point is always at or below what is durable, and it may be as old as [`INTERVAL`], or the round before
+//! the last: then a group commit writes down what those before it established, and syncs that together with
+//! its own data. Not each of them does, since a sync of two files takes a file system about as long as two syncs. Losing the file makes no record unsafe; damage to
 //! synced records would then pass for a torn tail. The points of a consistent cut are written in one block, and
 //! whoever waits for the cut waits for it.
 //!
@@ -36,6 +36,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -52,6 +53,9 @@ const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 8;
 const BLOCK_HEADER_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 28;
+
+/// How often points are written down while something is synced.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Bytes after which the file is written anew, with one entry for each partition.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -262,18 +266,27 @@ impl RecoveryPointFile {
         self.synced.forget(is_forgotten);
     }
 
-    /// Writes down what has risen and submits the sync, unless the last one is still under way.
-    pub(crate) fn begin_sync(&mut self, waker: &Waker) {
-        if self.risen.is_empty() || self.syncing.is_some() || self.is_poisoned {
-            return;
+    /// Whether something has risen that can be written down now.
+    pub(crate) fn may_begin_sync(&self) -> bool {
+        !self.risen.is_empty() && self.syncing.is_none() && !self.is_poisoned
+    }
+
+    /// Writes down what has risen and submits the sync, unless the last one is still under way. Whether it did.
+    pub(crate) fn begin_sync(&mut self, waker: &Waker) -> bool {
+        if !self.may_begin_sync() {
+            return false;
         }
         match self.write_risen() {
             Ok(risen) => {
                 let ticket = self.file.sync(SyncPurpose::RecoveryPoint);
                 ticket.wake(waker);
                 self.syncing = Some((ticket, risen));
+                true
             }
-            Err(error) => self.poison(&error),
+            Err(error) => {
+                self.poison(&error);
+                false
+            }
         }
     }
 

@@ -87,6 +87,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(mode: SyncMode) -> Self {
+        Self::driven(Drive::Manual, mode)
+    }
+
+    /// Under [`Drive::Thread`] the thread is left out: whoever calls does its steps.
+    fn driven(drive: Drive, mode: SyncMode) -> Self {
         let storage = MemoryStorage::new(1);
         let target = |partition| {
             let path = format!("/{partition}");
@@ -96,7 +101,7 @@ impl Fixture {
         let targets = (0..3).map(target).collect();
         let clock = ManualClock::new();
         let flusher = Arc::new_cyclic(|this: &Weak<Flusher>| {
-            Flusher::new(clock.clone(), Driver::new(Drive::Manual, this.clone()), Arc::default())
+            Flusher::new(clock.clone(), Driver::new(drive, this.clone()), Arc::default())
         });
         let points =
             RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new(), Arc::default());
@@ -205,6 +210,49 @@ fn a_recovery_point_is_what_the_round_before_synced() {
     fixture.step_all();
     let begun = 2;
     assert_eq!(fixture.storage.sync_count(SyncPurpose::RecoveryPoint), begun + 3);
+}
+
+#[test]
+fn recovery_points_are_written_down_once_an_interval_though_nothing_is_synced_any_more() {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let fixture = Fixture::new(SyncMode::Immediate);
+    fixture.flusher.record_every(Some(INTERVAL));
+    let recorded = || {
+        let stored = recovery_point::read(&*fixture.storage, Path::new("/")).unwrap();
+        stored.points.get(&fixture.targets[0].key()).copied()
+    };
+    let sync_one = || {
+        fixture.targets[0].append();
+        fixture.request(&[0], SyncPurpose::Records).wait().unwrap();
+        fixture.step_all();
+    };
+    sync_one();
+    assert_eq!(recorded(), Some(Offset(1)), "the first at once");
+    (0..5).for_each(|_| sync_one());
+    assert_eq!(recorded(), Some(Offset(1)), "the next when it is time");
+    assert_eq!(fixture.flusher.idle_time(), Some(INTERVAL));
+    fixture.clock.advance(INTERVAL);
+    fixture.step_all();
+    assert_eq!(recorded(), Some(Offset(6)));
+    assert_eq!(fixture.flusher.idle_time(), None, "there is nothing more to write down");
+}
+
+#[test]
+fn a_sync_is_taken_note_of_by_the_thread_that_ends_it_and_what_waits_is_left_to_the_step() {
+    let fixture = Fixture::driven(Drive::Thread, SyncMode::Delayed);
+    fixture.targets[0].append();
+    let first = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.targets[0].append();
+    let second = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    assert_eq!(fixture.storage.complete_syncs(), 1);
+    first.poll().expect("nobody had to step").unwrap();
+    assert_eq!(fixture.targets[0].durable(), Offset(1));
+    assert_eq!(fixture.targets[0].state.lock().purposes.len(), 1, "nothing is begun there");
+    fixture.step_all();
+    fixture.storage.complete_syncs();
+    second.poll().expect("it was begun by the step").unwrap();
 }
 
 #[test]

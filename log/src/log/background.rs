@@ -41,6 +41,7 @@ impl Core {
             };
             let standstill = Arc::<Standstill>::default();
             let flusher = Arc::new(Flusher::new(clock.clone(), driver.clone(), standstill.clone()));
+            flusher.record_every(options.recovery_point_interval);
             let coordinator = Coordinator::new(
                 flusher.clone(),
                 standstill,

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::group::GroupOptions;
 use crate::open_files::OPEN_FILES_MAX;
 use crate::partition::{Durability, PRODUCER_EXPIRATION};
+use crate::recovery_point;
 use crate::spawn::Drive;
 use crate::storage::Storage;
 use crate::storage::disk::DiskStorage;
@@ -54,6 +55,9 @@ pub struct LogOptions {
     /// ask for, 15 minutes unless said otherwise: for so long it may hold up every reader of committed
     /// records. Kafka's `transaction.max.timeout.ms`.
     pub transaction_timeout_max: Duration,
+    /// How often it is written down, while something is synced, up to where all is; `None`: with each group
+    /// commit. After a crash a damaged batch behind that passes for one that was cut off.
+    pub recovery_point_interval: Option<Duration>,
 }
 
 impl LogOptions {
@@ -67,7 +71,11 @@ impl LogOptions {
         let seed = OsRng
             .try_next_u64()
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot draw a seed", error))?;
-        Ok(Self { drive: Drive::Thread, ..Self::manual(storage, SystemClock::new(), seed) })
+        Ok(Self {
+            drive: Drive::Thread,
+            recovery_point_interval: Some(recovery_point::INTERVAL),
+            ..Self::manual(storage, SystemClock::new(), seed)
+        })
     }
 
     /// For a log in memory or under a simulator: stepped by the caller.
@@ -86,6 +94,7 @@ impl LogOptions {
             producer_expiration: PRODUCER_EXPIRATION,
             transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
             transaction_timeout_max: TRANSACTION_TIMEOUT_MAX,
+            recovery_point_interval: None,
         }
     }
 }
