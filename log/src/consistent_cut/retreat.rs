@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use super::stands_on_others;
 use crate::batch::{DecompressionBuffer, RecordBatch};
 use crate::record::TopicPartition;
-use crate::transaction::{TRANSACTION_TOPIC, TransactionRecord, TransactionStatus};
+use crate::transaction::{TRANSACTION_TOPIC, decides_unsynced};
 
 /// What stands on records in other partitions that a power cut may have taken.
 #[derive(Debug)]
 pub(crate) struct Retreat {
-    /// The topics of which nothing was acknowledged, and no transaction decided, before it was synced.
+    /// The topics of which nothing was acknowledged before it was synced, among those that there are. A decision may be
+    /// about others, and says for itself whether it was synced.
     synced: HashSet<String>,
 }
 
@@ -24,27 +25,21 @@ impl Retreat {
     /// marker it is open, and recovery sees to it that its epoch is not used again.
     pub(crate) fn is_beyond(&self, partition: &TopicPartition, batch: &RecordBatch<'_>) -> bool {
         if partition.topic == TRANSACTION_TOPIC {
-            return self.decides(batch).unwrap_or(false);
+            return holds_unsynced_decision(batch).unwrap_or(false);
         }
         let is_tied = batch.header().is_control || stands_on_others(&partition.topic);
         is_tied && !self.synced.contains(&partition.topic)
     }
+}
 
-    /// Whether one of the records is such a decision. A record that is none of the table's is refused by whoever
-    /// reads the table.
-    fn decides(&self, batch: &RecordBatch<'_>) -> Option<bool> {
-        let mut scratch = DecompressionBuffer::new();
-        for record in batch.records(&mut scratch).ok()? {
-            let decision = record.ok()?.value.and_then(TransactionRecord::decode);
-            if decision.is_some_and(|decision| self.is_unsynced(&decision)) {
-                return Some(true);
-            }
+/// Whether one of the records decides what nobody had synced. Bytes that are no records are refused by whoever reads the
+/// table.
+fn holds_unsynced_decision(batch: &RecordBatch<'_>) -> Option<bool> {
+    let mut scratch = DecompressionBuffer::new();
+    for record in batch.records(&mut scratch).ok()? {
+        if decides_unsynced(&record.ok()?) {
+            return Some(true);
         }
-        Some(false)
     }
-
-    fn is_unsynced(&self, decision: &TransactionRecord) -> bool {
-        decision.status == TransactionStatus::PrepareCommit
-            && decision.partitions.iter().all(|partition| !self.synced.contains(&partition.topic))
-    }
+    Some(false)
 }

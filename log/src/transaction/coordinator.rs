@@ -197,7 +197,7 @@ impl Coordinator {
             started: now,
         };
         let mut updates = state.take_complete(now);
-        updates.push(TableUpdate { id: session.id().to_owned(), record });
+        updates.push(TableUpdate::new(session.id(), record));
         state.append(updates, now)?;
         let home = state.home()?;
         let is_synced = home.config().durability == Durability::Sync;
@@ -423,7 +423,7 @@ impl Coordinator {
             return true;
         }
         state.forget_deleted(&deciding);
-        if deciding.iter().any(|ending| !ending.is_synced && ending.kind == MarkerKind::Commit) {
+        if deciding.iter().any(Ending::commits_unsynced) {
             home.entangle();
         }
         let is_synced = deciding.iter().any(|ending| ending.is_synced);
@@ -511,7 +511,7 @@ impl State {
                 return true;
             }
             let complete = table.entries.get(&marked.id).and_then(|record| record.complete(now));
-            updates.extend(complete.map(|record| TableUpdate { id: marked.id.clone(), record }));
+            updates.extend(complete.map(|record| TableUpdate::new(&marked.id, record)));
             false
         });
         updates

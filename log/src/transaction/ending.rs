@@ -48,6 +48,11 @@ impl Ending {
         self.transaction.producer
     }
 
+    /// Whether it commits what a power cut may take. An abort stands on nothing.
+    pub(super) fn commits_unsynced(&self) -> bool {
+        self.kind == MarkerKind::Commit && !self.is_synced
+    }
+
     /// The outcome of what it waits for, while it is flushing.
     pub(super) fn flushed(&self) -> Option<Result<()>> {
         match &self.phase {
@@ -79,7 +84,7 @@ impl Ending {
             updated: now,
             started: self.transaction.started,
         };
-        TableUpdate { id: self.session.id().to_owned(), record }
+        TableUpdate { id: self.session.id().to_owned(), record, is_unsynced: self.commits_unsynced() }
     }
 
     /// Appends the marker to every partition, whatever becomes of it in one of them.

@@ -53,7 +53,9 @@ pub(crate) use coordinator::{Coordinator, TransactionLimits};
 pub use producer::{TransactionOptions, TransactionalProducer};
 #[cfg(test)]
 pub(crate) use record::encode_key;
-pub(crate) use record::{Status as TransactionStatus, TRANSACTION_TOPIC, TransactionRecord};
+pub(crate) use record::{
+    Status as TransactionStatus, TRANSACTION_TOPIC, TransactionRecord, decides_unsynced,
+};
 pub(crate) use recovery::Endings;
 
 /// How long an id is remembered that nobody holds, unless a log is opened with another time: Kafka's

@@ -16,17 +16,24 @@
 //! | last update | `i64`, milliseconds |
 //! | start | `i64`, milliseconds |
 //! | tagged fields | 2: client transaction version (`i16`) |
+//!
+//! A record that decides to commit what nobody syncs has a header besides, [`UNSYNCED_HEADER`] without a value. It says
+//! so itself, since the topics may be gone, or others, by the time that somebody asks.
 
 use std::collections::BTreeMap;
 
+use crate::batch::RecordView;
 use crate::message_reader::MessageReader;
-use crate::record::{PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicPartition};
+use crate::record::{Header, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicPartition};
 
 /// The internal topic of transactions.
 pub(crate) const TRANSACTION_TOPIC: &str = "__transaction_state";
 
 /// The longest transactional id: its length is an `i16`.
 pub(super) const TRANSACTIONAL_ID_BYTES_MAX: usize = i16::MAX as usize;
+
+/// The header of a decision that a power cut takes back to the last consistent cut.
+const UNSYNCED_HEADER: &str = "lotic-unsynced";
 
 const KEY_VERSION: i16 = 0;
 const VALUE_VERSION: i16 = 1;
@@ -146,6 +153,16 @@ impl TransactionRecord {
         }
         Some(Self { producer_id, producer_epoch, status, timeout_ms, partitions, updated, started })
     }
+}
+
+/// What a record of the table has that decides what nobody syncs.
+pub(super) fn unsynced_header() -> Header {
+    Header { key: UNSYNCED_HEADER.to_owned(), value: None }
+}
+
+/// Whether a record of the table decides what nobody syncs.
+pub(crate) fn decides_unsynced(record: &RecordView<'_>) -> bool {
+    record.headers.last(UNSYNCED_HEADER).is_some()
 }
 
 pub(crate) fn encode_key(transactional_id: &str) -> Vec<u8> {

@@ -178,9 +178,8 @@ fn open_in(place: usize, partition: &Partition, cut: &BTreeMap<TopicPartition, E
 
 /// The decided transactions, as they are once their markers are durable.
 fn complete(table: &Table, now: Timestamp) -> Vec<TableUpdate> {
-    let update = |(id, record): (&String, &TransactionRecord)| {
-        Some(TableUpdate { id: id.clone(), record: record.complete(now)? })
-    };
+    let update =
+        |(id, record): (&String, &TransactionRecord)| Some(TableUpdate::new(id, record.complete(now)?));
     table.entries.iter().filter_map(update).collect()
 }
 
@@ -200,14 +199,14 @@ fn aborts(
             updated: now,
             started: now,
         };
-        TableUpdate { id: id.clone(), record }
+        TableUpdate::new(id, record)
     };
     resolution.aborts.iter().map(update).collect()
 }
 
 impl TableUpdate {
     fn complete(&self, now: Timestamp) -> Option<Self> {
-        Some(Self { id: self.id.clone(), record: self.record.complete(now)? })
+        Some(Self::new(&self.id, self.record.complete(now)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Status, TransactionRecord, decode_key, encode_key};
+use super::record::{Status, TransactionRecord, decode_key, encode_key, unsynced_header};
 use super::snapshot::TableSnapshot;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, RecordView, SealedBatch};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +23,15 @@ pub(super) struct Table {
 pub(super) struct TableUpdate {
     pub(super) id: String,
     pub(super) record: TransactionRecord,
+    /// Whether it decides what nobody syncs, so that a power cut takes it back to the last consistent cut.
+    pub(super) is_unsynced: bool,
+}
+
+impl TableUpdate {
+    /// One that stands on nothing which a power cut may take.
+    pub(super) fn new(id: &str, record: TransactionRecord) -> Self {
+        Self { id: id.to_owned(), record, is_unsynced: false }
+    }
 }
 
 impl Table {
@@ -68,7 +77,7 @@ impl Table {
     }
 
     pub(super) fn apply(&mut self, updates: Vec<TableUpdate>) {
-        self.entries.extend(updates.into_iter().map(|TableUpdate { id, record }| (id, record)));
+        self.entries.extend(updates.into_iter().map(|TableUpdate { id, record, .. }| (id, record)));
     }
 
     /// The ids of which nothing was written since `horizon`, and nothing is to be done.
@@ -102,9 +111,11 @@ pub(super) fn tombstones(ids: &[String], now: Timestamp) -> Result<SealedBatch> 
 /// One batch for all of them: they are written, and torn by a crash, together.
 pub(super) fn batch(updates: &[TableUpdate], now: Timestamp) -> Result<SealedBatch> {
     let mut builder = BatchBuilder::new(Compression::None);
-    for TableUpdate { id, record } in updates {
+    let unsynced = [unsynced_header()];
+    for TableUpdate { id, record, is_unsynced } in updates {
         let (key, value) = (encode_key(id), record.encode());
-        let pushed = builder.push(now, Some(&key), Some(&value), &[]);
+        let headers = if *is_unsynced { &unsynced[..] } else { &[] };
+        let pushed = builder.push(now, Some(&key), Some(&value), headers);
         pushed.map_err(|error| error.within(format_args!("transactional id {id}")))?;
     }
     Ok(builder.seal())
