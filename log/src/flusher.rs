@@ -75,6 +75,12 @@ pub trait Flush: Send + Sync + 'static {
     /// Whether it is gone for good, so that no recovery point is kept of it any more.
     fn is_deleted(&self) -> bool;
 
+    /// Checks that nothing is wrong with it, so that whoever asks for it to be flushed may go on with it. A cut is taken
+    /// for the others whatever this says.
+    fn check_relied_on(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether something that is not durable yet stands on what other targets hold, so that it is made durable with
     /// them. It does not become so during a standstill.
     fn is_entangled(&self) -> bool {
@@ -222,6 +228,13 @@ impl Flusher {
             inbox.push(Request { target: FlushTarget { target, purpose }, waiters: None });
         }
         self.driver.raise();
+    }
+
+    /// From now on recovery points stay where they are, and no cut is taken.
+    pub(crate) fn hold_recovery_points(&self) {
+        if let Some(points) = &mut self.rounds.lock().recovery_points {
+            points.hold();
+        }
     }
 
     /// No more is written down of the partitions of a topic that is deleted.
@@ -385,7 +398,7 @@ impl Rounds {
             && self.submitted.iter().all(|submitted| !holds(&held_back, &submitted.target))
         {
             progress = true;
-            self.begin_cut(held_back.clone(), waker);
+            self.begin_cut(held_back.clone(), waker, settled);
         }
         for round in self.take_startable(&held_back) {
             progress = true;
@@ -441,12 +454,19 @@ impl Rounds {
         parts
     }
 
-    fn begin_cut(&mut self, parts: Vec<Arc<dyn Flush>>, waker: &Waker) {
+    fn begin_cut(&mut self, parts: Vec<Arc<dyn Flush>>, waker: &Waker, settled: &mut Vec<Settled>) {
         let mut waiters = Vec::new();
         self.waiting.retain_mut(|request| {
-            let takes_part = holds(&parts, &request.target.target);
-            waiters.extend(request.waiters.take_if(|_| takes_part));
-            !takes_part
+            let target = &request.target.target;
+            if !holds(&parts, target) {
+                return true;
+            }
+            let waiting = request.waiters.take();
+            match target.check_relied_on() {
+                Ok(()) => waiters.extend(waiting),
+                Err(error) => settled.extend(waiting.and_then(|waiting| waiting.settle(&Err(error)))),
+            }
+            false
         });
         self.cut = Some(Cut::begin(parts, waiters, waker));
     }

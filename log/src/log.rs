@@ -18,6 +18,8 @@
 
 mod alter;
 mod background;
+#[cfg(test)]
+mod cut_tests;
 mod holder;
 mod last_handle;
 mod open;
@@ -25,6 +27,7 @@ mod open;
 mod open_files_tests;
 mod options;
 mod repair;
+mod retreat;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -109,6 +112,10 @@ impl Log {
     /// Opens a log to read it, also while another process has it open. Nothing is locked or written;
     /// [`Self::refresh`] takes in what was appended since. Everything that would write answers
     /// [`ErrorKind::Closed`].
+    ///
+    /// Of topics that are not synced, it holds what opening the log would keep. Where a machine cannot tell one start from
+    /// the next, or a sync has failed, that is what was there at the last consistent cut, however long the other process
+    /// goes on: refreshing takes in one cut after the other.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no log, and those of [`Self::open`].
@@ -313,8 +320,9 @@ impl Inner {
         let ended = self.core.coordinator.close();
         let topics: Vec<Topic> = self.topics.read().values().cloned().collect();
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+        let cut = self.cut_last(&partitions);
         // All of them, whatever fails before: the directory may be somebody else's next.
-        partitions.iter().map(|partition| partition.close()).fold(ended, Result::and)?;
+        partitions.iter().map(|partition| partition.close()).fold(ended.and(cut), Result::and)?;
         if self.context.clean_shutdown.is_untouched() || !self.catalogued.lock().is_begun {
             return Ok(());
         }
@@ -323,6 +331,25 @@ impl Inner {
         self.create_recovery_points(points)?;
         self.context.unsynced.take_away()?;
         self.context.clean_shutdown.leave()
+    }
+}
+
+impl Inner {
+    /// Makes durable what stands on each other, together, before partitions become durable as they are closed, one by
+    /// one. Where that fails none of it counts, whatever they come to.
+    fn cut_last(&self, partitions: &[Arc<Partition>]) -> Result<()> {
+        let is_left = |partition: &&Arc<Partition>| {
+            partition.is_entangled() && partition.durable() < partition.offsets().end
+        };
+        let target = |partition: &Arc<Partition>| FlushTarget {
+            target: partition.clone(),
+            purpose: SyncPurpose::Records,
+        };
+        let flushed = self.core.flusher.request(partitions.iter().filter(is_left).map(target)).wait();
+        if flushed.is_err() {
+            self.core.flusher.hold_recovery_points();
+        }
+        flushed
     }
 }
 

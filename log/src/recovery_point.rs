@@ -152,7 +152,7 @@ pub(crate) struct RecoveryPointFile {
     /// The sync under way, and what it makes durable.
     syncing: Option<(SyncTicket, RecoveryPoints)>,
     synced: Arc<SyncedPoints>,
-    /// Once a write or sync has failed the points stay where they are, which is safe.
+    /// Once a write or sync has failed, or they are held, the points stay where they are, which is safe.
     is_poisoned: bool,
 }
 
@@ -228,6 +228,11 @@ impl RecoveryPointFile {
     /// Whether what was noted of a partition up to `offset` is in the file, and synced.
     pub(crate) fn is_recorded(&self, key: PartitionKey, offset: Offset) -> bool {
         self.synced.get(key).is_some_and(|synced| synced >= offset)
+    }
+
+    /// The points rise no more: something is durable that may not count alone.
+    pub(crate) fn hold(&mut self) {
+        self.is_poisoned = true;
     }
 
     /// Whether the points can rise no more.

@@ -31,7 +31,8 @@ pub struct TopicConfig {
     pub partitions: i32,
     /// What becomes of old records.
     pub cleanup: CleanupPolicy,
-    /// When an append counts; the log's own durability where absent.
+    /// When an append counts; the log's own durability where absent. What it costs to mix several in one log is said of
+    /// [`Durability`].
     pub durability: Option<Durability>,
     /// How producers that are not told otherwise compress.
     pub compression: Compression,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0..4 | version | `u32`, 1 |
 //! | 4 | default | 1 if topics without a durability of their own are not synced, 0 if they are |
-//! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none |
+//! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none, or where some of them are lost |
 //! | 21..25 | checksum | CRC-32 of the bytes before it |
 //!
 //! It is durable before the first such record is appended. Where everything is synced it goes, or is made anew for
@@ -41,16 +41,17 @@ pub(crate) struct UnsyncedMark {
     leaving: Mutex<Option<Error>>,
 }
 
-/// What the mark says of the boot before this one, in which records were written that nobody has synced.
+/// What a mark that was found says of the records that nobody has synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastBoot {
+pub(crate) struct FoundMark {
     /// Whether topics without a durability of their own were synced.
     pub(crate) syncs_by_default: bool,
+    /// Whether the page cache is the one that was written to.
+    pub(crate) is_of_this_boot: bool,
 }
 
-impl LastBoot {
-    /// Looks for the mark in `directory`. `None` if nothing can have been lost: there is no mark, or the page cache
-    /// is the one that was written to.
+impl FoundMark {
+    /// Looks for the mark in `directory`. `None` if there is nothing that nobody has synced.
     pub(crate) fn find(storage: &dyn Storage, directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE_NAME);
         let found = whole_file::read(storage, &path).map_err(|error| failed("read", directory, error))?;
@@ -58,8 +59,19 @@ impl LastBoot {
         let Some((syncs_by_default, boot)) = decode(&bytes) else {
             return Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display())));
         };
-        let is_same_boot = !boot.is_nil() && storage.boot_id() == Some(boot);
-        Ok((!is_same_boot).then_some(Self { syncs_by_default }))
+        let is_of_this_boot = !boot.is_nil() && storage.boot_id() == Some(boot);
+        Ok(Some(Self { syncs_by_default, is_of_this_boot }))
+    }
+
+    /// Makes it a mark of no boot, durably: some of the records are lost though the machine has stayed up, and whoever
+    /// opens the log next is to know, also if what tells of it now is gone by then.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub(crate) fn disown(self, storage: &dyn Storage, directory: &Path) -> Result<()> {
+        let bytes = encode(self.syncs_by_default, Uuid::nil());
+        let written = whole_file::replace(storage, &directory.join(FILE_NAME), &bytes, SyncPurpose::Unsynced);
+        written.map(drop).map_err(|error| failed("write", directory, error))
     }
 }
 
@@ -158,25 +170,43 @@ mod tests {
     use super::*;
     use crate::storage::memory::MemoryStorage;
 
-    fn find(storage: &MemoryStorage) -> Option<LastBoot> {
-        LastBoot::find(storage, Path::new("/")).expect("it can be read")
+    fn find(storage: &MemoryStorage) -> Option<FoundMark> {
+        FoundMark::find(storage, Path::new("/")).expect("it can be read")
+    }
+
+    fn mark(is_of_this_boot: bool) -> Option<FoundMark> {
+        Some(FoundMark { syncs_by_default: false, is_of_this_boot })
     }
 
     #[test]
     fn a_mark_tells_a_power_cut_from_a_kill_and_goes_for_good() {
         let storage = MemoryStorage::new(1);
         assert_eq!(find(&storage), None);
-        let mark = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os);
-        mark.leave().expect("the disk is well");
-        assert_eq!(find(&storage), None, "the page cache is the same");
+        let left = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os);
+        left.leave().expect("the disk is well");
+        assert_eq!(find(&storage), mark(true), "the page cache is the same");
         storage.kill();
-        assert_eq!(find(&storage), None);
+        assert_eq!(find(&storage), mark(true));
         storage.crash();
-        assert_eq!(find(&storage), Some(LastBoot { syncs_by_default: false }));
-        let mark = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Sync);
-        mark.take_away().expect("the disk is well");
+        assert_eq!(find(&storage), mark(false));
+        let left = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Sync);
+        left.take_away().expect("the disk is well");
         storage.crash();
         assert_eq!(find(&storage), None);
+    }
+
+    #[test]
+    fn a_mark_that_is_disowned_is_of_no_boot_until_it_is_made_anew() {
+        let storage = MemoryStorage::new(1);
+        let left = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os);
+        left.leave().expect("the disk is well");
+        let found = find(&storage).expect("it was left");
+        found.disown(&*storage, Path::new("/")).expect("the disk is well");
+        assert_eq!(find(&storage), mark(false));
+        storage.kill();
+        assert_eq!(find(&storage), mark(false));
+        UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os).leave().expect("the disk is well");
+        assert_eq!(find(&storage), mark(true));
     }
 
     #[test]
@@ -184,7 +214,7 @@ mod tests {
         let storage = MemoryStorage::new(1);
         UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os).leave().expect("the disk is well");
         storage.corrupt(&Path::new("/").join(FILE_NAME), 7, 1).expect("it is there");
-        let error = LastBoot::find(&*storage, Path::new("/")).expect_err("it is damaged");
+        let error = FoundMark::find(&*storage, Path::new("/")).expect_err("it is damaged");
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("/unsynced"), "{error}");
     }

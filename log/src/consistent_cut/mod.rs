@@ -22,19 +22,24 @@
 //! before, and so is within the ends of the other parts, though nobody stands still who commits.
 //!
 //! After a power cut the log goes back to the last cut: each part ends before its first marker, or decision, behind
-//! its recovery point, and `__consumer_offsets` at that point ([`Retreat`]). What a killed process has written is in the page cache, and nothing is
-//! lost then: the two are told apart by the [`UnsyncedMark`], which names the boot in which it was made.
+//! its recovery point, and `__consumer_offsets` at that point ([`Retreat`]). What a killed process has written is in
+//! the page cache, and nothing is lost then: the two are told apart by the [`UnsyncedMark`], which names the boot in
+//! which it was made. The log goes back too where a sync of one of the parts has failed: that one ends where it was
+//! durable, whatever the others hold. The mark names no boot from before the first part is cut off until all are.
+//!
+//! What a part holds can be synced for a cut though writing to it has failed. Where a sync has failed there is no cut
+//! any more until the log is opened again, and nobody is told that something is durable which stands on the parts.
 
 mod mark;
 mod retreat;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub(crate) use mark::{LastBoot, UnsyncedMark};
+pub(crate) use mark::{FoundMark, UnsyncedMark};
 pub(crate) use retreat::Retreat;
 
 #[cfg(doc)]

@@ -1,7 +1,11 @@
-//! Transactions that nobody syncs, over several partitions, a source that they read, and a group that reads it too,
-//! cut off by a power cut or a kill at any operation. What is there afterwards is what was there at one moment.
+//! Transactions, most of which nobody syncs, over several partitions, a source that they read, and a group that reads it
+//! too, cut off by a power cut or a kill at any operation, on a disk that fails now and then. What is there afterwards is
+//! what was there at one moment.
+//!
+//! One of the outputs is synced, and so are transactions over it. Another topic, which may be too, comes and goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +31,20 @@ const IDS: [&str; 2] = ["alpha", "beta"];
 const STEPS: usize = 90;
 const LIVES: usize = 4;
 
+/// The output that is synced: the last one.
+const SYNCED: usize = 3;
+/// What a write holds that fails: it may be there.
+const STRAY: usize = usize::MAX;
+/// The topic that comes and goes.
+const BRIEF: &str = "brief";
+
 /// A transaction that was asked to commit.
 #[derive(Clone, Debug)]
 struct Transaction {
     /// The outputs that it wrote to.
     outputs: BTreeSet<usize>,
+    /// Whether one of the partitions is synced, and so all of it.
+    is_synced: bool,
     /// How much of the source it had read.
     consumed: usize,
     begun_at: usize,
@@ -45,6 +58,8 @@ struct GroupCommit {
     consumed: usize,
     results: usize,
     at: usize,
+    /// Whether it was told to be there.
+    is_told: bool,
 }
 
 /// What outlives a process.
@@ -67,6 +82,10 @@ struct World {
     /// The same of what a group has committed.
     promised_group_at: usize,
     given_up: usize,
+    /// Whether the disk has failed the process, so that whatever it is asked may fail.
+    is_faulty: bool,
+    /// Whether a sync has, so that what nobody has synced goes back though the process is only killed.
+    has_failed_sync: bool,
     /// The process that is to be struck.
     left: Option<Process>,
 }
@@ -91,13 +110,13 @@ struct Flush {
     ticket: FlushTicket,
 }
 
-fn batch(value: &str) -> SealedBatch {
+pub(crate) fn batch(value: &str) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(0), None, Some(value.as_bytes()), &[]).unwrap();
     builder.seal()
 }
 
-fn committed(partition: &Partition) -> Vec<usize> {
+pub(crate) fn committed(partition: &Partition) -> Vec<usize> {
     let (mut scratch, mut values, mut next) = (DecompressionBuffer::new(), Vec::new(), Offset(0));
     loop {
         let fetched = partition.fetch(next, 1, Isolation::ReadCommitted).unwrap();
@@ -132,6 +151,8 @@ impl World {
             promised_at: 0,
             promised_group_at: 0,
             given_up: 0,
+            is_faulty: false,
+            has_failed_sync: false,
             left: None,
         }
     }
@@ -157,6 +178,7 @@ impl World {
         let mut outputs =
             topic("often", 2, Durability::Interval(Duration::from_secs(4)))?.partitions().to_vec();
         outputs.extend(topic("never", 1, Durability::Os)?.partitions().to_vec());
+        outputs.extend(topic("kept", 1, Durability::Sync)?.partitions().to_vec());
         let source = topic("source", 1, Durability::Os)?.partitions()[0].clone();
         let results = topic("results", 1, Durability::Os)?.partitions()[0].clone();
         // It waits for the disk.
@@ -185,21 +207,27 @@ impl World {
         self.storage.set_sync_mode([SyncMode::Immediate, SyncMode::Delayed][self.rng.random_range(0..2)]);
         for _ in 0..STEPS {
             self.now += 1;
-            self.act(process)?;
+            let acted = self.act(process);
+            if self.storage.is_unplugged() || !self.is_faulty {
+                acted?;
+            }
             self.note_answers(process);
         }
         if self.rng.random_bool(0.2) {
             self.storage.complete_syncs();
             self.storage.set_sync_mode(SyncMode::Immediate);
-            process.log.close()?;
-            (self.promised_at, self.promised_group_at) = (self.now, self.now);
+            match process.log.close() {
+                Ok(()) => (self.promised_at, self.promised_group_at) = (self.now, self.now),
+                Err(_) if self.is_faulty => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
     fn act(&mut self, process: &mut Process) -> Result<()> {
         let which = self.rng.random_range(0..IDS.len());
-        match self.rng.random_range(0..17) {
+        match self.rng.random_range(0..19) {
             0..=2 => self.produce(process)?,
             3..=7 => self.write(process, which)?,
             8..=9 => {
@@ -228,6 +256,8 @@ impl World {
             }
             13 => drop(self.storage.complete_syncs()),
             14 if self.default != Durability::Sync => self.commit_for_group(process)?,
+            15 => self.come_or_go(process)?,
+            16 if self.rng.random_bool(0.1) => self.fail(process)?,
             _ => drop(process.log.step()?),
         }
         Ok(())
@@ -238,8 +268,42 @@ impl World {
         process.results.append(batch(&self.results.to_string()))?;
         self.results += 1;
         let (consumed, results, at) = (self.sourced, self.results, self.now);
-        process.consumer.commit_offsets(&[(source_name(), Offset(consumed as i64).into())])?;
-        self.group_commits.push(GroupCommit { consumed, results, at });
+        let committed = process.consumer.commit_offsets(&[(source_name(), Offset(consumed as i64).into())]);
+        // One that fails may be there all the same.
+        self.group_commits.push(GroupCommit { consumed, results, at, is_told: committed.is_ok() });
+        committed
+    }
+
+    /// Makes the topic that comes and goes, with another durability each time, or deletes it. That waits for the disk.
+    fn come_or_go(&mut self, process: &Process) -> Result<()> {
+        let mode = self.storage.sync_mode();
+        self.storage.set_sync_mode(SyncMode::Immediate);
+        let done = match process.log.topic(BRIEF) {
+            Ok(_) => process.log.delete_topic(BRIEF),
+            Err(_) => {
+                let durability = if self.rng.random_bool(0.7) { Durability::Sync } else { Durability::Os };
+                let config = TopicConfig { durability: Some(durability), ..TopicConfig::default() };
+                process.log.create_topic(BRIEF, config).map(drop)
+            }
+        };
+        self.storage.set_sync_mode(mode);
+        done
+    }
+
+    /// The disk fails one of the syncs that are under way, or a write to an output.
+    fn fail(&mut self, process: &Process) -> Result<()> {
+        self.is_faulty = true;
+        let in_flight = self.storage.syncs_in_flight();
+        if in_flight > 0 {
+            self.has_failed_sync = true;
+            self.storage.fail_sync(self.rng.random_range(0..in_flight), ErrorKind::Other);
+            return Ok(());
+        }
+        let output = &process.outputs[self.rng.random_range(0..process.outputs.len())];
+        if !output.is_poisoned() && !self.storage.is_unplugged() {
+            self.storage.fail_with(ErrorKind::StorageFull, 0);
+            output.append(batch(&STRAY.to_string())).expect_err("the disk is full");
+        }
         Ok(())
     }
 
@@ -256,14 +320,29 @@ impl World {
             }
             let (number, consumed) = (self.next, self.sourced);
             self.next += 1;
-            let begun =
-                Transaction { outputs: BTreeSet::new(), consumed, begun_at: self.now, committed_at: None };
+            let begun = Transaction {
+                outputs: BTreeSet::new(),
+                is_synced: false,
+                consumed,
+                begun_at: self.now,
+                committed_at: None,
+            };
             process.open[which] = Some((number, begun));
         }
         let Some((number, transaction)) = &mut process.open[which] else { return Ok(()) };
-        let output = self.rng.random_range(0..process.outputs.len());
+        let producer = &process.producers[which];
+        if self.rng.random_bool(0.2)
+            && let Ok(brief) = process.log.topic(BRIEF)
+        {
+            transaction.is_synced |= brief.config().durability == Some(Durability::Sync);
+            producer.append(&brief.partitions()[0], batch(&number.to_string()))?;
+        }
+        // Most transactions are synced by nobody.
+        let outputs = process.outputs.len() - usize::from(self.rng.random_bool(0.8));
+        let output = self.rng.random_range(0..outputs);
         if transaction.outputs.insert(output) {
-            process.producers[which].append(&process.outputs[output], batch(&number.to_string()))?;
+            transaction.is_synced |= output == SYNCED;
+            producer.append(&process.outputs[output], batch(&number.to_string()))?;
         }
         Ok(())
     }
@@ -294,11 +373,11 @@ impl World {
 
     /// Ends the process in the midst of what is under way, and looks at what the next one finds.
     fn strike(&mut self) {
-        let mut is_power_cut = false;
+        let mut goes_back = self.has_failed_sync;
         let process = loop {
             if self.rng.random_bool(0.6) {
                 self.storage.crash();
-                is_power_cut = true;
+                goes_back = true;
             } else {
                 self.storage.kill();
             }
@@ -310,15 +389,17 @@ impl World {
                 outcome => assert!(self.storage.is_unplugged(), "{:?}", outcome.err()),
             }
         };
-        self.check(&process, is_power_cut);
+        self.check(&process, goes_back);
+        (self.is_faulty, self.has_failed_sync) = (false, false);
         // What recovery has kept stays.
         self.storage.crash();
     }
 
     /// What is there is what was there at one moment, and nothing that may not be missing is.
-    fn check(&mut self, process: &Process, is_power_cut: bool) {
-        self.check_group(process, is_power_cut);
-        let found: Vec<Vec<usize>> = process.outputs.iter().map(|output| committed(output)).collect();
+    fn check(&mut self, process: &Process, goes_back: bool) {
+        self.check_group(process, goes_back);
+        let mut found: Vec<Vec<usize>> = process.outputs.iter().map(|output| committed(output)).collect();
+        found.iter_mut().for_each(|values| values.retain(|value| *value != STRAY));
         let source = committed(&process.source);
         assert!(source.iter().copied().eq(0..source.len()), "the source is a beginning of what it was");
         let is_there = |number: usize| found.iter().any(|values| values.contains(&number));
@@ -328,9 +409,9 @@ impl World {
                 let expected = usize::from(is_there(number) && transaction.outputs.contains(&output));
                 assert_eq!(times, expected, "transaction {number} in output {output}");
             }
-            let may_be_lost = is_power_cut && transaction.committed_at.is_none_or(|at| at > self.promised_at);
-            let was_committed = transaction.committed_at.is_some();
-            assert!(is_there(number) || may_be_lost || !was_committed, "transaction {number} is lost");
+            let is_promised = |at| transaction.is_synced || !goes_back || at <= self.promised_at;
+            let may_be_lost = transaction.committed_at.is_none_or(|at| !is_promised(at));
+            assert!(is_there(number) || may_be_lost, "transaction {number} is lost");
             if is_there(number) {
                 assert!(source.len() >= transaction.consumed, "what transaction {number} has read is lost");
                 let before =
@@ -343,7 +424,7 @@ impl World {
             }
         }
         assert!(found.iter().flatten().all(|number| self.transactions.contains_key(number)));
-        assert!(is_power_cut || source.len() >= self.sourced, "a kill has taken of the source");
+        assert!(goes_back || source.len() >= self.sourced, "a kill has taken of the source");
         // From here on what was lost never was.
         let (sourced, now) = (source.len(), self.now);
         self.sourced = sourced;
@@ -356,7 +437,7 @@ impl World {
 
 impl World {
     /// What the group has committed is no more than what there is of what it stands on.
-    fn check_group(&mut self, process: &Process, is_power_cut: bool) {
+    fn check_group(&mut self, process: &Process, goes_back: bool) {
         let found = process.consumer.committed(&source_name()).unwrap().map(|found| found.offset.0 as usize);
         let results = committed(&process.results).len();
         let source = committed(&process.source).len();
@@ -365,7 +446,8 @@ impl World {
         let same = self.group_commits.iter().find(|commit| Some(commit.consumed) == found);
         assert_eq!(same.is_some(), found.is_some(), "{found:?} was never committed");
         assert!(same.is_none_or(|same| same.results <= results), "{same:?} with {results} results");
-        let kept = |commit: &&GroupCommit| !is_power_cut || commit.at <= self.promised_group_at;
+        let kept =
+            |commit: &&GroupCommit| commit.is_told && (!goes_back || commit.at <= self.promised_group_at);
         let lasting = self.group_commits.iter().rfind(kept);
         let lost = lasting.filter(|lasting| found.is_none_or(|found| found < lasting.consumed));
         assert!(lost.is_none(), "{lost:?} is lost, and {found:?} is committed");
@@ -400,7 +482,7 @@ fn run(seed: u64, ignored: Option<SyncPurpose>) -> usize {
 }
 
 #[test]
-fn after_a_power_cut_transactions_are_what_they_were_at_one_moment_and_after_a_kill_all_are_there() {
+fn what_is_lost_takes_transactions_back_to_one_moment_and_a_kill_alone_takes_none() {
     let given_up: usize = (0..150).map(|seed| run(seed, None)).sum();
     assert!(given_up > 50, "the log went back {given_up} times");
 }

@@ -12,8 +12,9 @@ use super::topics::{Catalogued, Topics};
 use super::{Inner, LastHandle, Log, LogOptions, holder, recovery_points, repair};
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
-use crate::consistent_cut::{LastBoot, Retreat, UnsyncedMark};
+use crate::consistent_cut::{FoundMark, UnsyncedMark};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::Flush;
 use crate::open_files::OpenFiles;
 use crate::partition::{Durability, METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
 use crate::record::{PartitionId, PartitionKey, TopicId};
@@ -21,7 +22,7 @@ use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
-use crate::topic::{Topic, TopicConfig};
+use crate::topic::Topic;
 use crate::transaction::{Endings, TRANSACTION_TOPIC};
 
 /// How many partitions are recovered at once.
@@ -39,7 +40,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
         check_no_partition(&*storage, directory)?;
     }
     let stored = recovery_point::read(&*storage, directory)?;
-    let last_boot = LastBoot::find(&*storage, directory)?;
+    let unsynced = FoundMark::find(&*storage, directory)?;
     let clean_shutdown = CleanShutdown::find(storage.clone(), directory)?;
     let is_clean = clean_shutdown.is_whole();
     if !is_clean {
@@ -49,9 +50,10 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let mut inner = Inner::new(directory, options, catalogue, Some(clean_shutdown))?;
     *inner.lock.get_mut() = Some(lock);
     inner.finish_deletions(is_clean)?;
+    let unsynced = unsynced.filter(|_| !is_clean);
+    let retreat = unsynced.map_or(Ok(None), |found| inner.begin_retreat(found))?;
     let cut = inner.finish_cuts()?;
     let stored = if cut.is_empty() { stored } else { recovery_point::read(&*storage, directory)? };
-    let retreat = last_boot.filter(|_| !is_clean).map(|boot| inner.retreat(boot));
     inner.context.retreat.store(retreat);
     let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
@@ -88,15 +90,15 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
     // mark before both: whoever takes it away meanwhile writes on what was closed.
     let clean_shutdown = CleanShutdown::find(inner.storage.clone(), &inner.directory)?.is_whole();
     let points = recovery_point::read(&*inner.storage, &inner.directory)?.points;
-    let last_boot = LastBoot::find(&*inner.storage, &inner.directory)?.filter(|_| !clean_shutdown);
-    inner.context.retreat.store(last_boot.map(|boot| retreat(&catalogue, boot)));
+    let unsynced = FoundMark::find(&*inner.storage, &inner.directory)?.filter(|_| !clean_shutdown);
+    inner.context.retreat.store(unsynced.map_or(Ok(None), |found| inner.retreat(&catalogue, found))?);
     let mut topics = Topics::new();
     for (name, entry) in &catalogue.topics {
         let known = inner.topics.read().get(name).filter(|topic| topic.id() == entry.id).cloned();
         let topic = match known {
             Some(topic) => {
                 if *topic.config() == entry.config {
-                    topic.partitions().iter().try_for_each(|partition| partition.refresh().map(drop))?;
+                    read_on(topic.partitions(), &points)?;
                     topic
                 } else {
                     inner.reopen_altered(&topic, entry, &points, clean_shutdown)?
@@ -113,6 +115,13 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
         inner.note_topics_changed();
     }
     Ok(())
+}
+
+/// Takes in what was appended since. What was made durable since is believed, whatever a power cut before it has taken.
+fn read_on(partitions: &[Arc<Partition>], points: &RecoveryPoints) -> Result<()> {
+    let read_on =
+        |partition: &Arc<Partition>| partition.refresh_behind(points.get(&partition.key()).copied());
+    partitions.iter().try_for_each(|partition| read_on(partition).map(drop))
 }
 
 /// What a reader of a topic has to know of it.
@@ -185,14 +194,6 @@ impl Inner {
         Ok(cut)
     }
 
-    fn retreat(&mut self, last_boot: LastBoot) -> Arc<Retreat> {
-        tracing::warn!(
-            directory = %self.directory.display(),
-            "the machine went down with records that were not synced: transactions go back to the last consistent cut"
-        );
-        retreat(&self.catalogued.get_mut().catalogue, last_boot)
-    }
-
     /// Recovers every partition of every topic; nothing is published before all are. They do not depend
     /// on each other, and mostly wait for the disk: several are recovered at once, unless the caller steps
     /// everything.
@@ -262,8 +263,8 @@ impl Inner {
         let mut partitions = topic.partitions().to_vec();
         for known in &partitions {
             known.set_config(entry.config.partition_config(self.durability));
-            known.refresh()?;
         }
+        read_on(&partitions, points)?;
         let added = partitions.len() as i32..entry.config.partitions;
         let open =
             |partition| self.open_partition_read_only(topic.name(), entry, points, clean_shutdown, partition);
@@ -296,15 +297,6 @@ impl Inner {
         let border = RecoveryBorder { recovery_point, clean_shutdown };
         Partition::open_read_only(self.site(name, entry.id, &entry.config, partition), &border)
     }
-}
-
-/// What is not believed after the boot in which records were not synced, by the topics that there were.
-fn retreat(catalogue: &Catalogue, last_boot: LastBoot) -> Arc<Retreat> {
-    let is_synced = |config: &TopicConfig| {
-        config.durability.map_or(last_boot.syncs_by_default, |durability| durability == Durability::Sync)
-    };
-    let topics = catalogue.topics.iter().filter(|(_, entry)| is_synced(&entry.config));
-    Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect()))
 }
 
 /// Checks that a directory without a catalogue has not lost it.

@@ -6,7 +6,8 @@
 //!
 //! What is appended is durable once a group commit that began later is done ([`crate::flusher::Flush`]).
 //! After a write or a sync that failed the partition is poisoned: it refuses appends and syncs until it
-//! is opened again, and is read on.
+//! is opened again, and is read on. Where it was a write, consistent cuts sync what was there before all the same:
+//! other partitions are not held up.
 //!
 //! Segments are replaced by compacted ones and removed by one hand at a time, which holds the marks while
 //! it takes a step.
@@ -31,7 +32,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -79,6 +80,8 @@ pub struct Partition {
     is_deleted: AtomicBool,
     /// What failed, once something has.
     poisoned: OnceLock<String>,
+    /// Whether a sync has failed, or what it would have to cover could not be written: there is none any more.
+    is_unsyncable: AtomicBool,
     /// What the flusher submitted last, for whoever closes the partition.
     submitted: Mutex<Option<Submission>>,
     writer: Mutex<Writer>,
@@ -150,6 +153,7 @@ impl Partition {
             pins: Pins::default(),
             is_deleted: AtomicBool::new(false),
             poisoned: OnceLock::new(),
+            is_unsyncable: AtomicBool::new(false),
             submitted: Mutex::default(),
             writer: Mutex::new(Writer::new(tail, mode)),
             site,
@@ -162,9 +166,16 @@ impl Partition {
     /// [`ErrorKind::Corrupt`]; [`ErrorKind::Retry`] if the partition was cut back since, and is to be
     /// opened again, see [`Self::rewritten_since`]; those of the operating system.
     pub fn refresh(&self) -> Result<PartitionOffsets> {
+        self.refresh_behind(None)
+    }
+
+    /// Does the same where everything before `synced` was synced by now: what may be lost begins there.
+    pub(crate) fn refresh_behind(&self, synced: Option<Offset>) -> Result<PartitionOffsets> {
         let mut marks = self.marks.lock();
         let mut writer = self.writer.lock();
-        let Mode::ReadOnly { recovery_point } = writer.mode else { return Ok(self.offsets()) };
+        let Mode::ReadOnly { recovery_point } = &mut writer.mode else { return Ok(self.offsets()) };
+        *recovery_point = synced.max(*recovery_point);
+        let recovery_point = *recovery_point;
         let tail = &mut writer.tail;
         recovery::read_on(&self.site, tail, &mut marks, recovery_point)?;
         self.bounds.raise_start(tail.segments[0].base().max(marks.start));
@@ -228,6 +239,15 @@ impl Partition {
         if let Ok(()) = self.poisoned.set(cause.clone()) {
             tracing::error!(partition = %self.site.name, cause, "writes are refused until the partition is opened again");
         }
+    }
+
+    /// Refuses every sync too from here on.
+    fn set_unsyncable(&self) {
+        self.is_unsyncable.store(true, Ordering::Release);
+    }
+
+    fn check_syncable(&self) -> Result<()> {
+        if self.is_unsyncable.load(Ordering::Acquire) { self.check_not_poisoned() } else { Ok(()) }
     }
 
     fn check_not_poisoned(&self) -> Result<()> {

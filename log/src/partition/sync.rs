@@ -35,7 +35,8 @@ impl Flush for Partition {
         self.site.key()
     }
 
-    /// Submits syncs of everything that was appended so far, also while the partition is being closed.
+    /// Submits syncs of everything that was appended so far, also while the partition is being closed. For a cut, also
+    /// where a write has failed: what was there before stands as it did.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
@@ -45,6 +46,9 @@ impl Flush for Partition {
         let mut writer = self.writer.lock();
         if matches!(writer.mode, Mode::ReadOnly { .. }) || self.check_not_deleted().is_err() {
             return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
+        }
+        if purpose != SyncPurpose::Cut {
+            self.check_not_poisoned()?;
         }
         let unsynced = self.take_unsynced(&mut writer, purpose)?;
         drop(writer);
@@ -72,6 +76,10 @@ impl Flush for Partition {
 
     fn is_deleted(&self) -> bool {
         self.is_deleted.load(Ordering::Acquire)
+    }
+
+    fn check_relied_on(&self) -> Result<()> {
+        self.check_not_poisoned()
     }
 
     fn is_entangled(&self) -> bool {
@@ -102,7 +110,7 @@ impl Partition {
     }
 
     fn take_unsynced(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<Unsynced> {
-        self.check_not_poisoned()?;
+        self.check_syncable()?;
         self.write_aborted_transactions(writer, purpose)?;
         let segments = writer.sealed.iter().map(|(_, file)| file).chain(writer.tail.active.unsynced());
         let mut files: Vec<_> = segments.map(|file| (file.clone(), purpose)).collect();
@@ -141,6 +149,7 @@ impl Partition {
                 Ok(())
             }
             Err(error) => {
+                self.set_unsyncable();
                 let what = "write the transaction index of";
                 Err(self.poison(self.site.io(what, segment.path(), error)))
             }
@@ -156,6 +165,7 @@ impl Partition {
     /// Poisons the partition, and notes for the next to open it up to where syncs have succeeded.
     fn fail_sync(&self, cause: String) {
         self.set_poisoned(cause);
+        self.set_unsyncable();
         if self.check_not_deleted().is_err() {
             // The directory may be that of another topic by now.
             return;

@@ -8,7 +8,7 @@ use super::assess::{Assessment, Cut, Rest};
 use super::{RecoveryBorder, RecoveryReport, Truncation, torn};
 use crate::error::Result;
 use crate::files::FileKind;
-use crate::partition::{Durability, PartitionSite, Tail, failed_sync};
+use crate::partition::{PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
 use crate::scanner::{BatchPlace, Scanner};
 use crate::sound_batches::SoundBatches;
@@ -78,7 +78,7 @@ pub(super) fn repair(
     }
     let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
     if extent == Extent::Sync && !is_all_synced {
-        sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
+        sync_kept(&tail, scan.unsynced).map_err(failed("sync the log in"))?;
     }
     if extent == Extent::Sync && (!is_all_synced || is_just_begun(&tail)) {
         // The segment may have been begun after the snapshot was synced.
@@ -91,7 +91,7 @@ pub(super) fn repair(
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
         }
         persist_indexes(&mut tail, scanned_from).map_err(failed("write the indexes in"))?;
-        sync_kept(site, &tail, scan.unsynced).map_err(failed("sync the log in"))?;
+        sync_kept(&tail, scan.unsynced).map_err(failed("sync the log in"))?;
         let doing = "remove what is not believed from";
         remove(site, strays.into_iter()).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
@@ -216,13 +216,11 @@ fn write_snapshot(site: &PartitionSite, tail: &mut Tail) -> io::Result<()> {
 /// Syncs the batches that may not be synced yet: a decision that was only in the page cache must not
 /// be shown and then vanish. One segment after the other: there may be more than can be open at once, and
 /// what is in an older one is on its way to the disk already.
-fn sync_kept(site: &PartitionSite, tail: &Tail, unsynced: Option<(usize, u64)>) -> io::Result<()> {
+fn sync_kept(tail: &Tail, unsynced: Option<(usize, u64)>) -> io::Result<()> {
     let Some((first, position)) = unsynced else { return Ok(()) };
     for (index, segment) in tail.segments[first..].iter().enumerate() {
         let file = segment.file()?;
-        if site.config.durability != Durability::Os {
-            write_again(&*file, if index == 0 { position } else { 0 }, segment.bytes())?;
-        }
+        write_again(&*file, if index == 0 { position } else { 0 }, segment.bytes())?;
         file.sync(SyncPurpose::Recovered).wait()?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Storage that does something else in the middle of a read: what another thread might do meanwhile, in one
+//! Storage that does something else before a file is read or made: what another thread might do meanwhile, in one
 //! thread and always at the same place.
 
 use std::io;
@@ -15,8 +15,15 @@ pub(crate) struct InterruptingStorage {
     interruption: Arc<Mutex<Option<Interruption>>>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    Read,
+    Create,
+}
+
 struct Interruption {
     path: PathBuf,
+    moment: Moment,
     act: Box<dyn FnOnce() + Send>,
 }
 
@@ -27,10 +34,17 @@ impl InterruptingStorage {
 
     /// Does `act` before the next read of the file that was opened as `path`, once.
     pub(crate) fn before_read(&self, path: PathBuf, act: impl FnOnce() + Send + 'static) {
-        *self.interruption.lock() = Some(Interruption { path, act: Box::new(act) });
+        let interruption = Interruption { path, moment: Moment::Read, act: Box::new(act) };
+        *self.interruption.lock() = Some(interruption);
     }
 
-    /// Whether there was no such read yet.
+    /// Does `act` before the file `path` is made, once.
+    pub(crate) fn before_create(&self, path: PathBuf, act: impl FnOnce() + Send + 'static) {
+        let interruption = Interruption { path, moment: Moment::Create, act: Box::new(act) };
+        *self.interruption.lock() = Some(interruption);
+    }
+
+    /// Whether there was no such moment yet.
     pub(crate) fn is_pending(&self) -> bool {
         self.interruption.lock().is_some()
     }
@@ -38,6 +52,9 @@ impl InterruptingStorage {
 
 impl Storage for InterruptingStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        if mode == OpenMode::Create {
+            interrupt(&self.interruption, path, Moment::Create);
+        }
         let file = self.storage.open(path, mode)?;
         Ok(Arc::new(InterruptedFile { file, path: path.to_owned(), interruption: self.interruption.clone() }))
     }
@@ -81,13 +98,12 @@ struct InterruptedFile {
     interruption: Arc<Mutex<Option<Interruption>>>,
 }
 
-impl InterruptedFile {
-    fn interrupt(&self) {
-        let due = self.interruption.lock().take_if(|interruption| interruption.path == self.path);
-        // It may read too: no lock is held then.
-        if let Some(Interruption { act, .. }) = due {
-            act();
-        }
+fn interrupt(interruption: &Mutex<Option<Interruption>>, path: &Path, moment: Moment) {
+    let is_due = |interruption: &mut Interruption| interruption.path == path && interruption.moment == moment;
+    let due = interruption.lock().take_if(is_due);
+    // It may read too: no lock is held then.
+    if let Some(Interruption { act, .. }) = due {
+        act();
     }
 }
 
@@ -105,7 +121,7 @@ impl StorageFile for InterruptedFile {
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.interrupt();
+        interrupt(&self.interruption, &self.path, Moment::Read);
         self.file.read_at(position, buffer)
     }
 

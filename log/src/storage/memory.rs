@@ -62,6 +62,7 @@ struct Disk {
     generation: u64,
     /// How often the power has failed.
     crashes: u64,
+    hides_boot_id: bool,
     read_only: bool,
 }
 
@@ -86,6 +87,7 @@ impl MemoryStorage {
                 locks: BTreeMap::new(),
                 generation: 0,
                 crashes: 0,
+                hides_boot_id: false,
                 read_only: false,
             }),
             this: this.clone(),
@@ -159,6 +161,11 @@ impl MemoryStorage {
         self.disk.lock().sync_mode = mode;
     }
 
+    /// When syncs of files take effect.
+    pub fn sync_mode(&self) -> SyncMode {
+        self.disk.lock().sync_mode
+    }
+
     /// Completes the delayed syncs in the order in which they were submitted; says how many.
     pub fn complete_syncs(&self) -> usize {
         let mut disk = self.disk.lock();
@@ -201,6 +208,24 @@ impl MemoryStorage {
         let count = failed.len();
         failed.into_iter().for_each(|sync| sync.completion.complete(Err(injected(kind))));
         count
+    }
+
+    /// Fails one of the delayed syncs with `kind`, by its place among them; says whether there was one.
+    pub fn fail_sync(&self, place: usize, kind: ErrorKind) -> bool {
+        let mut disk = self.disk.lock();
+        if place >= disk.in_flight.len() {
+            return false;
+        }
+        let sync = disk.in_flight.remove(place);
+        disk.platter.fail_sync(sync.inode, sync.upto);
+        drop(disk);
+        sync.completion.complete(Err(injected(kind)));
+        true
+    }
+
+    /// From now on the machine cannot tell one start from the next.
+    pub fn hide_boot_id(&self) {
+        self.disk.lock().hides_boot_id = true;
     }
 
     /// Refuses every change with `ReadOnlyFilesystem`, or stops refusing.
@@ -395,8 +420,9 @@ impl Storage for MemoryStorage {
     }
 
     fn boot_id(&self) -> Option<Uuid> {
+        let disk = self.disk.lock();
         // Zeros would be none.
-        Some(Uuid::from_u128(u128::from(self.disk.lock().crashes) + 1))
+        (!disk.hides_boot_id).then(|| Uuid::from_u128(u128::from(disk.crashes) + 1))
     }
 }
 

@@ -440,8 +440,14 @@ fn records_are_not_found_by_time_without_the_sync_of_sealed_indexes() {
 
 #[test]
 fn what_is_kept_after_a_failed_sync_without_a_note_is_written_again() {
+    for durability in [Durability::Sync, Durability::Os] {
+        check_written_again(&PartitionConfig { durability, ..small() });
+    }
+}
+
+fn check_written_again(config: &PartitionConfig) {
     let storage = disk(3);
-    let partition = create(&storage, small());
+    let partition = create(&storage, config.clone());
     partition.append(batch([0])).expect("the disk is fine");
     flush(&partition).expect("the disk is fine");
     partition.append(batch([1])).expect("the disk is fine");
@@ -450,11 +456,13 @@ fn what_is_kept_after_a_failed_sync_without_a_note_is_written_again() {
     storage.kill();
     storage.remove_file(&Path::new(DIRECTORY).join("failed-sync")).expect("the failure was noted");
 
-    let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it can be read back");
+    let (_, report) =
+        Partition::open(site(&storage, config.clone()), &unclean(0)).expect("it can be read back");
     assert_eq!(report.end, Offset(2));
     for _ in 0..20 {
         storage.crash();
-        let (partition, _) = Partition::open(site(&storage, small()), &unclean(2)).expect("it was synced");
+        let (partition, _) =
+            Partition::open(site(&storage, config.clone()), &unclean(2)).expect("it was synced");
         let read = read_numbers(&partition, Offset(0), 300, Isolation::ReadUncommitted);
         assert_eq!(read.expect("it is sound"), [(Offset(0), 0), (Offset(1), 1)]);
     }

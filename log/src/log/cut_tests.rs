@@ -1,0 +1,286 @@
+//! Consistent cuts of a log whose topics go, whose disk fails, that is closed, or that another process follows.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Log, LogOptions};
+use crate::clock::ManualClock;
+use crate::consistent_cut::INTERVAL;
+use crate::consistent_cut::tests::{batch, committed};
+use crate::driver::Steps;
+use crate::error::{ErrorKind, Result};
+use crate::partition::{Durability, Partition};
+use crate::storage::interrupting::InterruptingStorage;
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{Storage, SyncPurpose};
+use crate::topic::TopicConfig;
+use crate::transaction::TransactionalProducer;
+
+/// A log that syncs by default, on a disk that can be struck.
+struct Fixture {
+    disk: Arc<MemoryStorage>,
+    clock: Arc<ManualClock>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with_seed(1)
+    }
+
+    fn with_seed(seed: u64) -> Self {
+        Self { disk: MemoryStorage::new(seed), clock: ManualClock::new() }
+    }
+
+    fn open(&self) -> Log {
+        self.try_open().expect("the disk is well")
+    }
+
+    fn try_open(&self) -> Result<Log> {
+        self.open_on(self.disk.mount())
+    }
+
+    fn open_on(&self, storage: Arc<dyn Storage>) -> Result<Log> {
+        Log::open("/log", LogOptions::manual(storage, self.clock.clone(), 1))
+    }
+
+    /// Another process, which reads.
+    fn follow(&self) -> Log {
+        let options = LogOptions::manual(self.disk.mount(), self.clock.clone(), 2);
+        Log::open_read_only("/log", options).expect("it can be read")
+    }
+
+    /// Steps until a cut is taken because it is time to.
+    fn cut(&self, log: &Log) {
+        let before = self.disk.sync_count(SyncPurpose::Cut);
+        self.clock.advance(INTERVAL);
+        step_all(log);
+        assert!(self.disk.sync_count(SyncPurpose::Cut) > before, "a cut is due");
+    }
+}
+
+fn step_all(log: &Log) {
+    while log.step().expect("it is open") {}
+}
+
+/// The partition of a topic, which is made where it is missing.
+fn partition(log: &Log, topic: &str, durability: Durability) -> Arc<Partition> {
+    let config = TopicConfig { durability: Some(durability), ..TopicConfig::default() };
+    let topic = log.topic(topic).or_else(|_| log.create_topic(topic, config)).expect("the disk is well");
+    topic.partitions()[0].clone()
+}
+
+fn begin(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value: usize) {
+    producer.begin().expect("none is open");
+    for partition in partitions {
+        producer.append(partition, batch(&value.to_string())).expect("the disk is well");
+    }
+}
+
+/// Commits a record with this value in each of the partitions.
+fn commit(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value: usize) -> Result<()> {
+    begin(producer, partitions, value);
+    producer.commit(&[]).wait()
+}
+
+fn values(log: &Log, topic: &str) -> Vec<usize> {
+    committed(&log.topic(topic).expect("it was made").partitions()[0])
+}
+
+#[test]
+fn what_was_synced_stays_though_a_topic_of_the_same_batch_of_decisions_is_deleted_before_the_power_fails() {
+    // A marker that happens to survive hides what becomes of the decision.
+    for seed in 0..20 {
+        let fixture = Fixture::with_seed(seed);
+        let log = fixture.open();
+        let [kept, gone] = ["kept", "gone"].map(|name| partition(&log, name, Durability::Sync));
+        partition(&log, "loose", Durability::Os).append(batch("1")).expect("the disk is well");
+        let producers = ["alpha", "beta"].map(|id| log.transactional(id).expect("the disk is well"));
+        begin(&producers[0], &[&gone], 1);
+        begin(&producers[1], &[&kept], 2);
+        // One batch holds both decisions, and nothing that comes after it has the recovery point written down.
+        let tickets = producers.each_ref().map(|producer| producer.commit(&[]));
+        tickets.iter().for_each(|ticket| ticket.wait().expect("the disk is well"));
+        log.delete_topic("gone").expect("the disk is well");
+        fixture.disk.crash();
+        assert_eq!(values(&fixture.open(), "kept"), [2], "seed {seed}");
+    }
+}
+
+#[test]
+fn what_was_not_synced_goes_as_a_whole_though_a_topic_of_it_is_made_again_as_one_that_is_synced() {
+    for seed in 0..200 {
+        let fixture = Fixture::with_seed(seed);
+        let log = fixture.open();
+        let [one, other, gone] = ["one", "other", "gone"].map(|name| partition(&log, name, Durability::Os));
+        let producer = log.transactional("alpha").expect("the disk is well");
+        commit(&producer, &[&one, &other, &gone], 1).expect("nothing waits for the disk");
+        log.delete_topic("gone").expect("the disk is well");
+        partition(&log, "gone", Durability::Sync);
+        fixture.disk.crash();
+        let log = fixture.open();
+        assert_eq!(values(&log, "one"), values(&log, "other"), "seed {seed}");
+    }
+}
+
+/// The first transaction is in a cut, the second is not. Then a cut fails, at its operation of this number. Says whether
+/// a sync has.
+fn fail_cut(fixture: &Fixture, operation: u64) -> bool {
+    let log = fixture.open();
+    let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
+    let producer = log.transactional("alpha").expect("the disk is well");
+    commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+    fixture.cut(&log);
+    commit(&producer, &[&one, &other], 2).expect("nothing waits for the disk");
+    fixture.disk.fail_with(io::ErrorKind::Other, operation);
+    let is_cut = log.flush(&[one], SyncPurpose::Records).wait().is_ok();
+    fixture.disk.clear_faults();
+    fixture.disk.kill();
+    let notes = ["one-0", "other-0", "__transaction_state-0"].map(|name| format!("/log/{name}/failed-sync"));
+    let has_note =
+        notes.iter().any(|note| fixture.disk.exists(PathBuf::from(note).as_path()).expect("readable"));
+    assert!(!(is_cut && has_note), "nobody is told that there is a cut");
+    has_note
+}
+
+#[test]
+fn a_sync_that_fails_takes_transactions_back_to_one_moment_everywhere_though_the_machine_stays_up() {
+    let mut times = 0;
+    for operation in 0..12 {
+        let fixture = Fixture::new();
+        let has_failed = fail_cut(&fixture, operation);
+        times += usize::from(has_failed);
+        let expected = if has_failed { vec![1] } else { vec![1, 2] };
+        let follower = fixture.follow();
+        let log = fixture.open();
+        for topic in ["one", "other"] {
+            assert_eq!(
+                values(&follower, topic),
+                expected,
+                "{topic} as it is followed, operation {operation}"
+            );
+            assert_eq!(values(&log, topic), expected, "{topic}, operation {operation}");
+        }
+    }
+    assert_eq!(times, 3, "the two partitions and the table of transactions");
+}
+
+#[test]
+fn going_back_after_a_failed_sync_is_finished_by_the_next_to_open_the_log() {
+    let mut is_cut_short = true;
+    let mut operation = 0;
+    while is_cut_short {
+        let fixture = Fixture::new();
+        assert!((0..12).any(|at| fail_cut(&fixture, at)), "one of them is a sync");
+        fixture.disk.fail_after(operation);
+        let opened = fixture.try_open();
+        is_cut_short = fixture.disk.is_unplugged();
+        drop(opened);
+        fixture.disk.kill();
+        fixture.disk.clear_faults();
+        let log = fixture.open();
+        assert_eq!(values(&log, "one"), values(&log, "other"), "operation {operation}");
+        operation += 1;
+    }
+    assert!(operation > 20, "recovery was cut short at {operation} operations");
+}
+
+#[test]
+fn partitions_that_are_closed_one_by_one_count_as_durable_together() {
+    let fixture = Fixture::new();
+    let interrupting = InterruptingStorage::new(fixture.disk.mount());
+    let log = fixture.open_on(interrupting.clone()).expect("the disk is well");
+    let often = partition(&log, "often", Durability::Interval(Duration::from_secs(1)));
+    let seldom = partition(&log, "seldom", Durability::Os);
+    let producer = log.transactional("alpha").expect("the disk is well");
+    commit(&producer, &[&often, &seldom], 1).expect("nothing waits for the disk");
+    drop(producer);
+    let (core, clock, disk) = (log.inner.core.clone(), fixture.clock.clone(), fixture.disk.clone());
+    // The one is closed, and the other is about to be.
+    interrupting.before_create("/log/seldom-0/00000000000000000000.timeindex".into(), move || {
+        for _ in 0..3 {
+            clock.advance(Duration::from_secs(1));
+            while core.flusher.step() {}
+        }
+        disk.fail_after(0);
+    });
+    drop(log.close());
+    assert!(!interrupting.is_pending(), "it was closed");
+    fixture.disk.crash();
+    let log = fixture.open();
+    assert_eq!(values(&log, "often"), values(&log, "seldom"));
+}
+
+#[test]
+fn what_a_log_that_cannot_take_its_last_cut_syncs_one_by_one_as_it_is_closed_does_not_count() {
+    let fixture = Fixture::new();
+    let interrupting = InterruptingStorage::new(fixture.disk.mount());
+    let log = fixture.open_on(interrupting.clone()).expect("the disk is well");
+    let failing = partition(&log, "failing", Durability::Os);
+    let often = partition(&log, "often", Durability::Interval(Duration::from_secs(1)));
+    let seldom = partition(&log, "seldom", Durability::Os);
+    let producer = log.transactional("alpha").expect("the disk is well");
+    failing.append(batch("1")).expect("the disk is well");
+    fixture.disk.fail_with(io::ErrorKind::Other, 0);
+    log.flush(&[failing], SyncPurpose::Records).wait().expect_err("its sync fails");
+    commit(&producer, &[&often, &seldom], 1).expect("nothing waits for the disk");
+    drop(producer);
+    let (core, clock, disk) = (log.inner.core.clone(), fixture.clock.clone(), fixture.disk.clone());
+    interrupting.before_create("/log/seldom-0/00000000000000000000.timeindex".into(), move || {
+        for _ in 0..3 {
+            clock.advance(Duration::from_secs(1));
+            while core.flusher.step() {}
+        }
+        disk.fail_after(0);
+    });
+    drop(log.close());
+    assert!(!interrupting.is_pending(), "it was closed");
+    fixture.disk.crash();
+    let log = fixture.open();
+    assert_eq!(values(&log, "often"), values(&log, "seldom"));
+}
+
+#[test]
+fn a_partition_that_cannot_be_written_to_holds_up_no_cut_of_the_others() {
+    let fixture = Fixture::new();
+    let log = fixture.open();
+    let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
+    let kept = partition(&log, "kept", Durability::Sync);
+    let producer = log.transactional("alpha").expect("the disk is well");
+    commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+    fixture.disk.fail_with(io::ErrorKind::StorageFull, 0);
+    one.append(batch("9")).expect_err("the disk is full");
+    assert!(one.is_poisoned());
+    let error = log.flush(&[one], SyncPurpose::Records).wait().expect_err("something is wrong with it");
+    assert_eq!(error.kind(), ErrorKind::Poisoned);
+    commit(&producer, &[&kept], 2).expect("it stands on what can be synced");
+    commit(&producer, &[&other], 3).expect("nothing waits for the disk");
+    fixture.cut(&log);
+    fixture.disk.crash();
+    let log = fixture.open();
+    assert_eq!(
+        [values(&log, "one"), values(&log, "other"), values(&log, "kept")],
+        [vec![1], vec![1, 3], vec![2]]
+    );
+}
+
+#[test]
+fn a_follower_reads_on_with_each_cut_where_a_machine_cannot_tell_one_start_from_the_next() {
+    let fixture = Fixture::new();
+    fixture.disk.hide_boot_id();
+    let log = fixture.open();
+    let out = partition(&log, "out", Durability::Os);
+    let producer = log.transactional("alpha").expect("the disk is well");
+    let follower = fixture.follow();
+    let mut seen = Vec::new();
+    for value in 0..4 {
+        commit(&producer, &[&out], value).expect("nothing waits for the disk");
+        follower.refresh().expect("it can be read");
+        assert_eq!(values(&follower, "out"), seen, "a power cut may have taken it, for all that is known");
+        fixture.cut(&log);
+        follower.refresh().expect("it can be read");
+        seen.push(value);
+        assert_eq!(values(&follower, "out"), seen);
+    }
+}

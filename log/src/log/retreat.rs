@@ -1,0 +1,84 @@
+//! Whether a log goes back to its last consistent cut when it is opened: what was lost of the records that nobody had
+//! synced.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Inner;
+use crate::catalogue::{Catalogue, CatalogueEntry};
+use crate::consistent_cut::{FoundMark, Retreat};
+use crate::error::Result;
+use crate::partition::{Durability, failed_sync};
+use crate::record::{PartitionId, TopicPartition};
+use crate::topic::TopicConfig;
+use crate::transaction::TRANSACTION_TOPIC;
+
+/// What has taken some of the records that nobody had synced, and may have left others that go with them.
+enum Loss {
+    /// The machine went down, for all that is known.
+    PowerCut,
+    /// The disk has failed to take what this partition holds: it ends where it was durable.
+    FailedSync(TopicPartition),
+}
+
+impl Inner {
+    /// What is not believed in a log that was not closed, for whoever is about to recover it. Should that be cut short,
+    /// the next to do so knows.
+    pub(super) fn begin_retreat(&self, unsynced: FoundMark) -> Result<Option<Arc<Retreat>>> {
+        let catalogued = self.catalogued.lock();
+        let Some(loss) = self.find_loss(&catalogued.catalogue, unsynced)? else { return Ok(None) };
+        tracing::warn!(directory = %self.directory.display(), %loss, "transactions go back to the last consistent cut");
+        if unsynced.is_of_this_boot {
+            // Its note goes when the partition is recovered, before all of the others are.
+            unsynced.disown(&*self.storage, &self.directory)?;
+        }
+        Ok(Some(retreat(&catalogued.catalogue, unsynced)))
+    }
+
+    /// What whoever recovers the log would not believe.
+    pub(super) fn retreat(&self, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Option<Arc<Retreat>>> {
+        let loss = self.find_loss(catalogue, unsynced)?;
+        Ok(loss.map(|_| retreat(catalogue, unsynced)))
+    }
+
+    fn find_loss(&self, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Option<Loss>> {
+        if !unsynced.is_of_this_boot {
+            return Ok(Some(Loss::PowerCut));
+        }
+        for (name, CatalogueEntry { id, config }) in &catalogue.topics {
+            if is_synced(config, unsynced) && name != TRANSACTION_TOPIC {
+                // What it has lost was never acknowledged, and nobody has read it.
+                continue;
+            }
+            for partition in (0..config.partitions).map(PartitionId) {
+                let site = self.site(name, *id, config, partition);
+                let note =
+                    failed_sync::read(&site).map_err(|error| site.io("read", &site.directory, error))?;
+                if note.is_some_and(|note| note.synced.is_some()) {
+                    return Ok(Some(Loss::FailedSync(site.name)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerCut => f.write_str("the machine went down with records that were not synced"),
+            Self::FailedSync(partition) => write!(f, "records of {partition} could not be synced"),
+        }
+    }
+}
+
+/// What is not believed where records were lost that nobody had synced, by the topics that there are.
+fn retreat(catalogue: &Catalogue, unsynced: FoundMark) -> Arc<Retreat> {
+    let topics = catalogue.topics.iter().filter(|(_, entry)| is_synced(&entry.config, unsynced));
+    Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect()))
+}
+
+/// Whether nothing of a topic was acknowledged before it was synced, by whoever had the log open last.
+fn is_synced(config: &TopicConfig, unsynced: FoundMark) -> bool {
+    config.durability.map_or(unsynced.syncs_by_default, |durability| durability == Durability::Sync)
+}
