@@ -145,10 +145,14 @@ impl StateHome for DiskState {
         Ok(Arc::new(RocksBackend::open(&self.path(checkpoint), options)?))
     }
 
+    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
+        let directory = self.path(checkpoint);
+        Manifest::read(&directory)?.verify(&directory)
+    }
+
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
         let directory = self.path(checkpoint);
         let manifest = Manifest::read(&directory)?;
-        manifest.verify(&directory)?;
         remove_directory(&self.live)?;
         fs::create_dir_all(&self.live).map_err(|error| failed("made", &self.live, error))?;
         for file in &manifest.files {

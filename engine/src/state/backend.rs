@@ -92,7 +92,10 @@ pub trait StateHome: Send + Sync + 'static {
     /// Opens a checkpoint where it is. It is not verified, and not to be changed.
     fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>>;
 
-    /// Verifies a checkpoint and puts a copy of it in the place of the live store, which was discarded.
+    /// Verifies that a checkpoint is whole. Reads all of it, and changes nothing.
+    fn verify(&self, checkpoint: CheckpointId) -> Result<()>;
+
+    /// Puts a copy of a checkpoint, which was verified, in the place of the live store, which was discarded.
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()>;
 
     /// Takes a checkpoint of the live store, which stays in use. May take long.

@@ -113,6 +113,10 @@ impl StateHome for MemoryState {
         }
     }
 
+    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.look_into(checkpoint).map(drop)
+    }
+
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
         let mut disk = self.disk.lock();
         let volatile_batches_max = disk.volatile_batches_max;

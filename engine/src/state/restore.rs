@@ -4,7 +4,8 @@
 //! A base is the live store, a checkpoint, or nothing. It is believed if every position in it speaks of
 //! the changelog topic that there is now and of an offset that its committed part has reached, and behind which
 //! every deletion is still there ([`TombstoneFloors`](super::TombstoneFloors)). Otherwise it is thrown away for the
-//! next older one, and that is reported. Nothing beyond the last stable offset is read, so what is restored is what
+//! next older one, and that is reported; not before that one is found, and not where the changelog is what cannot be
+//! believed. Nothing beyond the last stable offset is read, so what is restored is what
 //! was committed, in each store and partition by its own tail. No changelog is compacted meanwhile.
 
 use std::collections::BTreeMap;
@@ -144,7 +145,8 @@ impl<'a> Changelogs<'a> {
         for (partition, next) in reached {
             let key = PartitionKey { topic: topic.index, partition };
             let is_behind_start = bounds(partition).is_some_and(|bounds| next > bounds.start);
-            if is_behind_start && !is_committed_up_to(self.log, key, next)? {
+            let is_committed = || is_committed_up_to(self.log, key, next).map_err(Disbelief::Unknown);
+            if is_behind_start && !is_committed()? {
                 let reason = format!("holds more than is committed before offset {next} of");
                 return Err(Disbelief::Never(format!("{reason} {}-{partition}", topic.name)));
             }
@@ -153,15 +155,20 @@ impl<'a> Changelogs<'a> {
     }
 }
 
-/// A base that is believed.
+/// A base that is believed, as the live store.
 struct Based {
     backend: Arc<dyn StateBackend>,
     stores: Vec<BasedStore>,
 }
 
 impl Based {
-    fn is_empty(&self) -> bool {
-        self.stores.iter().all(|store| store.positions.is_empty())
+    fn new(backend: Arc<dyn StateBackend>, stores: &[StoreChangelog]) -> Result<Self> {
+        let mut based = Vec::with_capacity(stores.len());
+        for StoreChangelog { name, .. } in stores {
+            let id = backend.open_store(name)?;
+            based.push(BasedStore { id, positions: Position::read_all(&*backend, id)? });
+        }
+        Ok(Self { backend, stores: based })
     }
 }
 
@@ -170,6 +177,8 @@ struct BasedStore {
     positions: Vec<Position>,
 }
 
+/// Finds the newest base that is believed. Nothing is thrown away before one is found: where the changelogs cannot be
+/// read, nothing can be said against any of them.
 fn newest_base(
     home: &dyn StateHome,
     changelogs: &Changelogs<'_>,
@@ -177,34 +186,49 @@ fn newest_base(
 ) -> Result<(Based, Base)> {
     let checkpoints = home.checkpoints()?;
     let older = checkpoints.iter().copied().map(Base::Checkpoint);
+    let mut condemned = Vec::new();
     for base in [Base::Live].into_iter().chain(older) {
-        match open_base(home, changelogs, base) {
+        let disbelief = match look_at(home, changelogs, base) {
             // The live store is never behind a checkpoint, unless it was lost and made anew.
-            Ok(based) if based.is_empty() && base == Base::Live && !checkpoints.is_empty() => {
-                drop(based);
-                home.discard()?;
-            }
-            Ok(based) => return Ok((based, base)),
-            Err(Disbelief::Never(reason)) => {
+            Ok(found) if found.is_empty && base == Base::Live && !checkpoints.is_empty() => continue,
+            Ok(found) => match found.settle(home, changelogs, base, &condemned) {
+                Ok(based) => return Ok((based, base)),
+                Err(error) => Disbelief::Failed(error),
+            },
+            Err(disbelief) => disbelief,
+        };
+        match disbelief {
+            Disbelief::Never(reason) => {
                 reject(base, reason, rejected);
-                home.discard()?;
-                // Once the changelog has grown past it again, nothing would tell that it is of another history.
-                if let Base::Checkpoint(id) = base {
-                    home.forget(id)?;
-                }
+                condemned.push(base);
             }
-            Err(Disbelief::Failed(error)) if error.kind() == ErrorKind::Corrupt => {
+            Disbelief::Failed(error) if error.kind() == ErrorKind::Corrupt => {
                 reject(base, error.to_string(), rejected);
-                home.discard()?;
             }
-            Err(Disbelief::Failed(error)) => return Err(error),
+            Disbelief::Failed(error) | Disbelief::Unknown(error) => return Err(error),
         }
     }
-    let based = open_base(home, changelogs, Base::Nothing).map_err(|disbelief| match disbelief {
-        Disbelief::Failed(error) => error,
-        Disbelief::Never(reason) => Error::new(ErrorKind::Corrupt, reason),
-    })?;
-    Ok((based, Base::Nothing))
+    Ok((take_up(home, changelogs, Base::Nothing, &condemned)?, Base::Nothing))
+}
+
+/// Makes a base the live store, in the place of the one that there was, and throws those away that never fit.
+fn take_up(
+    home: &dyn StateHome,
+    changelogs: &Changelogs<'_>,
+    base: Base,
+    condemned: &[Base],
+) -> Result<Based> {
+    home.discard()?;
+    for base in condemned {
+        // Once the changelog has grown past it again, nothing would tell that it is of another history.
+        if let Base::Checkpoint(id) = base {
+            home.forget(*id)?;
+        }
+    }
+    if let Base::Checkpoint(id) = base {
+        home.adopt(id)?;
+    }
+    Based::new(home.open()?, changelogs.stores)
 }
 
 fn reject(base: Base, reason: String, rejected: &mut Vec<(Base, String)>) {
@@ -218,6 +242,8 @@ enum Disbelief {
     Never(String),
     /// It cannot be opened.
     Failed(Error),
+    /// The changelog cannot be read, by which it would be judged.
+    Unknown(Error),
 }
 
 impl Disbelief {
@@ -225,6 +251,7 @@ impl Disbelief {
         match self {
             Self::Never(reason) => Self::Never(format!("store {store} {reason}")),
             Self::Failed(error) => Self::Failed(error.within(format!("store {store}"))),
+            Self::Unknown(error) => Self::Unknown(error.within(format!("store {store}"))),
         }
     }
 }
@@ -235,20 +262,47 @@ impl From<Error> for Disbelief {
     }
 }
 
-/// Opens a base and checks it.
-fn open_base(home: &dyn StateHome, changelogs: &Changelogs<'_>, base: Base) -> Result<Based, Disbelief> {
-    if let Base::Checkpoint(id) = base {
-        home.adopt(id)?;
+/// A base that was found, and speaks of what is in the changelogs.
+struct Found {
+    backend: Arc<dyn StateBackend>,
+    /// Whether there is no position in it.
+    is_empty: bool,
+}
+
+impl Found {
+    /// Makes it the live store, unless it is.
+    fn settle(
+        self,
+        home: &dyn StateHome,
+        changelogs: &Changelogs<'_>,
+        base: Base,
+        condemned: &[Base],
+    ) -> Result<Based> {
+        if base == Base::Live {
+            return Based::new(self.backend, changelogs.stores);
+        }
+        drop(self);
+        take_up(home, changelogs, base, condemned)
     }
-    let backend = home.open()?;
-    let mut based = Vec::with_capacity(changelogs.stores.len());
+}
+
+/// Opens a base where it is, and checks it.
+fn look_at(home: &dyn StateHome, changelogs: &Changelogs<'_>, base: Base) -> Result<Found, Disbelief> {
+    let backend = match base {
+        Base::Checkpoint(id) => {
+            home.verify(id)?;
+            home.look_into(id)?
+        }
+        _ => home.open()?,
+    };
+    let mut is_empty = true;
     for StoreChangelog { name, topic } in changelogs.stores {
-        let id = backend.open_store(name)?;
+        let Some(id) = backend.find_store(name) else { continue };
         let positions = Position::read_all(&*backend, id)?;
+        is_empty &= positions.is_empty();
         changelogs.check(topic, &positions).map_err(|disbelief| disbelief.within(name))?;
-        based.push(BasedStore { id, positions });
     }
-    Ok(Based { backend, stores: based })
+    Ok(Found { backend, is_empty })
 }
 
 /// Whether a record that is at `next` less one, or behind it, is committed. The offsets alone do not tell: where a

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use lotic_log::batch::{BatchBuilder, Compression};
@@ -287,6 +288,78 @@ fn a_changelog_record_without_a_key_group_stops_the_restore() {
     assert!(error.to_string().contains("changelog flow-three-changelog-0, offset 0"), "{error}");
 }
 
+/// A changelog of some records on a disk that can be damaged, and a store that has all of them.
+struct Damageable {
+    storage: Arc<MemoryStorage>,
+    log: Arc<EmbeddedLog>,
+    home: MemoryState,
+    stores: [StoreChangelog; 1],
+}
+
+impl Damageable {
+    fn new() -> Self {
+        let storage = MemoryStorage::new(1);
+        let log = Log::open("/log", LogOptions::manual(storage.clone(), ManualClock::new(), 1)).unwrap();
+        let config = TopicConfig { durability: Some(Durability::Os), ..TopicConfig::default() };
+        let changelog = log.create_topic("flow-one-changelog", config).unwrap().partitions()[0].clone();
+        for key in 0..3 {
+            let mut batch = BatchBuilder::new(Compression::None);
+            batch.push(Timestamp(0), Some(&[0, 1, key]), Some(b"there"), &[]).unwrap();
+            changelog.append(batch.seal()).unwrap();
+        }
+        let log = EmbeddedLog::new(log, "flow");
+        let topic = log.find("flow-one-changelog").unwrap().unwrap();
+        let stores = [StoreChangelog { name: "one".to_owned(), topic }];
+        let made = Self { storage, log, home: MemoryState::new(), stores };
+        assert_eq!(made.restore().unwrap().report.records, 3);
+        made
+    }
+
+    fn restore(&self) -> Result<Restored> {
+        restore(&self.home, &*self.log, &self.stores, 1)
+    }
+
+    /// Damages the end of the changelog, or mends it again.
+    fn turn(&self) {
+        let path = Path::new("/log/flow-one-changelog-0/00000000000000000000.log");
+        let end = self.storage.contents(path).unwrap().len() as u64;
+        self.storage.corrupt(path, end - 2, 1).unwrap();
+    }
+
+    fn refuse(&self) {
+        self.turn();
+        let error = self.restore().err().expect("the changelog is damaged");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("flow-one-changelog"), "{error}");
+        self.turn();
+    }
+}
+
+#[test]
+fn a_live_store_is_left_where_the_changelog_that_it_is_judged_by_is_damaged() {
+    let damageable = Damageable::new();
+    damageable.refuse();
+    let report = damageable.restore().unwrap().report;
+    assert_eq!(report, RestoreReport { base: Base::Live, rejected: Vec::new(), records: 0 });
+}
+
+#[test]
+fn a_store_that_is_not_believed_is_left_where_the_one_before_it_cannot_be_judged() {
+    let damageable = Damageable::new();
+    let checkpoint = damageable.home.take().unwrap();
+    let backend = damageable.home.open().unwrap();
+    let store = backend.open_store("one").unwrap();
+    let position = Position::read_all(&*backend, store).unwrap()[0];
+    let mut writes = WriteSet::default();
+    Position { next: Offset(1_000_000), ..position }.put(&mut writes);
+    backend.apply(store, &writes).unwrap();
+    drop(backend);
+    damageable.refuse();
+    let report = damageable.restore().unwrap().report;
+    assert_eq!(report.base, Base::Checkpoint(checkpoint));
+    assert_eq!(report.rejected.len(), 1, "{:?}", report.rejected);
+}
+
 /// A home that is slow to open: meanwhile the changelogs are compacted.
 struct LateHome {
     inner: MemoryState,
@@ -313,6 +386,10 @@ impl StateHome for LateHome {
 
     fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>> {
         self.inner.look_into(checkpoint)
+    }
+
+    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
+        self.inner.verify(checkpoint)
     }
 
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
