@@ -72,8 +72,8 @@ pub(super) struct World {
     appended: BTreeMap<(&'static str, i32), Offset>,
     /// Whether the power has failed since the committed output was looked at, so that it may be what it was before.
     may_go_back: bool,
-    /// Whether it ever may have gone back: what is shown outside the log does not.
-    has_gone_back: bool,
+    /// How often the log was found to have gone back behind what is shown outside of it.
+    times_orphaned: usize,
     taken_back: usize,
     answer: Option<Answer>,
 }
@@ -111,7 +111,7 @@ impl World {
             seen_epoch: Epoch(0),
             appended: BTreeMap::new(),
             may_go_back: false,
-            has_gone_back: false,
+            times_orphaned: 0,
             taken_back: 0,
             answer: None,
         };
@@ -160,7 +160,6 @@ impl World {
                 self.storage.crash();
                 self.appended.clear();
                 self.may_go_back = self.life.durability != Durability::Sync;
-                self.has_gone_back |= self.may_go_back;
             }
         }
         self.state.crash(&mut self.fate);

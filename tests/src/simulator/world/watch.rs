@@ -57,10 +57,16 @@ impl World {
             let promise = format!("epoch {} was committed, and the last one is {committed}", self.seen_epoch);
             return Err(Interruption::Broken(promise));
         }
-        if self.shown.newest() > committed && !self.has_gone_back {
+        if self.shown.newest() > committed {
             let promise = format!("epoch {} is shown, and {committed} is the last one", self.shown.newest());
             return Err(Interruption::Broken(promise));
         }
+        let times_orphaned = self.shown.times_orphaned();
+        if times_orphaned > self.times_orphaned && !self.may_go_back {
+            let promise = format!("what was shown is of no epoch any more: {committed} is the last one");
+            return Err(Interruption::Broken(promise));
+        }
+        self.times_orphaned = times_orphaned;
         self.seen = now.clone();
         self.seen_epoch = committed;
         self.may_go_back = false;
@@ -103,8 +109,7 @@ impl World {
             }
         }
         let expected = answer_to(&inputs);
-        let shown = if self.has_gone_back { expected.shown.clone() } else { self.shown.totals() };
-        let found = Answer { shown, ..answer_in(&self.seen) };
+        let found = Answer { shown: self.shown.totals(), ..answer_in(&self.seen) };
         let differences = found.differences(&expected);
         if differences.is_empty() {
             self.answer = Some(found);
