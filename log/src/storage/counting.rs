@@ -1,17 +1,14 @@
 //! Storage that counts what is asked of another one: files open at once, bytes read and written, syncs.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncPurpose, SyncTicket};
+use super::Storage;
+use super::observed::{Call, ObservedStorage, Observer};
 
 /// Passes everything on and counts it.
-pub struct CountingStorage {
-    storage: Arc<dyn Storage>,
-    counters: Arc<Counters>,
-}
+pub type CountingStorage = ObservedStorage<Counters>;
 
 /// What was asked of a [`CountingStorage`] so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +29,9 @@ pub struct Counts {
     pub syncs: u64,
 }
 
-#[derive(Default)]
-struct Counters {
+/// What a [`CountingStorage`] counts with.
+#[derive(Debug, Default)]
+pub struct Counters {
     open: AtomicU64,
     open_most: AtomicU64,
     opened: AtomicU64,
@@ -46,12 +44,12 @@ struct Counters {
 impl CountingStorage {
     /// Counts what is asked of `storage` from now on.
     pub fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { storage, counters: Arc::default() })
+        Self::observed_by(Counters::default(), storage)
     }
 
     /// What was asked so far.
     pub fn counts(&self) -> Counts {
-        let counters = &self.counters;
+        let counters = self.observer();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             open: get(&counters.open),
@@ -65,101 +63,39 @@ impl CountingStorage {
     }
 }
 
-impl Counters {
-    fn open(&self) {
+impl Observer for Counters {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        match call {
+            Call::Write(bytes) => self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed),
+            Call::Sync | Call::SyncNames(_) => self.syncs.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        Ok(())
+    }
+
+    fn opened(&self) {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.open_most.fetch_max(open, Ordering::Relaxed);
     }
-}
 
-impl Storage for CountingStorage {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.storage.open(path, mode)?;
-        self.counters.open();
-        Ok(Arc::new(CountedFile { file, counters: self.counters.clone() }))
+    fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.storage.create_dir_all(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.storage.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.storage.exists(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.storage.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.storage.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.storage.remove_dir_all(path)
-    }
-
-    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.storage.sync_dir(path, purpose)
-    }
-
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
-        self.storage.lock(path, holder)
-    }
-}
-
-struct CountedFile {
-    file: Arc<dyn StorageFile>,
-    counters: Arc<Counters>,
-}
-
-impl Drop for CountedFile {
-    fn drop(&mut self) {
-        self.counters.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl StorageFile for CountedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn identity(&self) -> io::Result<FileIdentity> {
-        self.file.identity()
-    }
-
-    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.counters.written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.file.write_at(position, bytes)
-    }
-
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(position, buffer)?;
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        self.counters.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-
-    fn sync(&self, purpose: SyncPurpose) -> SyncTicket {
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.file.sync(purpose)
+    fn read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::storage::memory::MemoryStorage;
+    use crate::storage::{OpenMode, SyncPurpose};
 
     #[test]
     fn what_is_open_at_once_and_what_is_read_is_counted() {

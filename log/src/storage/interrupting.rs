@@ -1,5 +1,5 @@
-//! Storage that does something else before a file is read or made: what another thread might do meanwhile, in one
-//! thread and always at the same place.
+//! Storage that does something else in the middle of what it is asked: what another thread or process might do
+//! meanwhile, in one thread and always at the same place.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,129 +7,103 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncPurpose, SyncTicket};
+use super::Storage;
+use super::observed::{Call, ObservedStorage, Observer};
 
-/// Passes everything on.
-pub(crate) struct InterruptingStorage {
-    storage: Arc<dyn Storage>,
-    interruption: Arc<Mutex<Option<Interruption>>>,
+/// Passes everything on, and does something else before.
+pub(crate) type InterruptingStorage = ObservedStorage<Interruptions>;
+
+/// What an [`InterruptingStorage`] does, and when.
+#[derive(Default)]
+pub(crate) struct Interruptions {
+    pending: Mutex<Option<Interruption>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What is interrupted.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Moment {
-    Read,
-    Create,
+    /// A read of the file that was opened by this name.
+    Read(PathBuf),
+    /// The making of a file of this name.
+    Create(PathBuf),
+    /// The listing of a directory.
+    List(PathBuf),
 }
 
 struct Interruption {
-    path: PathBuf,
     moment: Moment,
-    act: Box<dyn FnOnce() + Send>,
+    /// How often it is still to be done.
+    times: usize,
+    act: Box<dyn FnMut() + Send>,
 }
 
 impl InterruptingStorage {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
-        Arc::new(Self { storage, interruption: Arc::default() })
+        Self::observed_by(Interruptions::default(), storage)
     }
 
     /// Does `act` before the next read of the file that was opened as `path`, once.
     pub(crate) fn before_read(&self, path: PathBuf, act: impl FnOnce() + Send + 'static) {
-        let interruption = Interruption { path, moment: Moment::Read, act: Box::new(act) };
-        *self.interruption.lock() = Some(interruption);
+        self.interrupt(Moment::Read(path), 1, once(act));
     }
 
     /// Does `act` before the file `path` is made, once.
     pub(crate) fn before_create(&self, path: PathBuf, act: impl FnOnce() + Send + 'static) {
-        let interruption = Interruption { path, moment: Moment::Create, act: Box::new(act) };
-        *self.interruption.lock() = Some(interruption);
+        self.interrupt(Moment::Create(path), 1, once(act));
     }
 
-    /// Whether there was no such moment yet.
+    /// Does `act` before the next listing of `directory`, once.
+    pub(crate) fn before_list(&self, directory: &Path, act: impl FnOnce() + Send + 'static) {
+        self.before_lists(directory, 1, once(act));
+    }
+
+    /// Does `act` before each of the next `times` listings of `directory`.
+    pub(crate) fn before_lists(&self, directory: &Path, times: usize, act: impl FnMut() + Send + 'static) {
+        self.interrupt(Moment::List(directory.to_owned()), times, act);
+    }
+
+    fn interrupt(&self, moment: Moment, times: usize, act: impl FnMut() + Send + 'static) {
+        *self.observer().pending.lock() = Some(Interruption { moment, times, act: Box::new(act) });
+    }
+
+    /// How often it is still to be done what was to be.
+    pub(crate) fn times_left(&self) -> usize {
+        self.observer().pending.lock().as_ref().map_or(0, |pending| pending.times)
+    }
+
+    /// Whether it is still to be done.
     pub(crate) fn is_pending(&self) -> bool {
-        self.interruption.lock().is_some()
+        self.times_left() > 0
     }
 }
 
-impl Storage for InterruptingStorage {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        if mode == OpenMode::Create {
-            interrupt(&self.interruption, path, Moment::Create);
+fn once(act: impl FnOnce() + Send + 'static) -> impl FnMut() + Send + 'static {
+    let mut act = Some(act);
+    move || act.take().expect("it is done once")()
+}
+
+impl Observer for Interruptions {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let due = self.pending.lock().take_if(|pending| pending.moment.is(call));
+        // It may ask the same storage: no lock is held then.
+        if let Some(mut interruption) = due {
+            (interruption.act)();
+            interruption.times -= 1;
+            if interruption.times > 0 {
+                *self.pending.lock() = Some(interruption);
+            }
         }
-        let file = self.storage.open(path, mode)?;
-        Ok(Arc::new(InterruptedFile { file, path: path.to_owned(), interruption: self.interruption.clone() }))
-    }
-
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.storage.create_dir_all(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.storage.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.storage.exists(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.storage.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.storage.remove_file(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.storage.remove_dir_all(path)
-    }
-
-    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
-        self.storage.sync_dir(path, purpose)
-    }
-
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
-        self.storage.lock(path, holder)
+        Ok(())
     }
 }
 
-struct InterruptedFile {
-    file: Arc<dyn StorageFile>,
-    path: PathBuf,
-    interruption: Arc<Mutex<Option<Interruption>>>,
-}
-
-fn interrupt(interruption: &Mutex<Option<Interruption>>, path: &Path, moment: Moment) {
-    let is_due = |interruption: &mut Interruption| interruption.path == path && interruption.moment == moment;
-    let due = interruption.lock().take_if(is_due);
-    // It may read too: no lock is held then.
-    if let Some(Interruption { act, .. }) = due {
-        act();
-    }
-}
-
-impl StorageFile for InterruptedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn identity(&self) -> io::Result<FileIdentity> {
-        self.file.identity()
-    }
-
-    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(position, bytes)
-    }
-
-    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        interrupt(&self.interruption, &self.path, Moment::Read);
-        self.file.read_at(position, buffer)
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-
-    fn sync(&self, purpose: SyncPurpose) -> SyncTicket {
-        self.file.sync(purpose)
+impl Moment {
+    fn is(&self, call: Call<'_>) -> bool {
+        match (self, call) {
+            (Self::Read(path), Call::Read(read)) => path == read,
+            (Self::Create(path), Call::Create(made)) => path == made,
+            (Self::List(directory), Call::List(listed)) => directory == listed,
+            _ => false,
+        }
     }
 }

@@ -99,7 +99,7 @@ impl MemoryStorage {
     pub fn mount(&self) -> Arc<dyn Storage> {
         let storage = self.this.upgrade().expect("a storage that is called is alive");
         let generation = self.disk.lock().generation;
-        Arc::new(Mount { storage, generation })
+        Mount::new(storage, generation)
     }
 
     /// Power fails and comes back: what was not synced is kept, torn or lost; handles are dead and

@@ -4,12 +4,15 @@
 //! The rules are POSIX's, taken strictly: bytes are durable after a sync of their file; a name
 //! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
 //! A file that was synced but whose directory was not may be gone after a power cut.
+//!
+//! What stands before another storage, to count or to interrupt, is an [`observed::Observer`].
 
 pub mod counting;
 pub mod disk;
 #[cfg(test)]
 pub(crate) mod interrupting;
 pub mod memory;
+pub mod observed;
 
 use std::io;
 use std::path::Path;
