@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args` | what the command line may say |
 //! | `commands` | one file each: what a command does |
+//! | `patience` | trying again what another process keeps from being done for a moment |
 //! | `print`, `base64` | records as lines and as JSON |
 //! | `time` | a point in time as a person writes it |
 //!
@@ -13,6 +14,7 @@
 mod args;
 mod base64;
 mod commands;
+mod patience;
 mod print;
 mod time;
 

@@ -30,11 +30,12 @@
 //! | [`TransactionalProducer`], `transaction` | records in many partitions that count together or not at all |
 //! | `consistent_cut` | what a power cut leaves of transactions that nobody synced one by one |
 //! | [`flusher`], `recovery_point` | group commit, and up to where everything was synced |
-//! | [`ticket`], `driver` | what a caller holds while the log works; who moves that work along |
+//! | [`ticket`], `driver`, `alarms` | what a caller holds while the log works; who moves that work along; waking tasks in time |
 //! | [`storage`] | the port to files and directories: disk, and a memory that crashes |
 //! | [`clock`], [`spawn`] | the only place that reads a clock, the only one that starts a thread |
 //! | [`error`] | the one error |
 
+mod alarms;
 pub mod batch;
 mod catalogue;
 mod clean_shutdown;

@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::alarms::Alarm;
 use crate::clock::Clock;
 use crate::driver::Steps;
 use crate::error::{Error, ErrorKind, Result};
@@ -118,7 +119,9 @@ impl Log {
     /// goes on: refreshing takes in one cut after the other.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no log, and those of [`Self::open`].
+    /// [`ErrorKind::NotFound`] if there is no log; [`ErrorKind::Retry`] while a partition is being cut off, or its
+    /// segments are replaced or removed faster than they are read, which passes: let some time go by before the
+    /// next try; and those of [`Self::open`].
     pub fn open_read_only(directory: impl AsRef<Path>, options: LogOptions) -> Result<Self> {
         open::open_read_only(directory.as_ref(), options)
     }
@@ -243,6 +246,11 @@ impl Log {
     /// [`ErrorKind::Closed`] for a log that was opened read-only or is closed.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.inner.check_writable()
+    }
+
+    /// An alarm that wakes a task in time.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.inner.core.alarms.alarm()
     }
 
     pub(crate) fn group_coordinator(&self) -> &GroupCoordinator {

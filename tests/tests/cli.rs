@@ -214,6 +214,22 @@ fn a_reader_that_follows_prints_what_comes_until_it_is_told_to_end() {
     assert_eq!(ended.stdout, "one\ntwo\nthree\n");
 }
 
+#[test]
+fn who_comes_while_segments_are_being_replaced_waits_until_they_are() {
+    let lotic = Lotic::with_topic("words", "one\n");
+    // It is there from the decision to replace segments until they are replaced.
+    let swap = segment(&lotic.data()).with_extension("log.swap");
+    for (arguments, printed) in [(["consume", "words"], "one\n"), (["group", "list"], "")] {
+        fs::write(&swap, "").unwrap();
+        let mut reader = Process::start(&mut lotic.command(&arguments)).unwrap();
+        reader.wait_until_said("it is tried again").unwrap();
+        fs::remove_file(&swap).unwrap();
+        let ended = reader.end().unwrap();
+        ended.check_success("a reader that waited").unwrap();
+        assert_eq!(ended.stdout, printed);
+    }
+}
+
 /// As after a power cut: what was not synced is there when the reader comes, and gone after that.
 #[test]
 fn a_reader_that_follows_goes_on_behind_a_tail_that_was_cut_off() {

@@ -15,15 +15,12 @@ use lotic_log::{
 };
 
 use super::{open, open_read_only};
-use crate::Failure;
 use crate::args::{ConsumeOptions, Start};
-use crate::print;
+use crate::patience::{PATIENCE, passes};
+use crate::{Failure, print};
 
 /// How long `--follow` waits before it looks for what another process has appended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// How often `--follow` tries to open a log again that is being recovered, [`LOOK_AGAIN`] apart.
-const REOPEN_TRIES_MAX: u32 = 100;
 
 pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Failure> {
     // A group's offsets are written, which is for one process at a time; all else only reads.
@@ -33,19 +30,22 @@ pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Fai
     let interrupted = on_interrupt()?;
     let mut printer = Printer::new(options);
     loop {
-        let read = read_to_end(&mut reader.consumer, &mut printer, options.follow, &interrupted)?;
+        let (read, refusal) = match read_to_end(&mut reader.consumer, &mut printer, &interrupted) {
+            Err(ReadFailure::Log(error)) if options.follow && passes(&error) => (0, Some(error)),
+            read => (read?, None),
+        };
         printer.out.flush()?;
         let is_over = printer.is_full() || interrupted.load(Ordering::Relaxed);
-        if is_over || (read == Some(0) && !options.follow) {
+        if is_over || (read == 0 && !options.follow) {
             break;
         }
-        let goes_on = match read {
-            None => false,
-            Some(0) => reader.wait()?,
-            Some(_) => true,
+        let refusal = match refusal {
+            None if read == 0 => reader.wait()?,
+            refusal => refusal,
         };
-        if !goes_on {
-            reader = reader.reopen(data, options, &interrupted)?;
+        match refusal {
+            Some(refusal) => reader = reader.go_on(refusal, data, options, &interrupted)?,
+            None => reader.refused = 0,
         }
     }
     if options.group.is_some() {
@@ -62,6 +62,8 @@ struct Reader {
     topic: Topic,
     partitions: Vec<TopicPartition>,
     consumer: Consumer,
+    /// How often in a row it was told to try again.
+    refused: u32,
 }
 
 impl Reader {
@@ -73,7 +75,7 @@ impl Reader {
         };
         let mut consumer = Consumer::new(&log, consumer_options(options))?;
         consumer.assign(&partitions)?;
-        Ok(Self { log, topic, partitions, consumer })
+        Ok(Self { log, topic, partitions, consumer, refused: 0 })
     }
 
     fn seek(&mut self, start: &Start) -> Result<(), Failure> {
@@ -90,13 +92,33 @@ impl Reader {
     }
 
     /// Waits until there may be more. What another process appends is not announced: it is looked for.
-    /// Whether the log can be read on; if not, a tail that was read has been cut off since.
-    fn wait(&self) -> Result<bool, Failure> {
+    /// Returns why the log cannot be read on, if it cannot as it is.
+    fn wait(&self) -> Result<Option<lotic_log::Error>, Failure> {
         self.consumer.wait(LOOK_AGAIN);
         match self.log.refresh() {
-            Err(error) if error.kind() == ErrorKind::Retry => Ok(false),
-            outcome => Ok(outcome.map(|()| true)?),
+            Err(error) if passes(&error) => Ok(Some(error)),
+            outcome => Ok(outcome.map(|()| None)?),
         }
+    }
+
+    /// Goes on though the log has told to try again. One that another process writes to is opened anew. This
+    /// process's own is what it was: it is read again a little later.
+    fn go_on(
+        mut self,
+        refusal: lotic_log::Error,
+        data: &Path,
+        options: &ConsumeOptions,
+        interrupted: &AtomicBool,
+    ) -> Result<Self, Failure> {
+        if self.log.is_read_only() {
+            return self.reopen(data, options, interrupted);
+        }
+        self.refused += 1;
+        if self.refused > PATIENCE.retries_max {
+            return Err(refusal.into());
+        }
+        PATIENCE.wait();
+        Ok(self)
     }
 
     /// Opens the log anew, which another process is recovering or has recovered, and goes on where this
@@ -107,25 +129,17 @@ impl Reader {
         options: &ConsumeOptions,
         interrupted: &AtomicBool,
     ) -> Result<Self, Failure> {
-        let mut tries_left = REOPEN_TRIES_MAX;
-        loop {
-            let opened = LogOptions::disk()
-                .and_then(|log_options| Log::open_read_only(data, log_options))
-                .and_then(|log| Self::new(log, options));
-            match opened {
-                Ok(mut reader) => {
-                    reader.go_on_after(&self)?;
-                    return Ok(reader);
-                }
-                Err(error) if is_being_recovered(&error) && tries_left > 0 => tries_left -= 1,
-                Err(error) => return Err(error.into()),
+        let open = || {
+            let log = Log::open_read_only(data, LogOptions::disk()?)?;
+            Self::new(log, options)
+        };
+        let is_told_to_end = || interrupted.load(Ordering::Relaxed);
+        match PATIENCE.until_done(open, is_being_recovered, is_told_to_end)? {
+            Some(mut reader) => {
+                reader.go_on_after(&self)?;
+                Ok(reader)
             }
-            if interrupted.load(Ordering::Relaxed) {
-                return Ok(self);
-            }
-            // Nothing moves the progress of a log that cannot be read on: this is a wait for the time.
-            let progress = self.log.progress();
-            progress.wait(progress.count(), LOOK_AGAIN);
+            None => Ok(self),
         }
     }
 
@@ -167,7 +181,7 @@ impl Reader {
 
 /// Whether an error is one of a log that another process is just recovering.
 fn is_being_recovered(error: &lotic_log::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Retry | ErrorKind::NotFound)
+    passes(error) || error.kind() == ErrorKind::NotFound
 }
 
 fn consumer_options(options: &ConsumeOptions) -> ConsumerOptions {
@@ -185,13 +199,27 @@ fn on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
     Ok(interrupted)
 }
 
-/// Prints what there is, and says how much; none if who `follows` has to open the log again.
+/// Why reading has stopped.
+enum ReadFailure {
+    Log(lotic_log::Error),
+    Output(io::Error),
+}
+
+impl From<ReadFailure> for Failure {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::Log(error) => error.into(),
+            ReadFailure::Output(error) => error.into(),
+        }
+    }
+}
+
+/// Prints what there is, and says how much.
 fn read_to_end(
     consumer: &mut Consumer,
     printer: &mut Printer,
-    follows: bool,
     interrupted: &AtomicBool,
-) -> Result<Option<usize>, Failure> {
+) -> Result<usize, ReadFailure> {
     let mut total = 0;
     while !printer.is_full() && !interrupted.load(Ordering::Relaxed) {
         let mut outcome = Ok(());
@@ -202,17 +230,14 @@ fn read_to_end(
             }
             ControlFlow::Continue(())
         });
-        outcome?;
-        let read = match read {
-            Err(error) if error.kind() == ErrorKind::Retry && follows => return Ok(None),
-            read => read?,
-        };
+        outcome.map_err(ReadFailure::Output)?;
+        let read = read.map_err(ReadFailure::Log)?;
         total += read;
         if read == 0 {
             break;
         }
     }
-    Ok(Some(total))
+    Ok(total)
 }
 
 struct Printer {
@@ -238,5 +263,61 @@ impl Printer {
         } else {
             print::plain(&mut self.out, record)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lotic_log::{Error, Producer, ProducerOptions, Record, TopicConfig};
+
+    use super::*;
+
+    const GROUP: &str = "readers";
+
+    fn options() -> ConsumeOptions {
+        ConsumeOptions {
+            topic: "words".to_owned(),
+            partition: None,
+            start: Start { from_beginning: false, offset: None, from_time: None },
+            group: Some(GROUP.to_owned()),
+            follow: true,
+            read_committed: false,
+            max_records: None,
+            json: false,
+        }
+    }
+
+    fn refusal() -> Error {
+        Error::new(ErrorKind::Retry, "not now")
+    }
+
+    #[test]
+    fn who_reads_for_a_group_and_is_told_to_try_again_keeps_the_log_and_can_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log =
+            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
+        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let producer = Producer::new(&log, ProducerOptions::default()).expect("a producer");
+        let send = |value: &'static str| {
+            let record = Record { value: Some(value.into()), ..Record::default() };
+            producer.send("words", record).wait().expect("it is sent");
+        };
+        send("one");
+        let mut reader = Reader::new(log.clone(), &options()).expect("there is the topic");
+        let read = |reader: &mut Reader| {
+            reader.consumer.poll(|_, _| ControlFlow::Continue(())).expect("it is readable")
+        };
+        assert_eq!(read(&mut reader), 1);
+        let interrupted = AtomicBool::new(false);
+        let mut reader =
+            reader.go_on(refusal(), folder.path(), &options(), &interrupted).expect("it is read on");
+        send("two");
+        assert_eq!(read(&mut reader), 1, "its own records, without opening anything");
+        reader.consumer.commit().expect("it has the log for itself");
+        assert_eq!(log.group(GROUP).expect("it is there").lag(), 0);
+
+        reader.refused = PATIENCE.retries_max;
+        let failed = reader.go_on(refusal(), folder.path(), &options(), &interrupted).err();
+        assert_eq!(failed.expect("that was too often").to_string(), "not now");
     }
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use lotic_log::{Log, LogOptions};
 
 use crate::Failure;
+use crate::patience::{PATIENCE, passes};
 
 /// Opens the log for this process alone; begins one where there is none.
 fn open_or_begin(data: &Path) -> Result<Log, Failure> {
@@ -26,7 +27,10 @@ fn open(data: &Path) -> Result<Log, Failure> {
     Ok(Log::open(data, LogOptions { begins: false, ..LogOptions::disk()? })?)
 }
 
-/// Opens the log beside a process that may hold it; changes nothing.
+/// Opens the log beside a process that may hold it; changes nothing. Waits for a while where that process is just
+/// replacing segments, or cutting a partition off.
 fn open_read_only(data: &Path) -> Result<Log, Failure> {
-    Ok(Log::open_read_only(data, LogOptions::disk()?)?)
+    let open = || Log::open_read_only(data, LogOptions::disk()?);
+    let opened = PATIENCE.until_done(open, passes, || false)?;
+    Ok(opened.expect("nobody tells it to end"))
 }

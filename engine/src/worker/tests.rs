@@ -371,6 +371,28 @@ fn what_a_record_would_wait_for_is_read_before_it() {
 }
 
 #[test]
+fn what_is_waited_for_and_always_has_more_keeps_what_waits_from_being_read_for_so_many_turns_only() {
+    let turns_max = TURNS_AHEAD_MAX as usize;
+    let log = MemoryLog::new();
+    let (stream, table) = (log.topic("stream", 1), log.topic("table", 1));
+    log.produce(&stream, 0, &[(0, b"", b"one"), (0, b"", b"two"), (0, b"", b"three")]);
+    // None of them brings the watermark up to what waits for it.
+    let rows = vec![(1, &b""[..], &b"row"[..]); 5 * turns_max];
+    log.produce(&table, 0, &rows);
+    let told = Told::default();
+    let mut graph = sketch();
+    let sources = ["stream", "table"].map(|topic| (graph.source(topic, text(topic)), FORWARD));
+    graph.step("join", waiting(&told), &sources);
+    let options = AssemblyOptions { frame_rows_max: 1, ..tiny() };
+    Run::new(&log, &graph, &Start { options, ..Start::fresh(1, 1) }).unwrap().settle().unwrap();
+    let read: Vec<_> = noted(&told, 0).into_iter().filter(|note| !note.contains("watermark")).collect();
+    let places: Vec<_> = ["0 one", "0 two", "0 three"]
+        .map(|row| read.iter().position(|note| note == row).expect("it is read"))
+        .to_vec();
+    assert_eq!(places, [turns_max, 2 * turns_max + 1, 3 * turns_max + 2]);
+}
+
+#[test]
 fn the_watermark_of_an_input_is_the_least_of_all_workers_and_its_end_the_last() {
     let log = MemoryLog::new();
     let input = log.topic("in", 2);

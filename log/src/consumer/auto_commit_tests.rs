@@ -1,10 +1,18 @@
 //! Consumers that commit their positions by themselves.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::executor::block_on;
+use futures::task::{ArcWake, waker};
 use futures::{FutureExt, StreamExt};
 
 use super::group_tests::{append, check_shared_out, options, owned, poll, settle, setup, sticky, tp};
 use super::*;
+use crate::clock::{Clock, SystemClock};
 use crate::group::{Assignor, CommittedOffsets};
+use crate::spawn::{Drive, spawn};
 use crate::test_log::TestLog;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -138,6 +146,90 @@ fn a_stream_commits_what_it_has_yielded_and_not_what_was_read_ahead() {
     assert_eq!(committed(&log, 0), Some(2), "nothing was fetched meanwhile");
     assert_eq!(next(&mut stream), None);
     assert_eq!(committed(&log, 0), Some(4));
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl ArcWake for Woken {
+    fn wake_by_ref(woken: &Arc<Self>) {
+        woken.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn whoever_awaits_a_stream_is_woken_to_commit_though_no_record_comes() {
+    let log = setup(1);
+    append(&log, &tp("in", 0), &["a", "b"]);
+    let woken = Arc::<Woken>::default();
+    let waker = waker(woken.clone());
+    let mut stream = member(&log).into_stream();
+    let mut poll = || stream.poll_next_unpin(&mut Context::from_waker(&waker));
+    assert!(poll().is_ready() && poll().is_ready());
+    let times_woken = || {
+        while log.step().expect("it is open") {}
+        woken.0.swap(0, Ordering::SeqCst)
+    };
+    // What the group does is over when nobody is woken any more.
+    loop {
+        assert!(matches!(poll(), Poll::Pending));
+        if times_woken() == 0 {
+            break;
+        }
+    }
+    log.clock.advance(EVERY - Duration::from_millis(1));
+    assert_eq!((times_woken(), committed(&log, 0)), (0, None), "not yet");
+    log.clock.advance(Duration::from_millis(1));
+    assert_eq!(times_woken(), 1);
+    assert!(matches!(poll(), Poll::Pending));
+    assert_eq!(committed(&log, 0), Some(2));
+    drop(stream);
+    // It leaves its group, which those are told who wait.
+    times_woken();
+    log.clock.advance(EVERY);
+    assert_eq!(times_woken(), 0, "who is gone is not woken");
+}
+
+#[test]
+fn however_often_a_consumer_commits_who_awaits_its_stream_is_not_woken_without_a_pause() {
+    let log = setup(1);
+    let options =
+        ConsumerOptions { auto_commit: Some(Duration::ZERO), ..options(Assignor::CooperativeSticky) };
+    let mut consumer = Consumer::new(&log, options).expect("a consumer");
+    consumer.assign(&[tp("in", 0)]).expect("there");
+    let woken = Arc::<Woken>::default();
+    let waker = waker(woken.clone());
+    let mut stream = consumer.into_stream();
+    assert!(matches!(stream.poll_next_unpin(&mut Context::from_waker(&waker)), Poll::Pending));
+    while log.step().expect("it is open") {}
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0, "it would be woken again and again");
+}
+
+#[test]
+fn a_stream_that_nobody_steps_by_hand_commits_while_it_waits() {
+    let log = TestLog::new(Drive::Thread);
+    log.create_topic("in", 1);
+    append(&log, &tp("in", 0), &["a", "b"]);
+    // Longer than it takes to read what is there: then nobody comes by who would commit anyway.
+    let every = Duration::from_millis(500);
+    let options = ConsumerOptions { auto_commit: Some(every), ..options(Assignor::CooperativeSticky) };
+    let mut consumer = Consumer::new(&log, options).expect("a consumer");
+    consumer.subscribe(&["in"]).expect("subscribed");
+    let reader = spawn("reader", move || {
+        let mut stream = consumer.into_stream();
+        for expected in 0..3 {
+            let next = block_on(stream.next()).expect("it never ends");
+            assert_eq!(next.expect("readable").offset, Offset(expected));
+        }
+    });
+    let clock = SystemClock::new();
+    while committed(&log, 0) != Some(2) {
+        assert!(clock.elapsed() < Duration::from_secs(60), "nothing is committed while nothing comes");
+        std::thread::yield_now();
+    }
+    append(&log, &tp("in", 0), &["c"]);
+    reader.expect("a thread").join().expect("it has read all");
 }
 
 #[test]

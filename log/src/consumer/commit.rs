@@ -1,6 +1,7 @@
 //! Committing: what a consumer writes down of how far it has come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Consumer;
 use super::assignment::Assigned;
@@ -9,6 +10,10 @@ use crate::group::{Committed, CommittedOffset, ConsumerGroupMetadata, MemberGene
 use crate::partition::{Durability, Partition};
 use crate::record::{Offset, TopicPartition};
 use crate::storage::SyncPurpose;
+
+/// How soon who waits for records is woken at the earliest to commit: also where the interval is shorter, or what
+/// was due could not be committed.
+const WOKEN_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// An offset to be committed, and what is kept with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,10 +47,20 @@ impl Consumer {
     /// Commits the positions if the consumer does that by itself and the time has come. Whoever polls is done
     /// with what it was given before.
     pub(super) fn commit_if_due(&mut self) -> Result<()> {
-        if self.options.auto_commit.is_none() || self.log.clock().elapsed() < self.commit_due {
+        let Some(every) = self.options.auto_commit else { return Ok(()) };
+        let is_committed = self.assigned.iter().all(|assigned| assigned.position == assigned.committed);
+        // Committed again, what is committed is kept for longer, and whoever waits for records is woken.
+        let later = if is_committed { WOKEN_AFTER_MIN.saturating_sub(every) } else { Duration::ZERO };
+        if self.log.clock().elapsed() < self.commit_due.saturating_add(later) {
             return Ok(());
         }
         self.commit_by_itself()
+    }
+
+    /// When a consumer that commits by itself is to be polled, though there is nothing to read.
+    pub(super) fn wants_poll_at(&self) -> Option<Duration> {
+        self.options.auto_commit?;
+        Some(self.commit_due.max(self.log.clock().elapsed().saturating_add(WOKEN_AFTER_MIN)))
     }
 
     /// Commits the positions if the consumer does that by itself. Of what is not its own any more, or gone,

@@ -26,11 +26,11 @@ pub struct ConsumerOptions {
     pub start: StartAt,
     /// What happens at a position where there is no record any more, or not yet.
     pub out_of_range: OutOfRange,
-    /// Has the consumer commit its positions by itself, so often: at the first poll after that time, before
-    /// partitions go to others or are given up, and when it is dropped. Kafka's `enable.auto.commit` and
-    /// `auto.commit.interval.ms`. Off unless it is asked for, other than in Kafka: whatever was handed over
-    /// before a poll counts as done then, be it done or not, and where offsets are synced that poll waits for
-    /// the disk.
+    /// Has the consumer commit its positions by itself, so often: at the first poll after that time,
+    /// before partitions go to others or are given up, and when it is dropped; whoever awaits a stream of
+    /// records is woken for it. Kafka's `enable.auto.commit` and `auto.commit.interval.ms`. Off unless it is
+    /// asked for, other than in Kafka: whatever was handed over before a poll counts as done then, be it done
+    /// or not, and where offsets are synced that poll waits for the disk.
     pub auto_commit: Option<Duration>,
     /// How the members of the group share out the partitions that they have subscribed to. It is the
     /// same for all.

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
 
 use super::Consumer;
+use crate::alarms::Alarm;
 use crate::error::Result;
 use crate::record::{Offset, Record, TopicPartition};
 
@@ -27,11 +28,14 @@ pub struct ConsumedRecord {
 /// The records of one fetch are copied out ahead of being asked for, so the consumer's positions run
 /// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back, and
 /// [`RecordStream::commit`] commits only what was yielded. A member of a group takes part in its
-/// rebalances when the next fetch is asked for: by then everything before was yielded.
+/// rebalances when the next fetch is asked for: by then everything before was yielded. While it waits for
+/// records, a consumer that commits by itself wakes who awaits them when it is time to commit.
 pub struct RecordStream {
     /// There until it is taken.
     consumer: Option<Consumer>,
     ahead: VecDeque<ConsumedRecord>,
+    /// There once it was waited for, where the consumer commits by itself.
+    alarm: Option<Alarm>,
 }
 
 /// The stream has its consumer for as long as it is there itself.
@@ -66,6 +70,19 @@ impl RecordStream {
         })
     }
 
+    /// Has `waker` woken when there may be more to read, or it is time to commit. False if there may be more
+    /// already.
+    fn wait(&mut self, waker: &Waker) -> bool {
+        let consumer = self.consumer.as_ref().expect(HAS_CONSUMER);
+        if !consumer.log.progress().register(consumer.seen, waker) {
+            return false;
+        }
+        if let Some(due) = consumer.wants_poll_at() {
+            self.alarm.get_or_insert_with(|| consumer.log.alarm()).set(due, waker);
+        }
+        true
+    }
+
     fn read_ahead(&mut self) -> Result<usize> {
         let ahead = &mut self.ahead;
         let consumer = self.consumer.as_mut().expect(HAS_CONSUMER);
@@ -83,7 +100,7 @@ impl RecordStream {
 impl Consumer {
     /// The records as a stream.
     pub fn into_stream(self) -> RecordStream {
-        RecordStream { consumer: Some(self), ahead: VecDeque::new() }
+        RecordStream { consumer: Some(self), ahead: VecDeque::new(), alarm: None }
     }
 }
 
@@ -99,8 +116,7 @@ impl Stream for RecordStream {
             match stream.read_ahead() {
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(0) => {
-                    let consumer = stream.consumer.as_ref().expect(HAS_CONSUMER);
-                    if consumer.log.progress().register(consumer.seen, context.waker()) {
+                    if stream.wait(context.waker()) {
                         return Poll::Pending;
                     }
                 }

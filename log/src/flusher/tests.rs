@@ -351,6 +351,32 @@ fn a_part_whose_sync_fails_is_told_though_another_has_refused_to_take_part() {
 }
 
 #[test]
+fn a_cut_that_cannot_be_written_down_is_told_to_all_who_wait_and_makes_nothing_durable() {
+    // Behind the syncs of the three parts: the recovery points are written, and synced.
+    for operation in [3, 4] {
+        let fixture = entangled(SyncMode::Immediate);
+        let points = || recovery_point::read(&*fixture.storage, Path::new("/")).unwrap().points;
+        fixture.storage.fail_with(ErrorKind::Other, operation);
+        let waiting =
+            [fixture.request(&[1], SyncPurpose::Decision), fixture.request(&[2], SyncPurpose::Records)];
+        fixture.step_all();
+        let later = fixture.request(&[0], SyncPurpose::Records);
+        fixture.step_all();
+        for ticket in waiting.iter().chain([&later]) {
+            let error = ticket.poll().expect("it is answered").expect_err("nothing says that there is a cut");
+            assert_eq!(error.kind(), crate::ErrorKind::Poisoned, "{error}");
+            assert!(error.to_string().contains("cannot be written down"), "{error}");
+        }
+        for target in &fixture.targets {
+            assert_eq!(target.durable(), Offset(0), "after operation {operation}");
+        }
+        if operation == 3 {
+            assert_eq!(points(), RecoveryPoints::new());
+        }
+    }
+}
+
+#[test]
 fn what_no_cut_could_be_taken_of_is_cut_once_its_parts_are_well() {
     let fixture = entangled(SyncMode::Immediate);
     fixture.targets[2].state.lock().failure = Some("not now".to_owned());

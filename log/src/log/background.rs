@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::alarms::Alarms;
 use crate::consistent_cut::Standstill;
 use crate::driver::{Driver, Steps};
 use crate::flusher::Flusher;
@@ -27,6 +28,8 @@ pub(super) struct Core {
     pub(super) groups: GroupCoordinator,
     /// Tells who reads that there may be more, or that their group has changed.
     pub(super) progress: Arc<Progress>,
+    /// Wakes who awaits more in time to do what cannot wait for it.
+    pub(super) alarms: Arc<Alarms>,
     is_stopping: AtomicBool,
 }
 
@@ -61,15 +64,18 @@ impl Core {
                 flusher.clone(),
                 progress.clone(),
             );
+            let alarms = Alarms::new(clock.clone(), driver.clone());
             let is_stopping = AtomicBool::new(false);
-            Self { driver, flusher, coordinator, upkeep, groups, progress, is_stopping }
+            Self { driver, flusher, coordinator, upkeep, groups, progress, alarms, is_stopping }
         })
     }
 }
 
 impl Steps for Core {
     fn step(&self) -> bool {
-        self.flusher.step() | self.coordinator.step() | self.upkeep.step() | self.groups.step()
+        let works: [&dyn Steps; 5] =
+            [&*self.flusher, &self.coordinator, &self.upkeep, &self.groups, &*self.alarms];
+        works.into_iter().fold(false, |progressed, work| work.step() | progressed)
     }
 }
 
@@ -120,8 +126,14 @@ impl Core {
 
 impl Core {
     fn idle_time(&self) -> Option<Duration> {
-        let Self { flusher, coordinator, upkeep, groups, .. } = self;
-        let idle = [flusher.idle_time(), coordinator.idle_time(), upkeep.idle_time(), groups.idle_time()];
+        let Self { flusher, coordinator, upkeep, groups, alarms, .. } = self;
+        let idle = [
+            flusher.idle_time(),
+            coordinator.idle_time(),
+            upkeep.idle_time(),
+            groups.idle_time(),
+            alarms.idle_time(),
+        ];
         idle.into_iter().flatten().min()
     }
 }
@@ -135,5 +147,6 @@ impl Drop for AnswerAtTheEnd<'_> {
         self.0.coordinator.give_up();
         self.0.upkeep.give_up();
         self.0.groups.give_up();
+        self.0.alarms.give_up();
     }
 }

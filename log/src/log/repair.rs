@@ -7,9 +7,10 @@
 //! 3. a note of the cut is made durable ([`note`]): from here on it is decided, and whoever repairs or opens
 //!    the log next goes on with it, wherever it was cut short ([`carry_out`]);
 //! 4. the recovery point and the marks are lowered to the cut: what is missing behind it is a torn tail from
-//!    here on, no corruption;
-//! 5. the later segments move into that folder, the last one first; the file is cut; the partition is
-//!    recovered.
+//!    here on, no corruption. The marks say that the partition is being cut: nobody reads it until they say
+//!    that it is done;
+//! 5. the later segments move into that folder, the last one first; a copy that ends where it is cut takes the
+//!    place of the file; the partition is recovered.
 //!
 //! Opening the log then ends the transactions that were cut, as the note says. One that lost some of its
 //! records is aborted here: whatever was decided, half of it is not shown. One that lost its marker alone
@@ -17,6 +18,8 @@
 
 mod carry_out;
 mod note;
+#[cfg(test)]
+mod reader_tests;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -118,7 +121,7 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     read_catalogue(&**storage, directory)?;
     let _lock = holder::lock(&**storage, directory, &options.holder, options.clock.now())?;
     let mut site = site(directory, options, repair)?;
-    if let Some(note) = CutNote::read(&site)?.filter(|note| note.stage == Stage::ToBeCut) {
+    if let Some(note) = unfinished(&site)? {
         if repair.dry_run {
             let offset = note.cut.offset;
             let what = format!("a cut at offset {offset} is under way: repeat it, or open the log, first");
@@ -166,6 +169,13 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     Ok(RepairReport { kept_in, ..report })
 }
 
+/// The note of a cut that was cut short, if there is one.
+fn unfinished(site: &PartitionSite) -> Result<Option<CutNote>> {
+    let Some(note) = CutNote::read(site)? else { return Ok(None) };
+    let is_unfinished = note.stage == Stage::ToBeCut || Marks::read(site)?.is_being_cut;
+    Ok(Some(note).filter(|_| is_unfinished))
+}
+
 /// Carries a cut out that was decided and cut short, if there is one. Says how transactions that were cut end,
 /// if there is a note of them; that is to be removed once they have.
 pub(super) fn resume(directory: &Path, site: &PartitionSite) -> Result<Option<Endings>> {
@@ -173,8 +183,8 @@ pub(super) fn resume(directory: &Path, site: &PartitionSite) -> Result<Option<En
     let endings = note.endings();
     if note.stage == Stage::ToBeCut {
         tracing::warn!(partition = %site.name, offset = %note.cut.offset, "a repair was cut short and is finished");
-        carry_out(directory, site, note)?;
     }
+    carry_out(directory, site, note)?;
     Ok(Some(endings))
 }
 

@@ -5,7 +5,7 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1, or 2 once it was cut off |
+//! | 0..4 | version | `u32`, 1; 2 once it was cut off; 3 while it is being cut off |
 //! | 4..12 | generation | `u64`, one more with every version of the file |
 //! | 12..20 | start | `i64`, the offset of the first record that is kept |
 //! | 20..28 | clean end | `i64`, up to where each key's newest record is known to be the only one |
@@ -13,14 +13,16 @@
 //! | 36..44 | tombstone floor | `i64`, at or behind which tombstones stay; `i64::MAX` without one |
 //! | 44..52 | replacement base | `i64`, of the segments that are being replaced; -1 without |
 //! | 52..60 | replacement end | `i64`, of the same; -1 without |
-//! | 60..64 | cuts | version 2: `u32`, how often it was cut off |
-//! | 64..72 | last cut | version 2: `i64`, where it was cut last |
-//! | 72..80 | lowest cut | version 2: `i64`, the lowest offset at which it was ever cut |
+//! | 60..64 | cuts | from version 2 on: `u32`, how often it was cut off |
+//! | 64..72 | last cut | from version 2 on: `i64`, where it was cut last |
+//! | 72..80 | lowest cut | from version 2 on: `i64`, the lowest offset at which it was ever cut |
 //! | last 4 | checksum | CRC-32 of the bytes before it |
 //!
 //! Everything below start and rewritten end was synced when the file was written. Producer snapshots
 //! below the rewritten end are not believed: they may speak of a transaction whose marker is gone.
 //! A partition without the file was never compacted, and begins with offset 0 unless it comes from elsewhere.
+//! While it is being cut off, the last cut counts already and its files are those of before or after: nobody reads
+//! them until a version says that it is done.
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +36,7 @@ const FILE_NAME: &str = "marks";
 const VERSION: u32 = 1;
 const BYTES: usize = 64;
 const CUT_VERSION: u32 = 2;
+const BEING_CUT_VERSION: u32 = 3;
 const CUT_BYTES: usize = 84;
 const NONE: i64 = -1;
 const NO_FLOOR: i64 = i64::MAX;
@@ -55,6 +58,8 @@ pub(crate) struct Marks {
     pub(crate) replacement: Option<Replaced>,
     /// Where it was cut off, so that other records may be behind by now.
     pub(crate) cuts: Option<Cuts>,
+    /// Whether the last of those is not done yet.
+    pub(crate) is_being_cut: bool,
 }
 
 /// Where a partition was cut off by hand.
@@ -115,8 +120,8 @@ impl Marks {
         let read = whole_file::read(storage, &path);
         let read = read.map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
         let Some(bytes) = read else { return Ok(Self::default()) };
-        if bytes.len() >= 4 && bytes[..4] > CUT_VERSION.to_be_bytes()[..] && is_whole(&bytes) {
-            let what = format!("{} is of a later version than {CUT_VERSION}", path.display());
+        if bytes.len() >= 4 && bytes[..4] > BEING_CUT_VERSION.to_be_bytes()[..] && is_whole(&bytes) {
+            let what = format!("{} is of a later version than {BEING_CUT_VERSION}", path.display());
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         let what = || format!("{} is not what was written", path.display());
@@ -149,7 +154,11 @@ impl Marks {
             replaced.end,
         ];
         let mut bytes = Vec::with_capacity(CUT_BYTES);
-        let version = if self.cuts.is_some() { CUT_VERSION } else { VERSION };
+        let version = match self.cuts {
+            None => VERSION,
+            Some(_) if self.is_being_cut => BEING_CUT_VERSION,
+            Some(_) => CUT_VERSION,
+        };
         bytes.extend(version.to_be_bytes());
         bytes.extend(self.generation.to_be_bytes());
         offsets.iter().for_each(|offset| bytes.extend(offset.0.to_be_bytes()));
@@ -163,8 +172,8 @@ impl Marks {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let version = u32::from_be_bytes(*bytes.first_chunk()?);
-        if ![(VERSION, BYTES), (CUT_VERSION, CUT_BYTES)].contains(&(version, bytes.len())) || !is_whole(bytes)
-        {
+        let lengths = [(VERSION, BYTES), (CUT_VERSION, CUT_BYTES), (BEING_CUT_VERSION, CUT_BYTES)];
+        if !lengths.contains(&(version, bytes.len())) || !is_whole(bytes) {
             return None;
         }
         let number = |at: usize| {
@@ -186,7 +195,8 @@ impl Marks {
             rewritten_end: Offset(number(28)),
             tombstone_floor: Some(Offset(number(36))).filter(|floor| floor.0 != NO_FLOOR),
             replacement: Some(replaced).filter(|replaced| replaced.base.0 != NONE),
-            cuts: (version == CUT_VERSION).then(cuts),
+            cuts: (version != VERSION).then(cuts),
+            is_being_cut: version == BEING_CUT_VERSION,
         })
     }
 }
@@ -211,6 +221,7 @@ mod tests {
             floor in prop::option::of(0..1i64 << 60),
             replacement in prop::option::of((0..1i64 << 60, 0..1i64 << 60)),
             cuts in prop::option::of((1..u32::MAX, 0..1i64 << 60, 0..1i64 << 60)),
+            is_being_cut in any::<bool>(),
         ) {
             let marks = Marks {
                 generation,
@@ -224,6 +235,7 @@ mod tests {
                     last: Offset(last),
                     lowest: Offset(lowest),
                 }),
+                is_being_cut: is_being_cut && cuts.is_some(),
             };
             prop_assert_eq!(Marks::decode(&marks.encode()), Some(marks));
         }
@@ -231,8 +243,9 @@ mod tests {
 
     #[test]
     fn what_is_not_whole_is_not_believed() {
-        for cuts in [None, Some(Cuts::and(None, Offset(5)))] {
-            let bytes = Marks { start: Offset(7), cuts, ..Marks::default() }.encode();
+        let cuts = Some(Cuts::and(None, Offset(5)));
+        for (cuts, is_being_cut) in [(None, false), (cuts, false), (cuts, true)] {
+            let bytes = Marks { start: Offset(7), cuts, is_being_cut, ..Marks::default() }.encode();
             for length in 0..bytes.len() {
                 assert_eq!(Marks::decode(&bytes[..length]), None);
             }

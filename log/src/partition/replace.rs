@@ -42,7 +42,8 @@ use crate::storage::{StorageFile, SyncPurpose, SyncTicket};
 const WRITE_BYTES: usize = 256 << 10;
 
 /// The indexes of a segment.
-const INDEXES: [FileKind; 3] = [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex];
+pub(crate) const INDEXES: [FileKind; 3] =
+    [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex];
 
 /// A segment that is being written to take the place of others.
 pub(crate) struct CleanedSegment {

@@ -19,6 +19,8 @@ mod repair;
 mod torn;
 
 #[cfg(test)]
+mod beside_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
@@ -78,8 +80,12 @@ pub struct Truncation {
     pub given_up_to: Option<Offset>,
 }
 
-/// How often a partition is read again because its writer was replacing segments meanwhile.
+/// How often a partition is read again because its writer was replacing segments meanwhile. Whoever tries again
+/// after that should let some time pass.
 const READS_MAX: usize = 8;
+
+/// How often the names in a partition's directory are listed again because its marks have changed meanwhile.
+const LISTINGS_MAX: usize = 8;
 
 /// Recovers a partition to write to it.
 pub(crate) fn recover(
@@ -129,7 +135,8 @@ struct Glance {
 impl Glance {
     fn take(site: &PartitionSite) -> Result<Self> {
         let mut marks = Marks::read(site)?;
-        loop {
+        for _ in 0..LISTINGS_MAX {
+            check_not_being_cut(site, &marks)?;
             let listed = list(site, &marks);
             // Segments that are missing may have been removed since the marks were read, which say so by now.
             let now = Marks::read(site)?;
@@ -138,6 +145,8 @@ impl Glance {
             }
             marks = now;
         }
+        let what = "segments are removed from it faster than they are listed: read it again";
+        Err(site.error(ErrorKind::Retry, what))
     }
 
     /// Whether a replacement is decided and not finished.
@@ -159,7 +168,8 @@ fn read_once(site: &PartitionSite, border: &RecoveryBorder, marks: &Marks) -> Re
 ///
 /// # Errors
 /// [`ErrorKind::Retry`] if the log was cut back since: whoever reads on would miss what was written behind
-/// the cut. [`ErrorKind::Corrupt`]; those of the operating system.
+/// the cut; and if it is being cut, or segments are replaced or removed faster than they are read.
+/// [`ErrorKind::Corrupt`]; those of the operating system.
 pub(crate) fn read_on(
     site: &PartitionSite,
     tail: &mut Tail,
@@ -179,6 +189,16 @@ pub(crate) fn read_on(
     check_not_cut(site, marks, &now)?;
     (*tail, *marks) = (read, now);
     Ok(())
+}
+
+/// Refuses to read a partition of which some files are those of before a cut, and others those of after.
+fn check_not_being_cut(site: &PartitionSite, marks: &Marks) -> Result<()> {
+    let Some(Cuts { last, .. }) = marks.cuts.filter(|_| marks.is_being_cut) else { return Ok(()) };
+    let what = format!(
+        "it is being cut off at offset {last}: read it again; a repair that was cut short is finished by \
+         repeating it, or by opening the log"
+    );
+    Err(site.error(ErrorKind::Retry, what))
 }
 
 /// Refuses to read on in a log that was cut between the two.

@@ -1,4 +1,8 @@
 //! Carrying out a cut that is decided. Each step can be taken again: it may have been cut short anywhere.
+//!
+//! Other processes may read meanwhile. From before the first file goes until the last is gone the marks say that
+//! the partition is being cut, and nobody opens it or reads on in it then. Whoever has a file in hand reads on in what it was: a file
+//! that is cut is replaced by one that ends sooner, and none is changed where it is.
 
 use std::io;
 use std::path::Path;
@@ -8,10 +12,10 @@ use super::failed;
 use super::note::{CutNote, Stage, folder};
 use super::survey::{Cut, Survey};
 use crate::error::Result;
-use crate::files::{FileKind, Listing};
+use crate::files::{self, FileKind, Listing};
 use crate::flusher::Flush;
 use crate::partition::marks::{Cuts, Marks};
-use crate::partition::{Partition, PartitionSite};
+use crate::partition::{Partition, PartitionSite, replace};
 use crate::record::Offset;
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile};
@@ -38,7 +42,7 @@ pub(super) fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Opt
     if survey.tail_bytes > 0 {
         let source = storage.open(&survey.cut.file(site), OpenMode::Read)?;
         let copy = storage.open(&FileKind::Log.path(&folder, survey.cut.offset), OpenMode::Create)?;
-        copy_from(&*source, survey.cut.position, &*copy)?;
+        copy_from(&*source, survey.cut.position, u64::MAX, &*copy)?;
         copy.sync(SyncPurpose::Recovered).wait()?;
     }
     storage.sync_dir(&folder, SyncPurpose::Recovered)?;
@@ -46,17 +50,20 @@ pub(super) fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Opt
     Ok(Some(number))
 }
 
-fn copy_from(source: &dyn StorageFile, position: u64, copy: &dyn StorageFile) -> io::Result<()> {
+/// Copies what a file holds from `position` on, `bytes` of it at most.
+fn copy_from(source: &dyn StorageFile, position: u64, bytes: u64, copy: &dyn StorageFile) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut copied = 0;
-    loop {
-        let read = source.read_at(position + copied, &mut chunk)?;
+    while copied < bytes {
+        let wanted = (bytes - copied).min(CHUNK_BYTES as u64) as usize;
+        let read = source.read_at(position + copied, &mut chunk[..wanted])?;
         if read == 0 {
             return Ok(());
         }
         copy.write_at(copied, &chunk[..read])?;
         copied += read as u64;
     }
+    Ok(())
 }
 
 /// Makes the log end where `note` says, and takes note of that. `directory` is that of the whole log, which
@@ -65,20 +72,38 @@ fn copy_from(source: &dyn StorageFile, position: u64, copy: &dyn StorageFile) ->
 /// # Errors
 /// Those of the operating system; the note is as it was then, and the same can be done again.
 pub(super) fn carry_out(directory: &Path, site: &PartitionSite, note: CutNote) -> Result<()> {
-    site.begin_writing()?;
-    let offset = note.cut.offset;
+    let mut marks = Marks::read(site)?;
+    let note = match note.stage {
+        Stage::ToBeCut => {
+            site.begin_writing()?;
+            lower_recovery_point(directory, site, note.cut.offset)?;
+            // They say so already where this was cut short: it is one cut all the same.
+            if !marks.is_being_cut {
+                lower(&mut marks, note.cut.offset);
+                marks.write(site)?;
+            }
+            let folder = note.folder(site);
+            cut(site, note.cut, folder.as_deref()).map_err(|error| failed(site, "cut", error))?;
+            let note = CutNote { stage: Stage::Cut, ..note };
+            note.write(site)?;
+            note
+        }
+        Stage::Cut => note,
+    };
+    if marks.is_being_cut {
+        marks.generation += 1;
+        marks.is_being_cut = false;
+        marks.write(site)?;
+    }
+    if note.endings().is_empty() { CutNote::remove(site) } else { Ok(()) }
+}
+
+fn lower_recovery_point(directory: &Path, site: &PartitionSite, cut: Offset) -> Result<()> {
     let mut points = recovery_point::read(&**site.storage(), directory)?.points;
     if let Some(synced) = points.get_mut(&site.key()) {
-        *synced = offset.min(*synced);
+        *synced = cut.min(*synced);
     }
-    RecoveryPointFile::create(site.storage().clone(), directory, points, Arc::default())?;
-    let mut marks = Marks::read(site)?;
-    lower(&mut marks, offset);
-    marks.write(site)?;
-    let folder = note.folder(site);
-    cut(site, note.cut, folder.as_deref()).map_err(|error| failed(site, "cut", error))?;
-    let note = CutNote { stage: Stage::Cut, ..note };
-    if note.endings().is_empty() { CutNote::remove(site) } else { note.write(site) }
+    RecoveryPointFile::create(site.storage().clone(), directory, points, Arc::default()).map(drop)
 }
 
 /// Nothing is said any more of what lies behind the cut, but that other records may be there.
@@ -89,6 +114,7 @@ fn lower(marks: &mut Marks, cut: Offset) {
     marks.rewritten_end = marks.rewritten_end.min(cut);
     marks.replacement = None;
     marks.cuts = Some(Cuts::and(marks.cuts, cut));
+    marks.is_being_cut = true;
 }
 
 /// Moves the later segments away, the last one first, and cuts the file.
@@ -103,18 +129,35 @@ fn cut(site: &PartitionSite, cut: Cut, folder: Option<&Path>) -> io::Result<()> 
         storage.sync_dir(folder, SyncPurpose::Recovered)?;
         storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
     }
-    match storage.open(&FileKind::Log.path(&site.directory, cut.base), OpenMode::Write) {
-        Ok(file) => {
-            file.truncate(cut.position)?;
-            file.sync(SyncPurpose::Recovered).wait()
-        }
+    let path = cut.file(site);
+    if !storage.exists(&path)? {
         // All of it is missing from its start on.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Segment::create(site, cut.base)?;
-            storage.sync_dir(&site.directory, SyncPurpose::Recovered)
+        Segment::create(site, cut.base)?;
+    } else if storage.open(&path, OpenMode::Read)?.len()? > cut.position {
+        replace::remove_cleaned(site, cut.base)?;
+        // The next to write to the partition cuts its indexes where they are.
+        for kind in replace::INDEXES {
+            put_copy(site, kind, cut.base, u64::MAX)?;
         }
-        Err(error) => Err(error),
+        put_copy(site, FileKind::Log, cut.base, cut.position)?;
+    } else {
+        storage.open(&path, OpenMode::Write)?.sync(SyncPurpose::Recovered).wait()?;
     }
+    storage.sync_dir(&site.directory, SyncPurpose::Recovered)
+}
+
+/// Puts a copy of the first `bytes` of a segment's file in its place, if there is one.
+fn put_copy(site: &PartitionSite, kind: FileKind, base: Offset, bytes: u64) -> io::Result<()> {
+    let storage = &**site.storage();
+    let path = kind.path(&site.directory, base);
+    if !storage.exists(&path)? {
+        return Ok(());
+    }
+    let copy_path = kind.path_at(&site.directory, base, files::Stage::Cleaned);
+    let copy = storage.open(&copy_path, OpenMode::Create)?;
+    copy_from(&*storage.open(&path, OpenMode::Read)?, 0, bytes, &*copy)?;
+    copy.sync(SyncPurpose::Recovered).wait()?;
+    storage.rename(&copy_path, &path)
 }
 
 /// Recovers the partition, so that it need not be done when the log is opened.

@@ -7,6 +7,9 @@
 //!                                                         \-- no transaction to be ended ----^
 //! ```
 //!
+//! The marks say that the partition is being cut from within `ToBeCut` until `Cut` is written. So however often it is cut
+//! short, and wherever, they count it once.
+//!
 //! The file `cut` in the partition's directory; numbers are big-endian. It is replaced in one piece.
 //!
 //! | bytes | field | |

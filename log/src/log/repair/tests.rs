@@ -15,9 +15,9 @@ use crate::topic::TopicConfig;
 use crate::verify::{WalkEnd, walk_log};
 
 pub(super) const DIRECTORY: &str = "/log";
-const BATCHES: i64 = 40;
+pub(super) const BATCHES: i64 = 40;
 
-fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
+pub(super) fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
     LogOptions::manual(storage.mount(), ManualClock::new(), 1)
 }
 
@@ -39,10 +39,15 @@ pub(super) fn transactional(number: i64, epoch: i16, sequence: i32) -> SealedBat
 }
 
 /// A log with one topic of many small segments, of one record to a batch, that was closed.
-fn closed_log() -> Arc<MemoryStorage> {
+pub(super) fn closed_log() -> Arc<MemoryStorage> {
+    let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
+    closed_log_with(config)
+}
+
+/// A log with one topic of one record to a batch, that was closed.
+pub(super) fn closed_log_with(config: TopicConfig) -> Arc<MemoryStorage> {
     let storage = MemoryStorage::new(1);
     let log = open(&storage).expect("an empty disk");
-    let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
     let topic = log.create_topic("t", config).expect("a new topic");
     for number in 0..BATCHES {
         topic.partitions()[0].append(batch(number)).expect("the disk is fine");
@@ -51,7 +56,7 @@ fn closed_log() -> Arc<MemoryStorage> {
     storage
 }
 
-fn segments(storage: &MemoryStorage) -> Vec<Offset> {
+pub(super) fn segments(storage: &MemoryStorage) -> Vec<Offset> {
     Listing::read(storage, &directory()).expect("it is there").segments
 }
 
@@ -364,32 +369,4 @@ fn wherever_the_power_fails_the_same_repair_can_be_made_again_and_nothing_is_los
         }
         operations += 1;
     }
-}
-
-#[test]
-fn a_reader_in_another_process_is_told_that_what_it_has_read_was_cut_off_and_written_anew() {
-    let storage = closed_log();
-    let read = || Log::open_read_only(DIRECTORY, options(&storage)).expect("it is sound");
-    let partition = |log: &Log| log.topic("t").expect("it is there").partitions()[0].clone();
-    let append = |numbers: std::ops::Range<i64>| {
-        let log = open(&storage).expect("it is sound");
-        for number in numbers {
-            partition(&log).append(batch(number)).expect("the disk is fine");
-        }
-        log.close().expect("the disk is fine");
-    };
-    let reader = read();
-    repair(&storage, &at(20)).expect("it is sound");
-    // As far as it was before, and further.
-    append(100..100 + 2 * BATCHES);
-    assert!(partition(&open(&storage).expect("it is sound")).offsets().end > Offset(BATCHES));
-    let error = reader.refresh().expect_err("it would miss what was written behind the cut");
-    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-    assert!(error.to_string().contains("cut off at offset 20"), "{error}");
-    let again = read();
-    assert_eq!(partition(&again).rewritten_since(&partition(&reader)), Some(Offset(20)));
-    // Who comes later has missed nothing.
-    append(0..1);
-    again.refresh().expect("it is read on");
-    assert_eq!(partition(&read()).rewritten_since(&partition(&again)), None);
 }

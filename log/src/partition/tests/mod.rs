@@ -44,7 +44,7 @@ pub(crate) fn small() -> PartitionConfig {
     }
 }
 
-pub(crate) fn site(storage: &Arc<MemoryStorage>, config: PartitionConfig) -> PartitionSite {
+pub(crate) fn site<S: Storage>(storage: &Arc<S>, config: PartitionConfig) -> PartitionSite {
     let name = TopicPartition::new("topic", PartitionId(3));
     let context = PartitionContext::new(storage.clone(), ManualClock::new());
     PartitionSite::new(name, TopicId(Uuid::from_u128(7)), PathBuf::from(DIRECTORY), config, context)

@@ -1,0 +1,273 @@
+//! Who reads a partition in another process while it is cut.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use parking_lot::Mutex;
+
+use super::tests::{
+    BATCHES, DIRECTORY, at, batch, closed_log, closed_log_with, directory, numbers, open, options, repair,
+    segments,
+};
+use super::*;
+use crate::batch::DecompressionBuffer;
+use crate::clock::ManualClock;
+use crate::files::FileKind;
+use crate::log::Log;
+use crate::partition::{Isolation, Partition};
+use crate::storage::interrupting::InterruptingStorage;
+use crate::storage::memory::MemoryStorage;
+use crate::storage::observed::{Call, ObservedStorage, Observer};
+use crate::topic::TopicConfig;
+
+/// Where the logs are cut: in the middle of a file, which others follow.
+const CUT: i64 = 20;
+
+fn read(storage: &Arc<MemoryStorage>) -> Result<Log> {
+    Log::open_read_only(DIRECTORY, options(storage))
+}
+
+fn partition(log: &Log) -> Arc<Partition> {
+    log.topic("t").expect("it is there").partitions()[0].clone()
+}
+
+fn append(storage: &Arc<MemoryStorage>, numbers: std::ops::Range<i64>) {
+    let log = open(storage).expect("it is sound");
+    for number in numbers {
+        partition(&log).append(batch(number)).expect("the disk is fine");
+    }
+    log.close().expect("the disk is fine");
+}
+
+/// What there is from `from` on, as far as it can be read: the number at each offset.
+fn numbers_from(log: &Log, from: Offset) -> Result<BTreeMap<Offset, i64>> {
+    let (mut scratch, mut found, mut next) = (DecompressionBuffer::new(), BTreeMap::new(), from);
+    loop {
+        let fetched = partition(log).fetch(next, 200, Isolation::ReadUncommitted)?;
+        if fetched.bytes.is_empty() {
+            return Ok(found);
+        }
+        for batch in fetched.batches() {
+            for record in batch.expect("it is sound").records(&mut scratch).expect("it is not compressed") {
+                let record = record.expect("it is sound");
+                let value = std::str::from_utf8(record.value.expect("it has one")).expect("text");
+                found.insert(record.offset, value.parse().expect("a number"));
+            }
+        }
+        next = fetched.next;
+    }
+}
+
+/// Reads the log as it grows, and opens it again when it is told to: back to the cut if it was cut off.
+struct Follower {
+    storage: Arc<MemoryStorage>,
+    log: Log,
+    position: Offset,
+    seen: BTreeMap<Offset, i64>,
+    /// How often it was told to try again.
+    refused: usize,
+}
+
+impl Follower {
+    fn new(storage: &Arc<MemoryStorage>) -> Self {
+        let log = read(storage).expect("it is sound");
+        let (storage, seen) = (storage.clone(), BTreeMap::new());
+        let mut follower = Self { storage, log, position: Offset(0), seen, refused: 0 };
+        follower.look();
+        follower
+    }
+
+    fn look(&mut self) {
+        if let Err(error) = self.try_look() {
+            assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+            self.refused += 1;
+        }
+    }
+
+    fn try_look(&mut self) -> Result<()> {
+        match self.log.refresh() {
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                let log = read(&self.storage)?;
+                let now = partition(&log);
+                let cut = now.rewritten_since(&partition(&self.log));
+                let offsets = now.offsets();
+                self.position = cut.map_or(self.position, |cut| cut.min(self.position));
+                self.position = self.position.clamp(offsets.start, offsets.high_watermark);
+                self.log = log;
+            }
+            refreshed => refreshed?,
+        }
+        let read = numbers_from(&self.log, self.position)?;
+        self.position = read.keys().last().map_or(self.position, |last| last.next());
+        self.seen.extend(read);
+        Ok(())
+    }
+}
+
+/// Has `look` look before one of the calls.
+struct Interrupted<F> {
+    calls: Mutex<usize>,
+    call: usize,
+    look: F,
+}
+
+impl<F: Fn() + Send + Sync + 'static> Observer for Interrupted<F> {
+    fn before(&self, _call: Call<'_>) -> io::Result<()> {
+        let mut calls = self.calls.lock();
+        *calls += 1;
+        if *calls - 1 == self.call {
+            (self.look)();
+        }
+        Ok(())
+    }
+}
+
+/// Repairs the log, and has `look` look before one of the calls. Whether there are so many.
+fn repair_looked_at(
+    storage: &Arc<MemoryStorage>,
+    call: usize,
+    look: impl Fn() + Send + Sync + 'static,
+) -> bool {
+    let observer = Interrupted { calls: Mutex::new(0), call, look };
+    let disk = ObservedStorage::observed_by(observer, storage.mount());
+    let options = LogOptions::manual(disk.clone(), ManualClock::new(), 1);
+    Log::repair(DIRECTORY, &options, &at(CUT)).expect("it is sound");
+    let calls = *disk.observer().calls.lock();
+    call < calls
+}
+
+#[test]
+fn who_looks_at_a_log_at_any_moment_of_a_repair_misses_nothing_that_is_written_after_it() {
+    let mut refused = 0;
+    for call in 0.. {
+        let storage = closed_log();
+        let follower = Arc::new(Mutex::new(Follower::new(&storage)));
+        let looking = follower.clone();
+        if !repair_looked_at(&storage, call, move || looking.lock().look()) {
+            assert!(call > 50 && refused > 5, "{call} calls, refused at {refused}");
+            return;
+        }
+        refused += follower.lock().refused;
+        // As far as it was before, and further.
+        append(&storage, 100..100 + 2 * BATCHES);
+        let mut follower = follower.lock();
+        follower.refused = 0;
+        follower.look();
+        assert_eq!(follower.refused, 0, "nobody is in the way, after call {call}");
+        let there = numbers_from(&read(&storage).expect("it is sound"), Offset(0)).expect("it is sound");
+        assert_eq!(there.len() as i64, CUT + 2 * BATCHES);
+        let missed: Vec<_> =
+            there.iter().filter(|(at, number)| follower.seen.get(at) != Some(number)).collect();
+        assert!(missed.is_empty(), "after a look before call {call}: {missed:?}");
+    }
+}
+
+#[test]
+fn who_reads_on_in_what_is_cut_reads_what_it_was_or_is_told_to_try_again() {
+    let expected: BTreeMap<_, _> = (0..BATCHES).map(|number| (Offset(number), number)).collect();
+    for (open_files_max, segment_bytes) in [(100, 500), (100, 2_000), (1, 500), (1, 2_000)] {
+        let config = TopicConfig { segment_bytes, index_interval_bytes: 100, ..TopicConfig::default() };
+        let storage = closed_log_with(config);
+        let options = LogOptions { open_files_max, ..options(&storage) };
+        let reader = Log::open_read_only(DIRECTORY, options).expect("it is sound");
+        let check = || {
+            for from in (0..BATCHES).rev() {
+                match numbers_from(&reader, Offset(from)) {
+                    Ok(found) => assert_eq!(found, expected.clone().split_off(&Offset(from))),
+                    Err(error) => {
+                        assert!(open_files_max == 1 && error.kind() == ErrorKind::Retry, "{error}");
+                    }
+                }
+            }
+        };
+        check();
+        repair(&storage, &at(CUT)).expect("it is sound");
+        check();
+        // Batches of another length, where there were others before.
+        append(&storage, 1_000_000..1_000_000 + 2 * BATCHES);
+        check();
+    }
+}
+
+#[test]
+fn a_repair_that_is_cut_short_anywhere_counts_as_one_cut_and_is_not_read_half_done() {
+    for is_opened in [false, true] {
+        let mut half_done = 0;
+        for operations in 0.. {
+            let storage = closed_log();
+            storage.fail_after(operations);
+            let outcome = repair(&storage, &at(CUT));
+            let is_done = !storage.is_unplugged();
+            storage.clear_faults();
+            storage.kill();
+            match read(&storage) {
+                Ok(log) => {
+                    let end = partition(&log).offsets().end;
+                    assert!([Offset(CUT), Offset(BATCHES)].contains(&end), "{end} after {operations}");
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+                    assert!(error.to_string().contains("cut off at offset 20"), "{error}");
+                    half_done += 1;
+                }
+            }
+            if is_opened {
+                let log = open(&storage).expect("what was decided is done");
+                log.close().expect("the disk is fine");
+            }
+            if let Err(error) = repair(&storage, &at(CUT)) {
+                // It was done, but for the end perhaps: there is nothing to cut.
+                assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            }
+            let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
+            let cuts = marks.cuts.expect("it was cut");
+            assert_eq!((cuts.count, marks.is_being_cut), (1, false), "after {operations} operations");
+            let log = read(&storage).expect("it is done");
+            assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..CUT).collect::<Vec<_>>());
+            if is_done {
+                outcome.expect("nothing failed");
+                assert!(half_done > 5, "{half_done} times it was half done");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_that_falls_between_two_looks_of_a_reader_is_noticed() {
+    let storage = closed_log();
+    let disk = InterruptingStorage::new(storage.mount());
+    let reader = LogOptions::manual(disk.clone(), ManualClock::new(), 1);
+    let reader = Log::open_read_only(DIRECTORY, reader).expect("it is sound");
+    let last = *segments(&storage).last().expect("there is one");
+    let cut_and_grown = storage.clone();
+    // The first look is over by then: the last batch is looked for in the last file.
+    disk.before_read(FileKind::Log.path(&directory(), last), move || {
+        repair(&cut_and_grown, &at(CUT)).expect("it is sound");
+        append(&cut_and_grown, 100..100 + 2 * BATCHES);
+    });
+    let error = reader.refresh().expect_err("it would miss what was written behind the cut");
+    assert!(!disk.is_pending());
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert!(error.to_string().contains("cut off at offset 20"), "{error}");
+}
+
+#[test]
+fn a_reader_in_another_process_is_told_that_what_it_has_read_was_cut_off_and_written_anew() {
+    let storage = closed_log();
+    let read = || read(&storage).expect("it is sound");
+    let reader = read();
+    repair(&storage, &at(CUT)).expect("it is sound");
+    // As far as it was before, and further.
+    append(&storage, 100..100 + 2 * BATCHES);
+    assert!(partition(&open(&storage).expect("it is sound")).offsets().end > Offset(BATCHES));
+    let error = reader.refresh().expect_err("it would miss what was written behind the cut");
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert!(error.to_string().contains("cut off at offset 20"), "{error}");
+    let again = read();
+    assert_eq!(partition(&again).rewritten_since(&partition(&reader)), Some(Offset(CUT)));
+    // Who comes later has missed nothing.
+    append(&storage, 0..1);
+    again.refresh().expect("it is read on");
+    assert_eq!(partition(&read()).rewritten_since(&partition(&again)), None);
+}
