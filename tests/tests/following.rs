@@ -363,7 +363,10 @@ fn another_process_follows_what_is_committed_whatever_is_deleted_and_compacted_m
 
     ensure(deleted_by_size > 5, || format!("retention deleted in {deleted_by_size} rounds"))?;
     let compacted = writer.targets[1].counting.len() - state.len();
-    println!("{} events, {compacted} compacted before they were read", events.len());
+    println!(
+        "{} events, {compacted} compacted before they were read; retention deleted in {deleted_by_size} rounds",
+        events.len()
+    );
     writer.log.close()?;
     Ok(())
 }
