@@ -9,6 +9,7 @@ use crate::compaction::plan::SealedFacts;
 use crate::record::{Offset, Timestamp};
 
 /// What retention is decided by.
+#[derive(Clone, Copy)]
 pub(crate) struct RetentionFacts<'a> {
     /// The sealed segments in order.
     pub(crate) sealed: &'a [SealedFacts],
@@ -45,10 +46,15 @@ pub(crate) fn expired(facts: &RetentionFacts<'_>, cleanup: &Cleanup, now: Timest
         let may_go = |segment: &&SealedFacts| segment.max_timestamp.is_none_or(too_old);
         let run = sealed.iter().take_while(may_go).count();
         let dated = |segment: &SealedFacts| segment.max_timestamp.is_some();
-        let old = sealed[..run].iter().rposition(dated).map_or(0, |last| last + 1);
+        // Behind the last records there may be markers, which nobody needs without these.
+        let is_last = run == sealed.len() && facts.active_timestamp.is_none();
+        let goes_with_last = cleanup.retention.time.is_some() && is_last;
+        let last_old =
+            if goes_with_last { run.checked_sub(1) } else { sealed[..run].iter().rposition(dated) };
+        let old = last_old.map_or(0, |last| last + 1);
         let (excess, is_all_excess) = excess(facts, cleanup);
         segments = segments.max(old).max(excess);
-        let active_is_old = facts.active_timestamp.is_some_and(too_old);
+        let active_is_old = goes_with_last || facts.active_timestamp.is_some_and(too_old);
         reaches_active = facts.active_bytes > 0
             && ((run == sealed.len() && active_is_old) || (excess == sealed.len() && is_all_excess));
     }
@@ -129,6 +135,21 @@ mod tests {
         for (now, segments) in [(130, 0), (131, 2), (141, 4)] {
             check(&facts(&sealed), &cleanup, now, segments, false);
         }
+    }
+
+    #[test]
+    fn markers_behind_the_last_records_go_with_these() {
+        let mut sealed = sealed([10, 30, 20, 40]);
+        sealed[3].max_timestamp = None;
+        let facts = RetentionFacts { active_timestamp: None, ..facts(&sealed) };
+        let time = cleanup(Some(100), None);
+        for (now, segments) in [(110, 0), (111, 1), (130, 1)] {
+            check(&facts, &time, now, segments, false);
+        }
+        check(&facts, &time, 131, 4, true);
+        check(&facts, &cleanup(None, Some(10_000)), 1 << 60, 0, false);
+        check(&RetentionFacts { sealed: &[], ..facts }, &time, 0, 0, true);
+        check(&RetentionFacts { sealed: &[], ..facts }, &cleanup(None, None), 1 << 60, 0, false);
     }
 
     #[test]

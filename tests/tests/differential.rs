@@ -10,7 +10,9 @@ fn the_same_scripts_come_to_the_same_on_lotic_and_on_kafka() -> Result<()> {
         return Ok(());
     };
     let mut told = Vec::new();
-    let outcome = Comparison { scripts: 520, compacting: 60, seed: 1 }.run(&kafka, &mut told);
+    let comparison =
+        Comparison { scripts: 520, compacting: 60, overdue: 8, retaining: 16, restarting: 40, seed: 1 };
+    let outcome = comparison.run(&kafka, &mut told);
     println!("{}", String::from_utf8_lossy(&told));
     outcome
 }

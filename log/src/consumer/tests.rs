@@ -270,7 +270,7 @@ fn reading_committed_leaves_out_what_is_open_or_aborted() {
             base_sequence: Sequence(0),
             transactional: true,
         }));
-        target.append(batch).expect("appended");
+        target.append_to_transaction(batch).expect("appended");
     };
     let end = |producer: i64, kind| {
         let marker = target.append_marker(kind, ProducerId(producer), ProducerEpoch(0), 0);

@@ -52,7 +52,7 @@ fn small(partitions: i32) -> TopicConfig {
 }
 
 fn append(partition: &Partition, batch: SealedBatch) {
-    partition.append(batch).expect("the disk is fine");
+    partition.append_to_transaction(batch).expect("the disk is fine");
 }
 
 /// Two topics: `orders` of two partitions with several segments each and an idempotent producer 7, and

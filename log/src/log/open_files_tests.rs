@@ -271,9 +271,9 @@ fn aborted_records_are_not_shown_though_compaction_has_forgotten_their_transacti
         let marker = bench.partition.append_marker(kind, ProducerId(7), ProducerEpoch(epoch), 0);
         marker.expect("the disk is fine").expect("it is open");
     };
-    bench.partition.append(transactional(0, 0)).expect("the disk is fine");
+    bench.partition.append_to_transaction(transactional(0, 0)).expect("the disk is fine");
     end(MarkerKind::Abort, 0);
-    bench.partition.append(transactional(2, 1)).expect("the disk is fine");
+    bench.partition.append_to_transaction(transactional(2, 1)).expect("the disk is fine");
     end(MarkerKind::Commit, 1);
     bench.write(4..40);
     let fetched = bench.fetch_during(Offset(0), Isolation::ReadCommitted, |log, partition| {

@@ -8,7 +8,7 @@ use super::{Durability, Partition, Tail};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
-use crate::producer_state::{Refusal, Verdict};
+use crate::producer_state::{Refusal, Registration, Verdict};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
@@ -91,16 +91,31 @@ impl Partition {
     /// Where the topic's records carry the time of the append, the batch gets it.
     ///
     /// A batch with a producer's stamp is checked against what that producer wrote before: one of its
-    /// last five batches is answered with its offsets and not appended again.
+    /// last five batches is answered with its offsets and not appended again. One of a transaction is taken
+    /// where that transaction has written before; its first one goes through the handle that opened it,
+    /// [`crate::TransactionalProducer`], since nobody would end the transaction here otherwise (KIP-890).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a batch that is too large, empty, or a marker, and for one with a record
     /// without a key where the topic is compacted;
     /// [`ErrorKind::OutOfOrderSequence`] and [`ErrorKind::Fenced`] by the producer's stamp;
-    /// [`ErrorKind::TransactionState`] where an earlier transaction of the producer is open, or the
+    /// [`ErrorKind::TransactionState`] where the transaction of the batch is not open here, or the
     /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
     /// operating system, which poison the partition.
-    pub fn append(&self, mut batch: SealedBatch) -> Result<Appended> {
+    pub fn append(&self, batch: SealedBatch) -> Result<Appended> {
+        self.append_registered(batch, Registration::Partition)
+    }
+
+    /// Appends a batch of a transaction of which the coordinator knows that it writes to this partition.
+    ///
+    /// # Errors
+    /// Those of [`Self::append`]; [`ErrorKind::TransactionState`] where an earlier transaction of the
+    /// producer is open.
+    pub(crate) fn append_to_transaction(&self, batch: SealedBatch) -> Result<Appended> {
+        self.append_registered(batch, Registration::Coordinator)
+    }
+
+    fn append_registered(&self, mut batch: SealedBatch, registration: Registration) -> Result<Appended> {
         if !self.carries_append_time() {
             // The checksum is computed while others append; with another time it would be another one.
             batch.finish();
@@ -109,7 +124,7 @@ impl Partition {
         self.check_acceptable(&header, batch.lacks_key())?;
         let mut writer = self.writer.lock();
         self.check_writable(&writer)?;
-        match writer.tail.producers.check(&header) {
+        match writer.tail.producers.check(&header, registration) {
             Ok(Verdict::Append) => {}
             Ok(Verdict::Duplicate { base_offset, last_offset }) => {
                 return Ok(Appended { base_offset, last_offset, duplicate: true });
@@ -233,6 +248,10 @@ impl Partition {
             }
             Refusal::NotTransactional => {
                 let what = format!("{who} sent a batch outside of its open transaction");
+                (ErrorKind::TransactionState, what)
+            }
+            Refusal::NotRegistered => {
+                let what = format!("{who} has no transaction open here that a batch could belong to");
                 (ErrorKind::TransactionState, what)
             }
         };

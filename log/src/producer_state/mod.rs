@@ -16,8 +16,9 @@
 //!                                                         +--+ transactional batch
 //! ```
 //!
-//! A marker ends the transaction of exactly its producer id and epoch, and an ended epoch takes no
-//! further transactional batch (KIP-890: every transaction takes the next epoch).
+//! A marker ends the transaction of exactly its producer id and epoch, and an ended epoch takes no further
+//! batch, a repeated one neither (KIP-890: every transaction takes the next epoch). Nor is there a
+//! transactional batch of a transaction that nobody would end (KIP-890 too): see [`Registration`].
 
 #[cfg(test)]
 mod model;
@@ -69,6 +70,15 @@ pub(crate) enum Verdict {
     },
 }
 
+/// Who knows of the transaction that a batch is said to belong to, and so writes its marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registration {
+    /// The coordinator does: the partition is one of the transaction's.
+    Coordinator,
+    /// Nobody but what is in the partition already says so.
+    Partition,
+}
+
 /// Why a batch is not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -80,6 +90,8 @@ pub(crate) enum Refusal {
     TransactionOpen { epoch: ProducerEpoch },
     /// The batch is plain while its producer has a transaction open.
     NotTransactional,
+    /// The transaction that the batch is said to belong to is not open here.
+    NotRegistered,
 }
 
 /// What a producer wrote last.
@@ -128,8 +140,10 @@ impl Producer {
         }
     }
 
-    fn is_ended(&self) -> bool {
-        self.coordinator_epoch != NOT_ENDED
+    /// Whether nothing of this epoch is taken any more.
+    fn fences(&self, epoch: ProducerEpoch) -> bool {
+        let is_ended = self.coordinator_epoch != NOT_ENDED;
+        epoch < self.epoch || epoch == self.epoch && is_ended
     }
 
     fn duplicate_of(&self, header: &BatchHeader) -> Option<&WrittenBatch> {
@@ -149,35 +163,26 @@ pub(crate) struct ProducerStates {
 
 impl ProducerStates {
     /// Says what is to be done with a batch whose producer wants it appended.
-    pub(crate) fn check(&self, header: &BatchHeader) -> Result<Verdict, Refusal> {
+    pub(crate) fn check(&self, header: &BatchHeader, registration: Registration) -> Result<Verdict, Refusal> {
         if header.producer_id == ProducerId::NONE {
             return Ok(Verdict::Append);
         }
-        let Some(producer) = self.producers.get(&header.producer_id) else {
-            return Ok(Verdict::Append);
-        };
-        if header.producer_epoch < producer.epoch {
-            return Err(Refusal::Fenced { current: producer.epoch });
-        }
-        if header.producer_epoch > producer.epoch {
-            return check_new_epoch(producer, header);
-        }
-        if header.is_idempotent()
-            && let Some(batch) = producer.duplicate_of(header)
+        let producer = self.producers.get(&header.producer_id);
+        if let Some(producer) = producer
+            && producer.fences(header.producer_epoch)
         {
-            let &WrittenBatch { base_offset, last_offset, .. } = batch;
-            return Ok(Verdict::Duplicate { base_offset, last_offset });
-        }
-        if header.is_transactional && producer.is_ended() {
             return Err(Refusal::Fenced { current: producer.epoch });
         }
-        if !header.is_transactional && producer.transaction.is_some() {
-            return Err(Refusal::NotTransactional);
+        if header.is_transactional
+            && registration == Registration::Partition
+            && !self.is_open(header.producer_id, header.producer_epoch)
+        {
+            return Err(Refusal::NotRegistered);
         }
-        let expected = producer.batches.back().map(|batch| batch.last_sequence.plus(1));
-        match expected {
-            Some(expected) if header.base_sequence != expected => Err(Refusal::OutOfOrder { expected }),
-            _ => Ok(Verdict::Append),
+        match producer {
+            None => Ok(Verdict::Append),
+            Some(producer) if header.producer_epoch > producer.epoch => check_new_epoch(producer, header),
+            Some(producer) => check_next(producer, header),
         }
     }
 
@@ -298,5 +303,22 @@ fn check_new_epoch(producer: &Producer, header: &BatchHeader) -> Result<Verdict,
         Err(Refusal::OutOfOrder { expected: Sequence(0) })
     } else {
         Ok(Verdict::Append)
+    }
+}
+
+fn check_next(producer: &Producer, header: &BatchHeader) -> Result<Verdict, Refusal> {
+    if header.is_idempotent()
+        && let Some(batch) = producer.duplicate_of(header)
+    {
+        let &WrittenBatch { base_offset, last_offset, .. } = batch;
+        return Ok(Verdict::Duplicate { base_offset, last_offset });
+    }
+    if !header.is_transactional && producer.transaction.is_some() {
+        return Err(Refusal::NotTransactional);
+    }
+    let expected = producer.batches.back().map(|batch| batch.last_sequence.plus(1));
+    match expected {
+        Some(expected) if header.base_sequence != expected => Err(Refusal::OutOfOrder { expected }),
+        _ => Ok(Verdict::Append),
     }
 }

@@ -1,8 +1,9 @@
 //! The producers of a partition against a model that keeps everything and looks it up the slow way.
 //!
 //! What is right is Kafka's: the last five batches of a producer's epoch are known by their sequences, the
-//! next one follows the last, an older epoch is fenced, a newer one begins with 0; a producer that is not
-//! known, or was forgotten, goes on with any sequence. A snapshot keeps of each producer its last batch.
+//! next one follows the last, an older epoch is fenced and so is one whose transaction has ended, a newer one
+//! begins with 0; a producer that is not known, or was forgotten, goes on with any sequence. Without the
+//! coordinator's word nothing begins a transaction. A snapshot keeps of each producer its last batch.
 
 use proptest::prelude::*;
 
@@ -23,6 +24,7 @@ enum Event {
         sequence: Wanted,
         records: i32,
         transactional: bool,
+        registration: Registration,
     },
     /// The coordinator ends the transaction of a producer, if one is open.
     End {
@@ -58,14 +60,16 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop_oneof![Just(0), Just(i32::MAX - 2), 0..i32::MAX].prop_map(Wanted::Of),
     ];
     let epoch_step = prop_oneof![8 => Just(0i16), 2 => Just(1i16), 1 => Just(-1i16)];
-    let batch = (0..4i64, epoch_step, wanted, 1..5i32, any::<bool>());
+    let registration = prop_oneof![Just(Registration::Coordinator), Just(Registration::Partition)];
+    let batch = (0..4i64, epoch_step, wanted, 1..5i32, any::<bool>(), registration);
     prop_oneof![
-        16 => batch.prop_map(|(id, epoch_step, sequence, records, transactional)| Event::Batch {
+        16 => batch.prop_map(|(id, epoch_step, sequence, records, transactional, registration)| Event::Batch {
             id,
             epoch_step,
             sequence,
             records,
             transactional,
+            registration,
         }),
         4 => (0..4i64, any::<bool>()).prop_map(|(id, commits)| Event::End { id, commits }),
         2 => (1..60i64).prop_map(|milliseconds| Event::Wait { milliseconds }),
@@ -104,12 +108,18 @@ struct Model {
 }
 
 impl Model {
-    fn check(&self, batch: &BatchHeader) -> Result<Verdict, Refusal> {
-        let Some(known) = self.known.get(&batch.producer_id.0) else { return Ok(Verdict::Append) };
+    fn check(&self, batch: &BatchHeader, registration: Registration) -> Result<Verdict, Refusal> {
+        let begins = batch.is_transactional && registration == Registration::Partition;
+        let Some(known) = self.known.get(&batch.producer_id.0) else {
+            return if begins { Err(Refusal::NotRegistered) } else { Ok(Verdict::Append) };
+        };
         let (epoch, first) = (batch.producer_epoch.0, batch.base_sequence.0);
         let current = ProducerEpoch(known.epoch);
-        if epoch < known.epoch {
+        if epoch < known.epoch || (epoch == known.epoch && known.is_ended) {
             return Err(Refusal::Fenced { current });
+        }
+        if begins && (epoch > known.epoch || known.open_since.is_none()) {
+            return Err(Refusal::NotRegistered);
         }
         if epoch > known.epoch {
             return match (known.open_since, first) {
@@ -123,9 +133,6 @@ impl Model {
         if let Some(&(_, records, offset)) = repeated {
             let (base_offset, last_offset) = (Offset(offset), Offset(offset + i64::from(records) - 1));
             return Ok(Verdict::Duplicate { base_offset, last_offset });
-        }
-        if batch.is_transactional && known.is_ended {
-            return Err(Refusal::Fenced { current });
         }
         if !batch.is_transactional && known.open_since.is_some() {
             return Err(Refusal::NotTransactional);
@@ -189,10 +196,10 @@ impl Run {
 
     fn step(&mut self, event: Event) -> Result<(), TestCaseError> {
         match event {
-            Event::Batch { id, epoch_step, sequence, records, transactional } => {
+            Event::Batch { id, epoch_step, sequence, records, transactional, registration } => {
                 let batch = self.batch(id, epoch_step, sequence, records, transactional);
-                let expected = self.model.check(&batch);
-                prop_assert_eq!(self.states.check(&batch), expected, "{:?}", batch);
+                let expected = self.model.check(&batch, registration);
+                prop_assert_eq!(self.states.check(&batch, registration), expected, "{:?}", batch);
                 if expected == Ok(Verdict::Append) {
                     self.append(Logged { header: batch, control: None })?;
                 }

@@ -95,7 +95,9 @@ fn what_a_snapshot_keeps_is_judged_as_before() {
         header(3, 2, 0, 1, 0, true),
         header(4, 0, 0, 1, 0, true),
     ] {
-        assert_eq!(read.check(&candidate), states.check(&candidate), "{candidate:?}");
+        for by in [Registration::Coordinator, Registration::Partition] {
+            assert_eq!(read.check(&candidate, by), states.check(&candidate, by), "{candidate:?}");
+        }
     }
 }
 
@@ -104,9 +106,10 @@ fn sequences_before_zero_are_those_before_the_wrap() {
     let mut states = ProducerStates::default();
     states.absorb_batch(&header(1, 0, i32::MAX - 1, 4, 0, false));
     let read = ProducerStates::decode(&states.encode()).expect("it is whole");
-    let repeated = read.check(&header(1, 0, i32::MAX - 1, 4, 99, false));
+    let check = |header: &BatchHeader| read.check(header, Registration::Partition);
+    let repeated = check(&header(1, 0, i32::MAX - 1, 4, 99, false));
     assert_eq!(repeated, Ok(Verdict::Duplicate { base_offset: Offset(0), last_offset: Offset(3) }));
-    assert_eq!(read.check(&header(1, 0, 2, 1, 4, false)), Ok(Verdict::Append));
+    assert_eq!(check(&header(1, 0, 2, 1, 4, false)), Ok(Verdict::Append));
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn producers_that_wrote_longest_ago_are_forgotten_and_open_transactions_never() 
     }
     assert!(states.producers.len() <= PRODUCERS_MAX + 1);
     assert!(states.is_open(ProducerId(0), ProducerEpoch(0)));
-    let repeated = |id| states.check(&header(id, 0, 0, 1, 0, false));
+    let repeated = |id| states.check(&header(id, 0, 0, 1, 0, false), Registration::Partition);
     assert!(matches!(repeated(producers), Ok(Verdict::Duplicate { .. })), "the newest is known");
     assert_eq!(repeated(1), Ok(Verdict::Append), "the oldest is not");
 }

@@ -328,7 +328,7 @@ fn aborted_in_turn() -> (Arc<MemoryStorage>, Vec<i64>) {
     let partition = create(&storage, small());
     for number in 0..40 {
         let batch = stamped(batch([number]), 9, number as i16, 0, true);
-        partition.append(batch).expect("the disk is fine");
+        partition.append_to_transaction(batch).expect("the disk is fine");
         let kind = if number % 2 == 0 { MarkerKind::Abort } else { MarkerKind::Commit };
         let marked = partition.append_marker(kind, ProducerId(9), ProducerEpoch(number as i16), 0);
         marked.expect("the disk is fine").expect("it is open");

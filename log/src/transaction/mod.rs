@@ -20,6 +20,10 @@
 //! after a record of the table that names its epoch, or a later one, is durable. So the table and the
 //! transactions that are found open bound the epochs in use, and none is used twice.
 //!
+//! No transaction is open in a partition of which the coordinator does not know (KIP-890): only its session
+//! begins one there. A batch that bears a transaction's stamp and comes another way is taken where that
+//! transaction is open, and refused elsewhere, where it would never get a marker.
+//!
 //! After a crash ([`recovery`]) the markers of decided transactions are written again and everything
 //! else that is open is aborted.
 //!

@@ -347,7 +347,7 @@ impl Written {
         let base_sequence = progress.next_sequence;
         batch.stamp(Some(ProducerStamp { id, epoch, base_sequence, transactional: true }));
         let count = batch.record_count();
-        let appended = self.partition.append(batch)?;
+        let appended = self.partition.append_to_transaction(batch)?;
         progress.next_sequence = base_sequence.plus(count);
         progress.end = Some(appended.last_offset.next());
         Ok(appended.base_offset)

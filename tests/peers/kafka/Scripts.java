@@ -26,6 +26,8 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.stream.StreamSupport;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -41,6 +43,8 @@ import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.compress.Compression;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.OffsetOutOfRangeException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.message.DescribeTransactionsRequestData;
@@ -98,7 +102,8 @@ public class Scripts {
         List<Future<ObjectNode>> answers = new ArrayList<>();
         for (int first = 0; first < scripts.size(); first += TOPICS_AT_ONCE) {
             List<JsonNode> some = scripts.subList(first, Math.min(scripts.size(), first + TOPICS_AT_ONCE));
-            admin.createTopics(some.stream().map(Scripts::topic).toList()).all().get();
+            // A script that goes on after a restart of the broker has its topic.
+            admin.createTopics(some.stream().filter(script -> !script.has("exists")).map(Scripts::topic).toList()).all().get();
             some.forEach(script -> answers.add(pool.submit(() -> workers.get().answer(script))));
         }
         for (Future<ObjectNode> answer : answers) {
@@ -148,6 +153,8 @@ public class Scripts {
         String topic;
         JsonNode configs;
         Map<Integer, KafkaProducer<byte[], byte[]>> producers;
+        /** By transactional producer the last batch that it has sent. */
+        Map<Integer, RecordBatch> lastSent;
 
         Worker(String address, Path checkpoint, Admin admin) {
             this.address = address;
@@ -163,6 +170,7 @@ public class Scripts {
             topic = text(script, "topic");
             configs = script.get("producers");
             producers = new HashMap<>();
+            lastSent = new HashMap<>();
             ObjectNode line = JSON.createObjectNode().put("script", script.get("script").asLong());
             ArrayNode answers = line.putArray("answers");
             try {
@@ -203,17 +211,21 @@ public class Scripts {
                 case "open" -> open(step);
                 case "send" -> send(step);
                 case "append" -> append(step);
+                case "append-as" -> appendAs(step);
                 case "begin" -> begin(step);
                 case "commit" -> end(step, true);
                 case "abort" -> end(step, false);
+                case "overstay" -> overstay(step);
                 case "commit-offset" -> commitOffset(step);
                 case "send-offset" -> sendOffset(step);
                 case "committed" -> committed(step);
                 case "delete" -> delete(step);
                 case "compact" -> compact(step);
+                case "expire" -> expire(step);
                 case "offsets" -> offsets(step);
                 case "find-time" -> findTime(step);
                 case "find-newest" -> findNewest(step);
+                case "find-dated" -> findDated(step);
                 case "consume" -> consume(step);
                 case "walk" -> walk(step);
                 case "fetch-missing" -> fetchMissing();
@@ -295,7 +307,18 @@ public class Scripts {
             if (failure != null) {
                 throw failure;
             }
+            int number = step.get("producer").asInt();
+            if (transactionalId(number) != null) {
+                JsonNode first = places.get(0);
+                var fetched = wire.fetch(topic, first.get(0).asInt(), first.get(1).asLong(), IsolationLevel.READ_UNCOMMITTED, 1);
+                lastSent.put(number, ((MemoryRecords) fetched.records()).batches().iterator().next());
+            }
             return answer;
+        }
+
+        String transactionalId(int producer) {
+            JsonNode id = configs.get(producer).get("transactional.id");
+            return id == null ? null : id.asText();
         }
 
         static Header[] headers(JsonNode record) {
@@ -305,17 +328,44 @@ public class Scripts {
 
         /** partition, producer_id, epoch, sequence, records: a batch of exactly this stamp. */
         ObjectNode append(JsonNode step) throws Exception {
-            SimpleRecord[] records = StreamSupport.stream(step.get("records").spliterator(), false)
+            MemoryRecords batch = MemoryRecords.withIdempotentRecords(Compression.NONE, step.get("producer_id").asLong(),
+                (short) step.get("epoch").asInt(), step.get("sequence").asInt(), records(step));
+            return appended(step, wire.produce(topic, step.get("partition").asInt(), batch));
+        }
+
+        /**
+         * producer, partition, later, sequence, transactional, records: a batch stamped as the last one that the producer
+         * has sent, of an epoch so much later; nothing where it has sent none, or the epoch would be negative.
+         */
+        ObjectNode appendAs(JsonNode step) throws Exception {
+            int number = step.get("producer").asInt();
+            RecordBatch last = lastSent.get(number);
+            if (last == null || last.producerEpoch() + step.get("later").asInt() < 0) {
+                return done();
+            }
+            long id = last.producerId();
+            short epoch = (short) (last.producerEpoch() + step.get("later").asInt());
+            int sequence = step.get("sequence").asInt();
+            int partition = step.get("partition").asInt();
+            if (!step.get("transactional").asBoolean()) {
+                MemoryRecords batch = MemoryRecords.withIdempotentRecords(Compression.NONE, id, epoch, sequence, records(step));
+                return appended(step, wire.produce(topic, partition, batch));
+            }
+            MemoryRecords batch = MemoryRecords.withTransactionalRecords(Compression.NONE, id, epoch, sequence, records(step));
+            return appended(step, wire.produceVerified(topic, partition, batch, transactionalId(number)));
+        }
+
+        static SimpleRecord[] records(JsonNode step) {
+            return StreamSupport.stream(step.get("records").spliterator(), false)
                 .map(record -> new SimpleRecord(record.get("timestamp").asLong(), bytes(record.get("key")),
                     bytes(record.get("value")), headers(record))).toArray(SimpleRecord[]::new);
-            MemoryRecords batch = MemoryRecords.withIdempotentRecords(Compression.NONE, step.get("producer_id").asLong(),
-                (short) step.get("epoch").asInt(), step.get("sequence").asInt(), records);
-            int partition = step.get("partition").asInt();
-            long base = wire.produce(topic, partition, batch);
+        }
+
+        static ObjectNode appended(JsonNode step, long base) {
             ObjectNode answer = JSON.createObjectNode();
             ArrayNode places = answer.putArray("places");
-            for (int index = 0; index < records.length; index++) {
-                places.addArray().add(partition).add(base + index);
+            for (int index = 0; index < step.get("records").size(); index++) {
+                places.addArray().add(step.get("partition").asInt()).add(base + index);
             }
             return answer;
         }
@@ -332,7 +382,13 @@ public class Scripts {
             } else {
                 producer(step).abortTransaction();
             }
-            wire.awaitMarkers(configs.get(step.get("producer").asInt()).get("transactional.id").asText());
+            wire.awaitMarkers(transactionalId(step.get("producer").asInt()));
+            return done();
+        }
+
+        /** producer: waits until the broker has aborted its transaction for having been open for too long. */
+        ObjectNode overstay(JsonNode step) throws Exception {
+            wire.awaitMarkers(transactionalId(step.get("producer").asInt()), 50);
             return done();
         }
 
@@ -415,6 +471,37 @@ public class Scripts {
             }
         }
 
+        /** partitions: keeps nothing until all is gone; nothing where a transaction is open. */
+        ObjectNode expire(JsonNode step) throws Exception {
+            int partitions = step.get("partitions").asInt();
+            for (int partition = 0; partition < partitions; partition++) {
+                if (hasOpenTransaction(JSON.createObjectNode().put("partition", partition))) {
+                    return done();
+                }
+            }
+            keep("1");
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            for (int partition = 0; partition < partitions; partition++) {
+                while (true) {
+                    ObjectNode offsets = offsets(JSON.createObjectNode().put("partition", partition));
+                    if (offsets.get("start").equals(offsets.get("end"))) {
+                        break;
+                    }
+                    if (System.nanoTime() > deadline) {
+                        throw new IOException("records of " + topic + " did not expire within " + LIMIT + ": " + offsets);
+                    }
+                    Thread.sleep(20);
+                }
+            }
+            keep("-1");
+            return done();
+        }
+
+        void keep(String milliseconds) throws Exception {
+            AlterConfigOp set = new AlterConfigOp(new ConfigEntry("retention.ms", milliseconds), AlterConfigOp.OpType.SET);
+            admin.incrementalAlterConfigs(Map.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), List.of(set))).all().get();
+        }
+
         /** partition: where it begins and ends. */
         ObjectNode offsets(JsonNode step) {
             TopicPartition partition = partition(step);
@@ -455,6 +542,43 @@ public class Scripts {
             ListOffsetsOptions options = new ListOffsetsOptions(isolation(step));
             var found = admin.listOffsets(Map.of(partition, OffsetSpec.maxTimestamp()), options).partitionResult(partition).get();
             return found(Optional.of(new long[] {found.offset(), found.timestamp()}).filter(one -> one[0] >= 0));
+        }
+
+        /**
+         * partition, committed, place, plus: the record with the largest timestamp (place: null), or the first one that is
+         * so much later than what is at this place among the offsets that there are; the times at all of these.
+         */
+        ObjectNode findDated(JsonNode step) throws Exception {
+            boolean newest = step.get("place").isNull();
+            if (newest && step.get("committed").asBoolean() && hasOpenTransaction(step)) {
+                return done();
+            }
+            ObjectNode bounds = offsets(step);
+            ObjectNode answer = JSON.createObjectNode().put("stable", bounds.get("stable").asLong());
+            ArrayNode dated = answer.putArray("dated");
+            long next = bounds.get("start").asLong();
+            while (next < bounds.get("end").asLong()) {
+                var fetched = wire.fetch(topic, partition(step).partition(), next, IsolationLevel.READ_UNCOMMITTED, 1 << 20);
+                long before = next;
+                for (RecordBatch batch : ((MemoryRecords) fetched.records()).batches()) {
+                    next = Math.max(next, batch.nextOffset());
+                    for (Record record : batch) {
+                        if (record.offset() >= before) {
+                            dated.addArray().add(record.offset()).add(record.timestamp()).add(batch.isControlBatch());
+                        }
+                    }
+                }
+                if (next == before) {
+                    throw new IOException("nothing is there at offset " + next + " of " + partition(step));
+                }
+            }
+            ObjectNode question = ((ObjectNode) step.deepCopy());
+            if (!newest) {
+                JsonNode at = dated.isEmpty() ? null : dated.get(step.get("place").asInt() % dated.size());
+                question.put("timestamp", (at == null ? 0 : at.get(1).asLong()) + step.get("plus").asLong());
+            }
+            answer.set("found", (newest ? findNewest(question) : findTime(question)).get("found"));
+            return answer;
         }
 
         static ObjectNode found(Optional<long[]> place) {
@@ -590,11 +714,21 @@ public class Scripts {
 
         /** Version 12 is the last one that names topics. */
         long produce(String topic, int partition, MemoryRecords batch) throws IOException {
+            return produce(12, topic, partition, batch, null);
+        }
+
+        /** A batch of a transaction. Version 11 is the last one that does not add the partition to it. */
+        long produceVerified(String topic, int partition, MemoryRecords batch, String transactionalId) throws IOException {
+            return produce(11, topic, partition, batch, transactionalId);
+        }
+
+        long produce(int version, String topic, int partition, MemoryRecords batch, String transactionalId) throws IOException {
             var data = new ProduceRequestData.PartitionProduceData().setIndex(partition).setRecords(batch);
             var topics = new ProduceRequestData.TopicProduceDataCollection(1);
             topics.add(new ProduceRequestData.TopicProduceData().setName(topic).setPartitionData(List.of(data)));
-            var request = new ProduceRequestData().setAcks((short) -1).setTimeoutMs((int) LIMIT.toMillis()).setTopicData(topics);
-            var answer = new ProduceResponseData(call(ApiKeys.PRODUCE, 12, request), (short) 12);
+            var request = new ProduceRequestData().setTransactionalId(transactionalId).setAcks((short) -1)
+                .setTimeoutMs((int) LIMIT.toMillis()).setTopicData(topics);
+            var answer = new ProduceResponseData(call(ApiKeys.PRODUCE, version, request), (short) version);
             var one = answer.responses().iterator().next().partitionResponses().get(0);
             check(one.errorCode());
             return one.baseOffset();
@@ -629,6 +763,8 @@ public class Scripts {
                     try {
                         fetch(topic, partition, 0, IsolationLevel.READ_UNCOMMITTED, 1);
                         break;
+                    } catch (OffsetOutOfRangeException found) {
+                        break;
                     } catch (RuntimeException notYet) {
                         if (System.nanoTime() > deadline) {
                             throw notYet;
@@ -639,7 +775,12 @@ public class Scripts {
         }
 
         /** Waits until the transaction of this id that was decided last is complete: its markers are written. */
-        void awaitMarkers(String transactionalId) throws IOException {
+        void awaitMarkers(String transactionalId) throws Exception {
+            awaitMarkers(transactionalId, 0);
+        }
+
+        /** The same, asking no more often than that. */
+        void awaitMarkers(String transactionalId, long pauseMs) throws Exception {
             var request = new DescribeTransactionsRequestData().setTransactionalIds(List.of(transactionalId));
             long deadline = System.nanoTime() + LIMIT.toNanos();
             while (System.nanoTime() < deadline) {
@@ -649,6 +790,7 @@ public class Scripts {
                 if (state.equals("CompleteCommit") || state.equals("CompleteAbort") || state.equals("Empty")) {
                     return;
                 }
+                Thread.sleep(pauseMs);
             }
             throw new IOException("the markers of " + transactionalId + " were not written within " + LIMIT);
         }

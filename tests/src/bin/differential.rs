@@ -1,4 +1,4 @@
-//! `differential [--scripts N] [--compacting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
+//! `differential [--scripts N] [--compacting N] [--overdue N] [--retaining N] [--restarting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
 
 use std::io;
 use std::process::ExitCode;
@@ -19,15 +19,24 @@ struct Arguments {
     /// How many scripts that compact.
     #[arg(long, value_name = "N", default_value_t = 50)]
     compacting: u64,
+    /// How many in which a transaction is open for too long.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    overdue: u64,
+    /// How many in which records expire.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    retaining: u64,
+    /// How many in which the machine, and Kafka's broker, stops and starts again.
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    restarting: u64,
     /// The seed of the first one; by the clock if not given.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { scripts, compacting, seed } = Arguments::parse();
+    let Arguments { scripts, compacting, overdue, retaining, restarting, seed } = Arguments::parse();
     let seed = seed.unwrap_or_else(|| SystemClock::new().now().0.unsigned_abs());
-    match run(Comparison { scripts, compacting, seed }) {
+    match run(Comparison { scripts, compacting, overdue, retaining, restarting, seed }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("differential: {failure}");

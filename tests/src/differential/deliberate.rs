@@ -4,7 +4,7 @@
 use lotic_log::ErrorKind;
 
 use super::outcome::{Offsets, Outcome};
-use super::script::{BATCH_BYTES_MAX, Content, Operation, Place, Script, Writer, WriterKind};
+use super::script::{BATCH_BYTES_MAX, Content, Family, Operation, Place, Script, Writer, WriterKind};
 
 const PRODUCER: usize = 0;
 
@@ -28,8 +28,8 @@ pub(super) fn script() -> Script {
         send(1, 3_000, "open"),
         Operation::Delete { partition: 1, to: Place::End(0) },
     ];
-    let writer = Writer { kind: WriterKind::Transactional(0), compression: "none" };
-    Script { seed: 0, compacts: false, append_time: false, producers: vec![writer], operations }
+    let writer = Writer { kind: WriterKind::Transactional(0), compression: "none", timeout_ms: 600_000 };
+    Script { seed: 0, family: Family::Deleting, append_time: false, producers: vec![writer], operations }
 }
 
 /// Whether an operation came to what it is meant to come to on either side.

@@ -43,7 +43,10 @@ impl Known {
             _ => None,
         };
         match (operation, outcome) {
-            (Operation::Send { producer, records, .. }, Outcome::Written(places)) => {
+            (
+                Operation::Send { producer, records, .. } | Operation::AppendAs { producer, records, .. },
+                Outcome::Written(places),
+            ) => {
                 let times = records.iter().map(|record| record.timestamp);
                 let first = self.write(partition, places, times);
                 if let (Some(id), Some(first)) = (id(*producer), first) {
@@ -56,6 +59,13 @@ impl Known {
             (Operation::Commit(producer) | Operation::Abort(producer), Outcome::Done) => {
                 id(*producer).map(|id| self.open.remove(&id));
             }
+            (Operation::Overstay(producer), Outcome::Done) => {
+                if let WriterKind::Transactional(id) = script.producers[*producer].kind {
+                    self.open.remove(&id);
+                }
+            }
+            // Who has an id when the machine stops takes it again.
+            (Operation::Restart, _) => self.open.clear(),
             // Who takes an id ends what it finds.
             (Operation::Open(producer), Outcome::Done) => {
                 if let WriterKind::Transactional(id) = script.producers[*producer].kind {

@@ -3,11 +3,12 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `script` | what is done: operations, and how `tests/peers/kafka/Scripts.java` is told of them |
+//! | `script` | what is done: operations |
+//! | `told` | how `tests/peers/kafka/Scripts.java` is told of them |
 //! | `generate` | scripts, drawn from a seed |
 //! | `deliberate` | where they are meant to leave different things behind |
 //! | `ours` | a script on Lotic, in memory or on disk |
-//! | `clocked` | timestamps that a log's clock gave |
+//! | `clocked` | timestamps that a log's clock gave, and what is found by them |
 //! | `outcome` | what an operation comes to; which exception of Kafka's is which kind of error |
 //! | `verdict` | whether both came to the same, and what may differ |
 //! | `known` | what a partition holds, told from what was done: what a lookup has to find |
@@ -25,6 +26,7 @@ mod script;
 mod shrink;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verdict;
 
 use std::io::Write;
@@ -38,7 +40,7 @@ use crate::kafka::{Broker, Kafka};
 
 use clocked::without_times;
 use outcome::Outcome;
-use script::Script;
+use script::{Family, Script};
 use verdict::Verdict;
 
 /// How many failing scripts are told in full.
@@ -49,8 +51,14 @@ const TOLD_MAX: usize = 3;
 pub struct Comparison {
     /// How many scripts that delete.
     pub scripts: u64,
-    /// How many that compact.
+    /// How many that compact; some of them delete too.
     pub compacting: u64,
+    /// How many in which a transaction is open for too long.
+    pub overdue: u64,
+    /// How many in which records expire.
+    pub retaining: u64,
+    /// How many in which the machine, and Kafka's broker, stops and starts again.
+    pub restarting: u64,
     /// The seed of the first one; the next one's is one more.
     pub seed: u64,
 }
@@ -62,13 +70,20 @@ impl Comparison {
     /// # Errors
     /// If Lotic and Kafka differ, or a script cannot be done.
     pub fn run(self, kafka: &Kafka, told: &mut impl Write) -> Result<()> {
-        let Self { scripts: count, compacting, seed } = self;
-        // Those that compact wait for Kafka's cleaner, and so go first.
-        let compacting_scripts = (seed..seed + compacting).map(generate::compacting);
-        let mut scripts: Vec<Script> =
-            compacting_scripts.chain((seed..seed + count).map(generate::script)).collect();
-        let last = seed + count.max(compacting);
-        writeln!(told, "{count} scripts and {compacting} that compact, of seeds {seed}..{last}")?;
+        let Self { scripts: deleting, compacting, overdue, retaining, restarting, seed } = self;
+        // Those that wait, for Kafka's cleaner or for its clock, go first.
+        let families: [(&str, u64, fn(u64) -> Script); 5] = [
+            ("compacting", compacting, generate::compacting),
+            ("overdue", overdue, generate::overdue),
+            ("retaining", retaining, generate::retaining),
+            ("restarting", restarting, generate::restarting),
+            ("deleting", deleting, generate::deleting),
+        ];
+        let mut scripts = Vec::new();
+        for (name, count, draw) in families {
+            writeln!(told, "{count} {name} scripts, of seeds {seed}..{}", seed + count)?;
+            scripts.extend((seed..seed + count).map(draw));
+        }
 
         scripts.push(deliberate::script());
         let data = tempfile::tempdir()?;
@@ -78,11 +93,7 @@ impl Comparison {
         check_deliberate(&scripts.pop().ok_or("it was put there")?, &deliberate?)?;
         let mut failures = 0;
         for (script, pair) in scripts.iter().zip(pairs) {
-            let (what, again) = match script.compacts {
-                true => ("compacting script", "--scripts 0 --compacting 1"),
-                false => ("script", "--scripts 1 --compacting 0"),
-            };
-            let about = format!("{what} of seed {0}, again: differential --seed {0} {again}", script.seed);
+            let about = about(script);
             let pair = pair.about(&about)?;
             let verdict = pair.verdict(script);
             let differences = verdict.differences();
@@ -100,6 +111,26 @@ impl Comparison {
         sides.stop()?;
         ensure(failures == 0, || format!("{failures} of {} scripts differ", scripts.len()))
     }
+}
+
+/// Which script it is, and how it is done again.
+fn about(script: &Script) -> String {
+    let seed = script.seed;
+    let counts = ["scripts", "compacting", "overdue", "retaining", "restarting"];
+    let which = match script.family {
+        Family::Deleting => 0,
+        Family::Compacting | Family::CompactingAndDeleting => 1,
+        Family::Overdue => 2,
+        Family::Retaining => 3,
+        Family::Restarting => 4,
+    };
+    let again: Vec<_> = counts
+        .iter()
+        .enumerate()
+        .map(|(index, name)| format!("--{name} {}", i32::from(index == which)))
+        .collect();
+    let family = script.family;
+    format!("the {family:?} script of seed {seed}, again: differential --seed {seed} {}", again.join(" "))
 }
 
 /// Lotic, and a broker: both do the same scripts.
@@ -137,21 +168,34 @@ impl<'a> Sides<'a> {
     fn perform(&mut self, scripts: &[Script]) -> Result<Vec<Result<Pair>>> {
         let numbers = self.done..self.done + scripts.len();
         self.done = numbers.end;
-        let line = |(number, script): (usize, &Script)| format!("{}\n", script.to_json(number));
-        let lines: Vec<_> = numbers.clone().zip(scripts).map(line).collect();
-        let answers = self.kafka.run_scripts(&lines.concat(), &self.broker)?;
-        ensure(answers.len() == lines.len(), || {
-            format!("{} answers to {} scripts", answers.len(), lines.len())
-        })?;
-        let clock = self.begun.0..=SystemClock::new().now().0;
-        let pair = |((number, script), answer): ((usize, &Script), &Value)| {
-            let mut theirs = parse(answer)?;
-            if script.append_time {
-                theirs = without_times(theirs, &clock)?;
-            }
-            Ok(Pair { ours: ours::perform(script, number)?, theirs })
+        let begun: Vec<_> =
+            numbers.clone().zip(scripts).map(|(number, script)| script.to_json(number)).collect();
+        let begun = self.kafka.run_scripts(&begun, &self.broker)?;
+        let resumed = |(number, script): (usize, &Script)| script.to_json_after_restart(number);
+        let resumed: Vec<_> = numbers.clone().zip(scripts).filter_map(resumed).collect();
+        let mut resumed = if resumed.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            self.broker.restart()?;
+            self.kafka.run_scripts(&resumed, &self.broker)?.into_iter()
         };
-        Ok(numbers.zip(scripts).zip(&answers).map(pair).collect())
+        let clock = self.begun.0..=SystemClock::new().now().0;
+        let mut pairs = Vec::new();
+        for ((number, script), answer) in numbers.zip(scripts).zip(&begun) {
+            let after = script.restart().and_then(|_| resumed.next());
+            let pair = parse(answer).and_then(|mut theirs| {
+                if let Some(after) = after {
+                    theirs.push(Outcome::Done);
+                    theirs.extend(parse_resumed(script, &after)?);
+                }
+                if script.append_time {
+                    theirs = without_times(script, theirs, &clock)?;
+                }
+                Ok(Pair { ours: ours::perform(script, number)?, theirs })
+            });
+            pairs.push(pair);
+        }
+        Ok(pairs)
     }
 
     /// What is left of a script that fails, in words.
@@ -176,6 +220,17 @@ fn parse(answer: &Value) -> Result<Vec<Outcome>> {
     }
     let answers = answer["answers"].as_array().ok_or_else(|| format!("no answers: {answer}"))?;
     answers.iter().map(Outcome::parse).collect()
+}
+
+/// What was done after a restart, without the transactional ids that were taken again.
+fn parse_resumed(script: &Script, answer: &Value) -> Result<Vec<Outcome>> {
+    let mut outcomes = parse(answer)?;
+    let again = script.opened_before_restart().count();
+    let taken: Vec<_> = outcomes.drain(..again.min(outcomes.len())).collect();
+    ensure(taken.len() == again && taken.iter().all(|outcome| *outcome == Outcome::Done), || {
+        format!("transactional ids were not taken again: {taken:?}")
+    })?;
+    Ok(outcomes)
 }
 
 fn check_deliberate(script: &Script, pair: &Pair) -> Result<()> {

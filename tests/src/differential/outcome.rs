@@ -20,6 +20,8 @@ pub(super) enum Outcome {
     Offsets(Offsets),
     /// Offset and timestamp of a record that was looked for.
     Found(Option<(i64, i64)>),
+    /// A record that was looked for by the time that its log has given it.
+    Dated(DatedFound),
     Records(Vec<ReadRecord>),
     Walked(Walked),
     /// Offsets by partition.
@@ -33,6 +35,23 @@ pub(super) struct Offsets {
     pub(super) start: i64,
     pub(super) stable: i64,
     pub(super) end: i64,
+}
+
+/// What was found by a log's own times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DatedFound {
+    /// Every offset that there is.
+    pub(super) entries: Vec<DatedEntry>,
+    pub(super) stable: i64,
+    pub(super) found: Option<(i64, i64)>,
+}
+
+/// What is at an offset, and which time the log has given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DatedEntry {
+    pub(super) offset: i64,
+    pub(super) time: i64,
+    pub(super) is_marker: bool,
 }
 
 /// Every offset below the last stable one.
@@ -62,7 +81,7 @@ pub(super) enum EntryKind {
 }
 
 /// What an exception of Kafka's clients is to Lotic. One that is not listed was not thought of.
-const KINDS: [(&str, ErrorKind); 13] = [
+const KINDS: [(&str, ErrorKind); 14] = [
     ("OffsetOutOfRangeException", ErrorKind::OffsetOutOfRange),
     ("RecordTooLargeException", ErrorKind::Invalid),
     ("InvalidRecordException", ErrorKind::Invalid),
@@ -71,6 +90,7 @@ const KINDS: [(&str, ErrorKind); 13] = [
     ("InvalidProducerEpochException", ErrorKind::Fenced),
     ("ProducerFencedException", ErrorKind::Fenced),
     ("InvalidTxnStateException", ErrorKind::TransactionState),
+    ("TransactionAbortableException", ErrorKind::TransactionState),
     // The client refuses what its state does not allow, or says that a send before has failed.
     ("IllegalStateException", ErrorKind::TransactionState),
     ("KafkaException", ErrorKind::TransactionState),
@@ -98,6 +118,14 @@ impl Outcome {
             Ok(Self::Written(pairs(&answer["places"])?))
         } else if has("deleted") {
             Ok(Self::Deleted(number(&answer["deleted"])?))
+        } else if has("dated") {
+            let entry = |entry: &Value| {
+                let (offset, time, is_marker) = serde_json::from_value(entry.clone())?;
+                Ok(DatedEntry { offset, time, is_marker })
+            };
+            let entries = list(&answer["dated"])?.iter().map(entry).collect::<Result<_>>()?;
+            let found = serde_json::from_value(answer["found"].clone())?;
+            Ok(Self::Dated(DatedFound { entries, stable: number(&answer["stable"])?, found }))
         } else if has("stable") {
             let number = |field: &str| number(&answer[field]);
             let (start, stable, end) = (number("start")?, number("stable")?, number("end")?);

@@ -1,19 +1,33 @@
 //! What is done, on Lotic and on Kafka alike.
 
-use serde_json::{Map, Value, json};
-
 /// Operations on one topic, done one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
     /// What it was drawn from.
     pub(super) seed: u64,
-    /// Whether the topic is compacted.
-    pub(super) compacts: bool,
+    pub(super) family: Family,
     /// Whether records carry the time of their append.
     pub(super) append_time: bool,
     /// Who writes; operations name them by their place here.
     pub(super) producers: Vec<Writer>,
     pub(super) operations: Vec<Operation>,
+}
+
+/// What a script is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Records are deleted by whoever says so.
+    Deleting,
+    /// The last record of each key is kept.
+    Compacting,
+    /// The same, and records are deleted.
+    CompactingAndDeleting,
+    /// A transaction is open for too long.
+    Overdue,
+    /// Records are kept for some time.
+    Retaining,
+    /// The machine stops and starts again.
+    Restarting,
 }
 
 /// How many partitions the topic has.
@@ -37,6 +51,8 @@ pub(super) struct Writer {
     pub(super) kind: WriterKind,
     /// As Kafka names it.
     pub(super) compression: &'static str,
+    /// How long its transactions may be open, in milliseconds.
+    pub(super) timeout_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +83,17 @@ pub(super) enum Place {
     Within(i64),
 }
 
+/// What is looked for among records that carry the time of their append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dated {
+    Newest,
+    /// So much later than what is at this place among the offsets that there are, over and over from the first.
+    At {
+        place: usize,
+        plus: i64,
+    },
+}
+
 /// What is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -84,11 +111,23 @@ pub(super) enum Operation {
         sequence: i32,
         records: Vec<Content>,
     },
+    /// Appends a batch stamped as the last one that the producer has sent, which is transactional, but of an
+    /// epoch so much later and with this sequence; nothing where it has sent none, or the epoch would be negative.
+    AppendAs {
+        producer: usize,
+        partition: i32,
+        later: i16,
+        sequence: i32,
+        transactional: bool,
+        records: Vec<Content>,
+    },
     /// Takes the transactional id of the producer.
     Open(usize),
     Begin(usize),
     Commit(usize),
     Abort(usize),
+    /// Waits until the transaction that the producer has open is aborted for having been open for too long.
+    Overstay(usize),
     /// Commits an offset of a group of the script.
     CommitOffset {
         group: usize,
@@ -114,6 +153,9 @@ pub(super) enum Operation {
         producer: usize,
         record: Content,
     },
+    /// Waits until all records that there are have been kept for long enough and are gone; nothing while a
+    /// transaction is open.
+    Expire,
     /// Asks where a partition begins and ends.
     Offsets(i32),
     /// Looks for the first record that is as late.
@@ -127,6 +169,13 @@ pub(super) enum Operation {
         partition: i32,
         committed: bool,
     },
+    /// Looks for a record by the time that its log has given it; nothing for the newest of committed ones while
+    /// a transaction is open.
+    FindDated {
+        partition: i32,
+        committed: bool,
+        dated: Dated,
+    },
     /// Reads from a place to the end.
     Consume {
         partition: i32,
@@ -137,8 +186,12 @@ pub(super) enum Operation {
     Walk(i32),
     /// Reads a topic that is not there.
     FetchMissing,
-    /// Closes the log and opens it again, or cuts the power; Kafka does nothing.
+    /// Closes the log and opens it again, or cuts the power; Kafka does nothing. Nothing while a transaction is
+    /// open.
     Reopen,
+    /// The same, and Kafka's broker is stopped and started too. Producers of before are gone, those with a
+    /// transactional id take it again.
+    Restart,
 }
 
 impl Place {
@@ -151,14 +204,21 @@ impl Place {
             Self::Within(plus) => (start + plus).min(stable),
         }
     }
+}
 
-    fn to_json(self) -> (&'static str, i64) {
-        match self {
-            Self::Start(plus) => ("start", plus),
-            Self::Stable(plus) => ("stable", plus),
-            Self::End(plus) => ("end", plus),
-            Self::Within(plus) => ("within", plus),
-        }
+impl Family {
+    pub(super) fn compacts(self) -> bool {
+        matches!(self, Self::Compacting | Self::CompactingAndDeleting)
+    }
+
+    /// Whether records may be deleted. Kafka refuses it where a topic is compacted only.
+    pub(super) fn deletes(self) -> bool {
+        self != Self::Compacting
+    }
+
+    /// Whether time has to pass that a script cannot wait for.
+    pub(super) fn needs_manual_clock(self) -> bool {
+        matches!(self, Self::Overdue | Self::Retaining)
     }
 }
 
@@ -173,112 +233,31 @@ impl Script {
         format!("group-{number}-{group}")
     }
 
-    /// The producer that has the transactional id of `producer` now: the last one that took it.
+    /// The place of the operation that stops the machine.
+    pub(super) fn restart(&self) -> Option<usize> {
+        self.operations.iter().position(|operation| *operation == Operation::Restart)
+    }
+
+    /// The taking of transactional ids before the machine stops.
+    pub(super) fn opened_before_restart(&self) -> impl Iterator<Item = &Operation> {
+        let before = &self.operations[..self.restart().unwrap_or(0)];
+        before.iter().filter(|operation| matches!(operation, Operation::Open(_)))
+    }
+
+    /// Whether a producer had its transactional id before the operation at `before` and has it no more: another
+    /// one took it, or it had a transaction open for too long.
     pub(super) fn has_been_fenced(&self, producer: usize, before: usize) -> bool {
-        let WriterKind::Transactional(_) = self.producers[producer].kind else { return false };
         let kind = self.producers[producer].kind;
-        let opened = self.operations[..before].iter().filter_map(|operation| match operation {
-            Operation::Open(other) if self.producers[*other].kind == kind => Some(*other),
-            _ => None,
-        });
-        let opened: Vec<_> = opened.collect();
-        opened.contains(&producer) && opened.last() != Some(&producer)
-    }
-
-    /// As `Scripts.java` reads it.
-    pub(super) fn to_json(&self, number: usize) -> Value {
-        let id = |id: usize| format!("id-{number}-{id}");
-        let producers: Vec<_> = self.producers.iter().map(|writer| writer.to_json(id)).collect();
-        let steps: Vec<_> = self.operations.iter().map(|operation| operation.to_json(number)).collect();
-        json!({
-            "script": number, "topic": Self::topic(number), "partitions": PARTITIONS,
-            "config": self.config(), "producers": producers, "steps": steps,
-        })
-    }
-
-    fn config(&self) -> Value {
-        let mut config = json!({
-            "retention.ms": "-1",
-            "segment.ms": SEGMENT_MS.to_string(),
-            "max.message.bytes": BATCH_BYTES_MAX.to_string(),
-            "message.timestamp.after.max.ms": i64::MAX.to_string(),
-        });
-        if self.append_time {
-            config["message.timestamp.type"] = "LogAppendTime".into();
-        }
-        if self.compacts {
-            config["cleanup.policy"] = "compact".into();
-            config["min.cleanable.dirty.ratio"] = "0.0".into();
-        }
-        config
-    }
-}
-
-impl Writer {
-    fn to_json(&self, id: impl Fn(usize) -> String) -> Value {
-        let mut config = Map::from_iter([
-            ("compression.type".to_owned(), self.compression.into()),
-            ("enable.idempotence".to_owned(), (self.kind != WriterKind::Plain).to_string().into()),
-        ]);
-        if let WriterKind::Transactional(number) = self.kind {
-            config.insert("transactional.id".to_owned(), id(number).into());
-        }
-        config.into()
-    }
-}
-
-impl Content {
-    fn to_json(&self) -> Value {
-        let Self { timestamp, key, value, headers } = self;
-        json!({"timestamp": timestamp, "key": key, "value": value, "headers": headers})
-    }
-}
-
-impl Operation {
-    fn to_json(&self, number: usize) -> Value {
-        let list = |records: &[Content]| records.iter().map(Content::to_json).collect::<Vec<_>>();
-        let group = |group| Script::group(number, group);
-        match self {
-            Self::Send { producer, partition, records } => json!({
-                "do": "send", "producer": producer, "partition": partition, "records": list(records),
-            }),
-            Self::Append { partition, producer_id, epoch, sequence, records } => json!({
-                "do": "append", "partition": partition, "producer_id": producer_id, "epoch": epoch,
-                "sequence": sequence, "records": list(records),
-            }),
-            Self::Open(producer) => json!({"do": "open", "producer": producer}),
-            Self::Begin(producer) => json!({"do": "begin", "producer": producer}),
-            Self::Commit(producer) => json!({"do": "commit", "producer": producer}),
-            Self::Abort(producer) => json!({"do": "abort", "producer": producer}),
-            Self::CommitOffset { group: of, partition, offset } => json!({
-                "do": "commit-offset", "group": group(*of), "partition": partition, "offset": offset,
-            }),
-            Self::SendOffset { producer, group: of, partition, offset } => json!({
-                "do": "send-offset", "producer": producer, "group": group(*of), "partition": partition,
-                "offset": offset,
-            }),
-            Self::Committed(of) => json!({"do": "committed", "group": group(*of)}),
-            Self::Delete { partition, to } => {
-                let (of, plus) = to.to_json();
-                json!({"do": "delete", "partition": partition, "of": of, "plus": plus})
+        let WriterKind::Transactional(_) = kind else { return false };
+        let (mut has_opened, mut is_fenced) = (false, false);
+        for operation in &self.operations[..before] {
+            match operation {
+                Operation::Open(other) if *other == producer => (has_opened, is_fenced) = (true, false),
+                Operation::Open(other) if self.producers[*other].kind == kind => is_fenced = true,
+                Operation::Overstay(other) if *other == producer => is_fenced = true,
+                _ => {}
             }
-            Self::Compact { producer, record } => json!({
-                "do": "compact", "partitions": PARTITIONS, "producer": producer, "record": record.to_json(),
-            }),
-            Self::Offsets(partition) => json!({"do": "offsets", "partition": partition}),
-            Self::FindTime { partition, committed, timestamp } => json!({
-                "do": "find-time", "partition": partition, "committed": committed, "timestamp": timestamp,
-            }),
-            Self::FindNewest { partition, committed } => {
-                json!({"do": "find-newest", "partition": partition, "committed": committed})
-            }
-            Self::Consume { partition, committed, from } => {
-                let (of, plus) = from.to_json();
-                json!({"do": "consume", "partition": partition, "committed": committed, "of": of, "plus": plus})
-            }
-            Self::Walk(partition) => json!({"do": "walk", "partition": partition}),
-            Self::FetchMissing => json!({"do": "fetch-missing"}),
-            Self::Reopen => json!({"do": "nothing"}),
         }
+        has_opened && is_fenced
     }
 }

@@ -1,8 +1,10 @@
 //! What is said of two outcomes, and what is left of a script that fails.
 
+use lotic_log::ErrorKind;
+
 use super::clocked::without_times;
-use super::outcome::Outcome;
-use super::script::{Content, Operation, Place, Script, Writer, WriterKind};
+use super::outcome::{DatedEntry, DatedFound, Outcome};
+use super::script::{Content, Dated, Family, Operation, Place, Script, Writer, WriterKind};
 use super::shrink::shrink;
 use super::verdict::Verdict;
 use crate::kafka::ReadRecord;
@@ -11,9 +13,9 @@ const PLAIN: usize = 0;
 const TRANSACTIONAL: usize = 1;
 
 fn script(operations: Vec<Operation>) -> Script {
-    let writer = |kind| Writer { kind, compression: "none" };
+    let writer = |kind| Writer { kind, compression: "none", timeout_ms: 1_000 };
     let producers = vec![writer(WriterKind::Plain), writer(WriterKind::Transactional(0))];
-    Script { seed: 0, compacts: false, append_time: false, producers, operations }
+    Script { seed: 0, family: Family::Deleting, append_time: false, producers, operations }
 }
 
 fn send(producer: usize, times: &[i64]) -> Operation {
@@ -80,6 +82,110 @@ fn where_kafka_finds_a_deleted_record_as_the_newest_lotic_has_to_find_the_newest
     assert!(differs(&find(false), Some((4, 700)), None));
 }
 
+/// Whether these answers to a question by a log's own times are taken for a difference. There are two batches of
+/// two records and of one, a marker behind each, and behind the last stable offset a record.
+fn differs_by_time(dated: Dated, committed: bool, ours: Option<i64>, theirs: Option<i64>) -> bool {
+    let found = |begin: i64, at: Option<i64>| {
+        // Records of one batch have one time, and offset 0 is deleted.
+        let times = [(1, 0), (2, 5), (3, 8), (4, 9), (5, 9)];
+        let entry = |(offset, time): &(i64, i64)| DatedEntry {
+            offset: *offset,
+            time: begin + time,
+            is_marker: [2, 4].contains(offset),
+        };
+        let entries: Vec<_> = times.iter().map(entry).collect();
+        let time = |offset: i64| {
+            let entry = entries.iter().find(|entry| entry.offset == offset);
+            (offset, entry.map_or(begin + 9, |entry| entry.time))
+        };
+        Outcome::Dated(DatedFound { found: at.map(time), entries, stable: 5 })
+    };
+    let script = script(vec![Operation::FindDated { partition: 0, committed, dated }]);
+    let (ours, theirs) = ([found(100, ours)], [found(700, theirs)]);
+    !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+}
+
+#[test]
+fn each_side_has_to_find_what_is_there_by_its_own_times() {
+    let at = |place, plus| Dated::At { place, plus };
+    assert!(!differs_by_time(at(0, 0), false, Some(1), Some(1)));
+    assert!(differs_by_time(at(0, 0), false, Some(3), Some(1)));
+    assert!(differs_by_time(at(0, 0), false, Some(1), Some(3)));
+    assert!(differs_by_time(at(0, 0), false, None, Some(1)));
+    assert!(differs_by_time(at(0, 0), false, Some(1), None));
+    // A marker is a record to Kafka alone.
+    assert!(!differs_by_time(at(0, 1), false, Some(3), Some(2)));
+    assert!(differs_by_time(at(0, 1), false, Some(2), Some(2)));
+    assert!(differs_by_time(at(0, 1), false, Some(3), Some(3)));
+    assert!(!differs_by_time(at(3, 0), false, Some(5), Some(4)));
+    // The last record is not committed.
+    assert!(!differs_by_time(at(3, 0), true, None, Some(4)));
+    assert!(differs_by_time(at(3, 0), true, Some(5), Some(4)));
+    assert!(!differs_by_time(at(4, 1), false, None, None));
+    // The fifth place is the first one again.
+    assert!(!differs_by_time(at(5, 0), false, Some(1), Some(1)));
+
+    let newest = Dated::Newest;
+    assert!(!differs_by_time(newest, false, Some(5), Some(4)));
+    assert!(!differs_by_time(newest, false, Some(5), Some(5)), "another of the same time");
+    assert!(!differs_by_time(newest, false, Some(5), Some(0)), "one that is deleted, of the same time");
+    assert!(differs_by_time(newest, false, Some(5), Some(3)));
+    assert!(differs_by_time(newest, false, Some(5), None));
+    assert!(differs_by_time(newest, false, Some(4), Some(4)));
+    assert!(differs_by_time(newest, false, Some(3), Some(4)));
+    assert!(!differs_by_time(newest, true, Some(3), Some(4)));
+}
+
+#[test]
+fn other_offsets_are_a_difference_whatever_is_found_among_them() {
+    let found = |offset, is_marker, stable| {
+        let entries = vec![DatedEntry { offset, time: 5, is_marker }];
+        Outcome::Dated(DatedFound { entries, stable, found: None })
+    };
+    let check = |ours: Outcome, theirs: Outcome| {
+        let dated = Dated::At { place: 0, plus: 1 };
+        let script = script(vec![Operation::FindDated { partition: 0, committed: false, dated }]);
+        Verdict { script: &script, ours: &[ours], theirs: &[theirs] }.differences().is_empty()
+    };
+    assert!(check(found(1, false, 2), found(1, false, 2)));
+    assert!(!check(found(1, false, 2), found(2, false, 2)));
+    assert!(!check(found(1, false, 2), found(1, true, 2)));
+    assert!(!check(found(1, false, 2), found(1, false, 1)));
+    assert!(!check(Outcome::Found(None), found(1, false, 2)));
+}
+
+#[test]
+fn a_batch_that_is_refused_may_be_so_by_another_reason_where_its_transaction_has_written_nothing() {
+    let fenced = Outcome::Refused(ErrorKind::Fenced);
+    let unknown = Outcome::Refused(ErrorKind::TransactionState);
+    let differs = |partition: i32, later: i16, ours: &Outcome, theirs: &Outcome| {
+        let records = Vec::new();
+        let batch = Operation::AppendAs {
+            producer: TRANSACTIONAL,
+            partition,
+            later,
+            sequence: 0,
+            transactional: true,
+            records,
+        };
+        let script = script(vec![Operation::Begin(TRANSACTIONAL), send(TRANSACTIONAL, &[1]), batch]);
+        let with = |outcome: &Outcome| [Outcome::Done, written(0..1), outcome.clone()];
+        let (ours, theirs) = (with(ours), with(theirs));
+        !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+    };
+    assert!(!differs(1, 0, &unknown, &fenced));
+    assert!(!differs(1, -1, &unknown, &fenced));
+    assert!(!differs(0, 1, &unknown, &fenced), "an epoch that nobody has");
+    assert!(differs(0, 0, &unknown, &fenced), "the partition knows of it");
+    assert!(differs(0, -1, &unknown, &fenced));
+    for partition in [0, 1] {
+        assert!(differs(partition, 0, &fenced, &unknown));
+        assert!(differs(partition, 0, &written(1..2), &fenced));
+        assert!(differs(partition, 0, &unknown, &written(1..2)));
+        assert!(!differs(partition, 0, &fenced, &fenced));
+    }
+}
+
 #[test]
 fn a_script_that_fails_is_left_with_what_it_fails_by() {
     let operations = |count: i32| (0..count).map(Operation::Offsets).collect();
@@ -109,7 +215,7 @@ fn times_of_appends_are_of_the_clock_in_order_and_stay_the_same() {
         let look = |look: &&[(i64, i64)]| {
             Outcome::Records(look.iter().map(|(offset, time)| read(*offset, *time)).collect())
         };
-        without_times(looks.iter().map(look).collect(), &(10..=20))
+        without_times(&script(Vec::new()), looks.iter().map(look).collect(), &(10..=20))
     };
     let without = check(&[&[(0, 10), (1, 12)], &[(1, 12), (5, 20)]]).expect("they are as they should be");
     assert_eq!(without[1], Outcome::Records(vec![read(1, 0), read(5, 0)]));

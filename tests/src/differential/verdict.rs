@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use lotic_log::ErrorKind;
 
+use super::clocked::Markers;
 use super::known::{Found, Known};
 use super::outcome::Outcome;
-use super::script::{Operation, Script};
+use super::script::{Dated, Operation, Script};
 
 /// Two outcomes of one script.
 pub(super) struct Verdict<'a> {
@@ -22,14 +23,17 @@ impl Verdict<'_> {
     }
 
     fn agrees(&self, index: usize) -> bool {
-        // What was compacted away, and what the clock said, is not known.
-        if !self.script.compacts && !self.script.append_time {
+        // What was compacted away is not known.
+        if !self.script.family.compacts() {
             match self.script.operations[index] {
                 Operation::FindTime { partition, committed, timestamp } => {
                     return self.agree_on_time(index, partition, committed, timestamp);
                 }
                 Operation::FindNewest { partition, committed } if self.ours[index] != Outcome::Done => {
                     return self.agree_on_newest(index, partition, committed);
+                }
+                Operation::FindDated { committed, dated, .. } if self.ours[index] != Outcome::Done => {
+                    return self.agree_on_dated(index, committed, dated);
                 }
                 _ => {}
             }
@@ -60,6 +64,18 @@ impl Verdict<'_> {
                 || deleted.any(|deleted| self.theirs[index] == Outcome::Found(Some(deleted))))
     }
 
+    /// Each side finds what is to be found by the times that it has given, to Kafka's lookups a marker being a
+    /// record too. What is at the offsets is the same.
+    fn agree_on_dated(&self, index: usize, committed: bool, dated: Dated) -> bool {
+        let (Outcome::Dated(ours), Outcome::Dated(theirs)) = (&self.ours[index], &self.theirs[index]) else {
+            return false;
+        };
+        ours.is_of_the_same_offsets(theirs)
+            && ours.is_right(dated, committed, Markers::AreNoRecords)
+            && (theirs.is_right(dated, committed, Markers::AreRecords)
+                || dated == Dated::Newest && theirs.is_as_new())
+    }
+
     /// Whether the two outcomes of an operation are a difference that is meant: see the architecture.
     fn may_differ(&self, index: usize) -> bool {
         match self.script.operations[index] {
@@ -71,12 +87,17 @@ impl Verdict<'_> {
                 self.is_told_later(index, producer, &[]) || self.is_told_of_an_earlier_send(index, producer)
             }
             Operation::Append { .. } => self.is_forgotten(index),
-            Operation::Walk(_) if self.script.compacts => match (&self.ours[index], &self.theirs[index]) {
-                (Outcome::Walked(ours), Outcome::Walked(theirs)) => {
-                    ours.without_compacted_transactions() == theirs.without_compacted_transactions()
+            Operation::AppendAs { producer, partition, later, .. } => {
+                self.is_judged_by_the_partition(index, producer, partition, later)
+            }
+            Operation::Walk(_) if self.script.family.compacts() => {
+                match (&self.ours[index], &self.theirs[index]) {
+                    (Outcome::Walked(ours), Outcome::Walked(theirs)) => {
+                        ours.without_compacted_transactions() == theirs.without_compacted_transactions()
+                    }
+                    _ => false,
                 }
-                _ => false,
-            },
+            }
             _ => false,
         }
     }
@@ -108,17 +129,54 @@ impl Verdict<'_> {
         })
     }
 
+    /// A batch of a transaction that is not open where it is to go is refused. Kafka's broker asks the
+    /// coordinator, which knows the producer's epoch wherever it has written; a partition of Lotic's goes by what
+    /// is in it, and cannot know of an epoch that has not written there whether it is old, or was ever given.
+    fn is_judged_by_the_partition(&self, index: usize, producer: usize, partition: i32, later: i16) -> bool {
+        (later > 0 || !self.has_written(index, producer, partition))
+            && self.ours[index] == Outcome::Refused(ErrorKind::TransactionState)
+            && self.theirs[index] == Outcome::Refused(ErrorKind::Fenced)
+    }
+
+    /// Whether the last transaction that a producer has sent something in has records in the partition.
+    fn has_written(&self, before: usize, producer: usize, partition: i32) -> bool {
+        let mut has_written = false;
+        let mut has_ended = true;
+        for (operation, outcome) in self.script.operations[..before].iter().zip(self.theirs) {
+            match (operation, outcome) {
+                (Operation::Begin(of) | Operation::Open(of), Outcome::Done) if *of == producer => {
+                    has_ended = true;
+                }
+                (Operation::Send { producer: of, .. }, Outcome::Written(places)) if *of == producer => {
+                    has_written &= !has_ended;
+                    has_ended = false;
+                    has_written |= places.iter().any(|(place, _)| *place == partition);
+                }
+                _ => {}
+            }
+        }
+        has_written
+    }
+
     /// A log that was opened again may know of each producer no more than its last batch, which is what Kafka's
     /// snapshots of producers hold, and Kafka itself after a restart.
     fn is_forgotten(&self, index: usize) -> bool {
+        let out_of_order = Outcome::Refused(ErrorKind::OutOfOrderSequence);
+        let known = match (&self.ours[index], &self.theirs[index]) {
+            (ours, theirs) if *ours == out_of_order => theirs,
+            (ours, theirs) if *theirs == out_of_order => ours,
+            _ => return false,
+        };
         let append = &self.script.operations[index];
         let mut before = self.script.operations[..index].iter().zip(self.theirs);
-        let was_written =
-            before.any(|(operation, outcome)| operation == append && *outcome == self.theirs[index]);
-        // What is left is what was done since.
-        was_written
-            && before.any(|(operation, _)| *operation == Operation::Reopen)
-            && self.ours[index] == Outcome::Refused(ErrorKind::OutOfOrderSequence)
+        let was_written = before.any(|(operation, outcome)| operation == append && outcome == known);
+        // What is left is what was done since. Kafka was opened again if it was restarted.
+        let forgets = |operation: &Operation| match operation {
+            Operation::Restart => true,
+            Operation::Reopen => self.ours[index] == out_of_order,
+            _ => false,
+        };
+        was_written && before.any(|(operation, _)| forgets(operation))
     }
 
     /// The script whole, with what each operation came to, and both outcomes where they differ.

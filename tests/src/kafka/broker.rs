@@ -16,13 +16,14 @@ use crate::process::{LIMIT, Process};
 const PORT_ATTEMPTS_MAX: usize = 20;
 
 /// One replica of everything is all there is, and one partition of what is internal.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "offsets.topic.num.partitions=1",
     "transaction.state.log.num.partitions=1",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
     "log.cleaner.backoff.ms=100",
     "log.initial.task.delay.ms=100",
     "log.cleaner.threads=1",
-    "log.retention.check.interval.ms=3600000",
+    "log.retention.check.interval.ms=500",
 ];
 
 /// A broker that runs until [`Self::stop`], or until it is dropped.
@@ -74,6 +75,15 @@ impl Broker {
     pub fn stop(mut self) -> Result<()> {
         self.is_running = false;
         self.command("stop", &[]).map(drop)
+    }
+
+    /// Stops it in good order and starts it again, on what it has kept.
+    ///
+    /// # Errors
+    /// If it does not end, or does not start again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.command("stop", &[])?;
+        self.command("start", &SETTINGS).map(drop)
     }
 
     /// Kills it with SIGKILL.

@@ -11,11 +11,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use broker::Broker;
 pub use dump::{DumpedBatch, DumpedFile, DumpedRecord, dumped_files};
 pub use script::{Answer, ReadRecord, Script, Step};
 
-use crate::failure::{About, Result};
+use crate::failure::{About, Result, ensure};
 use crate::process::Process;
 use crate::programs::root;
 use crate::skipped::skip;
@@ -69,19 +71,25 @@ impl Kafka {
         ended.stdout.lines().map(|line| Answer::parse(line).about(line)).collect()
     }
 
-    /// Does scripts, one JSON object a line, with a broker's clients: see `tests/peers/kafka/Scripts.java`. The
+    /// Does scripts, each a JSON object, with a broker's clients: see `tests/peers/kafka/Scripts.java`. The
     /// answers to each, in order.
     ///
     /// # Errors
     /// If it does not come to an end, with what was said.
-    pub(crate) fn run_scripts(&self, scripts: &str, broker: &Broker) -> Result<Vec<serde_json::Value>> {
+    pub(crate) fn run_scripts(&self, scripts: &[Value], broker: &Broker) -> Result<Vec<Value>> {
         let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), scripts)?;
+        let lines: String = scripts.iter().map(|script| format!("{script}\n")).collect();
+        std::fs::write(file.path(), lines)?;
         let mut command = Command::new(&self.script);
         command.arg("scripts").arg(file.path()).arg(broker.address()).arg(broker.data());
         let ended = Process::start(&mut command)?.end_within(SCRIPTS_LIMIT)?;
         ended.check_success("Kafka's clients")?;
-        ended.stdout.lines().map(|line| serde_json::from_str(line).about(line)).collect()
+        let answers: Vec<_> =
+            ended.stdout.lines().map(|line| serde_json::from_str(line).about(line)).collect::<Result<_>>()?;
+        ensure(answers.len() == scripts.len(), || {
+            format!("{} answers to {} scripts", answers.len(), scripts.len())
+        })?;
+        Ok(answers)
     }
 
     fn install(&self) -> Result<()> {

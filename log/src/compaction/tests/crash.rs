@@ -186,7 +186,7 @@ fn a_snapshot_that_speaks_of_a_marker_which_is_gone_is_not_believed() {
     }
     bench.commit(1, 0);
     bench.plain(&[1]);
-    bench.idempotent(1, 1, &[5]);
+    bench.append(stamped(batch(&[5]), 1, 1, 0, false));
     bench.roll();
     bench.compact();
     bench.compact_twice();

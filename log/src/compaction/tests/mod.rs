@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn append(&self, batch: SealedBatch) -> Appended {
-        self.partition.append(batch).expect("it is acceptable")
+        self.partition.append_to_transaction(batch).expect("it is acceptable")
     }
 
     /// Appends a batch of records without a producer, with these keys and the value `v`.

@@ -296,11 +296,19 @@ impl Run {
         Ok(())
     }
 
-    /// What each producer wrote last is known, and answered with its old offsets.
+    /// What each producer wrote last is known, and answered with its old offsets; or it is known that its
+    /// transaction has ended.
     fn check_producers(&self) -> Outcome {
         for id in [0, 1, 10, 11] {
             let Some((base, stamp, keys)) = self.model.last(id) else { continue };
-            let repeated = self.bench.append(sealed(Some(stamp), keys));
+            let repeated = match self.bench.partition.append_to_transaction(sealed(Some(stamp), keys)) {
+                Ok(repeated) => repeated,
+                Err(error) => {
+                    prop_assert_eq!(error.kind(), crate::ErrorKind::Fenced);
+                    prop_assert!(stamp.transactional && !self.model.is_open(id), "{:?}", stamp);
+                    continue;
+                }
+            };
             prop_assert!(repeated.duplicate, "{:?}", stamp);
             prop_assert_eq!(repeated.base_offset.0, base);
         }

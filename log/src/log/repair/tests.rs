@@ -278,7 +278,9 @@ fn log_with_transactions() -> (Arc<MemoryStorage>, Vec<i64>) {
         begins.push(partition.offsets().end.0);
         for sequence in 0..records {
             let number = i64::from(epoch) * 10 + i64::from(sequence);
-            partition.append(transactional(number, epoch, sequence)).expect("it is acceptable");
+            partition
+                .append_to_transaction(transactional(number, epoch, sequence))
+                .expect("it is acceptable");
         }
         let marker = partition.append_marker(MarkerKind::Commit, ProducerId(7), ProducerEpoch(epoch), 0);
         marker.expect("the disk is fine").expect("it was open");
@@ -314,7 +316,7 @@ fn a_transaction_that_was_open_and_lost_nothing_is_left_to_the_next_opening() {
     let storage = MemoryStorage::new(1);
     let log = open(&storage).expect("an empty disk");
     let topic = log.create_topic("t", TopicConfig::default()).expect("a new topic");
-    topic.partitions()[0].append(transactional(0, 0, 0)).expect("it is acceptable");
+    topic.partitions()[0].append_to_transaction(transactional(0, 0, 0)).expect("it is acceptable");
     for number in 1..4 {
         topic.partitions()[0].append(batch(number)).expect("the disk is fine");
     }

@@ -192,11 +192,11 @@ fn what_one_cut_has_halved_stays_so_though_a_second_one_takes_none_of_its_record
     let log = open(&storage).expect("an empty disk");
     let partition =
         log.create_topic("t", TopicConfig::default()).expect("a new topic").partitions()[0].clone();
-    partition.append(transactional(0, 0, 0)).expect("it is acceptable");
+    partition.append_to_transaction(transactional(0, 0, 0)).expect("it is acceptable");
     for number in 1..6 {
         partition.append(batch(number)).expect("the disk is fine");
     }
-    partition.append(transactional(6, 0, 1)).expect("it is acceptable");
+    partition.append_to_transaction(transactional(6, 0, 1)).expect("it is acceptable");
     let marker = partition.append_marker(MarkerKind::Commit, ProducerId(7), ProducerEpoch(0), 0);
     marker.expect("the disk is fine").expect("it is open");
     log.close().expect("the disk is fine");

@@ -127,7 +127,7 @@ fn an_older_epoch_is_fenced_and_a_newer_one_starts_over() {
 fn a_marker_ends_exactly_its_transaction() {
     let partition = create(&disk(1), small());
     let (id, epoch) = producer(9, 2);
-    partition.append(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
+    partition.append_to_transaction(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
     for other in [1, 3] {
         let outcome = partition.append_marker(MarkerKind::Abort, id, ProducerEpoch(other), 0);
         assert_eq!(outcome.expect("the disk is fine"), None, "epoch {other}");
@@ -146,22 +146,71 @@ fn an_ended_transaction_takes_no_further_batch_even_after_reopening() {
     let storage = disk(1);
     let partition = create(&storage, small());
     let (id, epoch) = producer(9, 2);
-    partition.append(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
+    partition.append_to_transaction(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
     partition.append_marker(MarkerKind::Abort, id, epoch, 0).expect("the disk is fine");
-    assert_eq!(kind(partition.append(stamped(batch([1]), 9, 2, 1, true))), ErrorKind::Fenced);
+    assert_eq!(kind(partition.append_to_transaction(stamped(batch([1]), 9, 2, 1, true))), ErrorKind::Fenced);
     partition.close().expect("the disk is fine");
     let clean = RecoveryBorder { recovery_point: Some(Offset(2)), clean_shutdown: true };
     let (partition, _) = Partition::open(site(&storage, small()), &clean).expect("it was closed");
-    assert_eq!(kind(partition.append(stamped(batch([1]), 9, 2, 1, true))), ErrorKind::Fenced);
-    partition.append(stamped(batch([1]), 9, 3, 0, true)).expect("the next epoch is the next transaction");
+    assert_eq!(kind(partition.append_to_transaction(stamped(batch([1]), 9, 2, 1, true))), ErrorKind::Fenced);
+    partition
+        .append_to_transaction(stamped(batch([1]), 9, 3, 0, true))
+        .expect("the next epoch is the next transaction");
+}
+
+#[test]
+fn a_transaction_is_begun_by_whoever_ends_it_and_by_nobody_else() {
+    let partition = create(&disk(1), small());
+    let refused = |epoch, sequence| kind(partition.append(stamped(batch([7]), 9, epoch, sequence, true)));
+    assert_eq!(refused(0, 0), ErrorKind::TransactionState);
+    assert_eq!((partition.offsets().end, partition.open_transactions()), (Offset(0), Vec::new()));
+
+    partition.append(stamped(batch([0]), 9, 2, 0, false)).expect("it belongs to no transaction");
+    assert_eq!(refused(2, 1), ErrorKind::TransactionState);
+    assert_eq!(refused(3, 0), ErrorKind::TransactionState);
+
+    partition.append_to_transaction(stamped(batch([1]), 9, 3, 0, true)).expect("its coordinator knows of it");
+    let next = partition.append(stamped(batch([2]), 9, 3, 1, true)).expect("it is open here");
+    assert_eq!(next.base_offset, Offset(2));
+    let again = partition.append(stamped(batch([2]), 9, 3, 1, true)).expect("it is open here");
+    assert_eq!(again, Appended { duplicate: true, ..next });
+    assert_eq!(refused(3, 5), ErrorKind::OutOfOrderSequence);
+    assert_eq!(refused(2, 1), ErrorKind::Fenced);
+    assert_eq!(refused(4, 0), ErrorKind::TransactionState);
+
+    let (id, epoch) = producer(9, 3);
+    partition.append_marker(MarkerKind::Commit, id, epoch, 0).expect("the disk is fine");
+    assert_eq!(refused(3, 2), ErrorKind::Fenced);
+    assert_eq!(refused(4, 0), ErrorKind::TransactionState);
+    assert_eq!(partition.offsets().end, Offset(4));
+}
+
+#[test]
+fn what_an_ended_transaction_has_written_is_not_taken_for_written_when_it_comes_again() {
+    let partition = create(&disk(1), small());
+    let (id, epoch) = producer(9, 2);
+    let first = || stamped(batch([0]), 9, 2, 0, true);
+    partition.append_to_transaction(first()).expect("it is the first");
+    partition.append_marker(MarkerKind::Abort, id, epoch, 0).expect("the disk is fine");
+    assert_eq!(kind(partition.append(first())), ErrorKind::Fenced);
+    assert_eq!(kind(partition.append_to_transaction(first())), ErrorKind::Fenced);
+    let plain = stamped(batch([1]), 9, 2, 1, false);
+    assert_eq!(
+        kind(partition.append(plain)),
+        ErrorKind::Fenced,
+        "of the same epoch, outside of transactions"
+    );
 }
 
 #[test]
 fn batches_outside_of_the_open_transaction_are_refused() {
     let partition = create(&disk(1), small());
-    partition.append(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
+    partition.append_to_transaction(stamped(batch([0]), 9, 2, 0, true)).expect("it is the first");
     assert_eq!(kind(partition.append(stamped(batch([1]), 9, 2, 1, false))), ErrorKind::TransactionState);
-    assert_eq!(kind(partition.append(stamped(batch([1]), 9, 3, 0, true))), ErrorKind::TransactionState);
+    assert_eq!(
+        kind(partition.append_to_transaction(stamped(batch([1]), 9, 3, 0, true))),
+        ErrorKind::TransactionState
+    );
     let open = OpenTransaction {
         producer_id: ProducerId(9),
         producer_epoch: ProducerEpoch(2),

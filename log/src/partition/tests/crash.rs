@@ -158,7 +158,7 @@ impl Run {
 
     fn append(&mut self, records: i64, stamp: Option<Stamp>) -> Outcome {
         let numbers = self.numbers(records);
-        let outcome = self.partition.append(sealed(&numbers, stamp));
+        let outcome = self.partition.append_to_transaction(sealed(&numbers, stamp));
         let base = self.model.end();
         self.model.push(Entry::Records { numbers, stamp });
         match outcome {
@@ -191,6 +191,10 @@ impl Run {
     fn repeat(&mut self, producer: i64) -> Outcome {
         let Some((base, numbers, stamp)) = self.model.last_batch(producer) else { return Ok(()) };
         let appended = self.partition.append(sealed(&numbers, Some(stamp)));
+        if stamp.transactional && !self.model.open().iter().any(|open| open.0 == producer) {
+            prop_assert_eq!(appended.map_err(|error| error.kind()), Err(ErrorKind::Fenced));
+            return Ok(());
+        }
         let appended = appended.map_err(|error| TestCaseError::fail(format!("repeated: {error}")))?;
         prop_assert_eq!((appended.base_offset, appended.duplicate), (Offset(base), true));
         Ok(())
@@ -203,7 +207,7 @@ impl Run {
         }
         let mut stamp = self.model.next_stamp(producer, transactional);
         stamp.sequence += 1;
-        let outcome = self.partition.append(sealed(&[0], Some(stamp)));
+        let outcome = self.partition.append_to_transaction(sealed(&[0], Some(stamp)));
         prop_assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::OutOfOrderSequence));
         Ok(())
     }

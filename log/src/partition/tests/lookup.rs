@@ -28,7 +28,7 @@ proptest! {
         for (index, times) in batches.iter().enumerate() {
             let sealed = batch(times.iter().copied());
             let sealed = if open == Some(index) { stamped(sealed, 9, 0, 0, true) } else { sealed };
-            let base = partition.append(sealed).expect("the disk is fine").base_offset.0;
+            let base = partition.append_to_transaction(sealed).expect("the disk is fine").base_offset.0;
             stable = stable.or((open == Some(index)).then_some(base));
             records.extend((base..).zip(times.iter().copied()));
         }
@@ -74,7 +74,7 @@ fn an_empty_partition_has_an_earliest_and_a_latest_offset_and_no_record() {
 #[test]
 fn a_marker_is_not_the_newest_record() {
     let partition = create(&disk(1), small());
-    partition.append(stamped(batch([-5]), 9, 0, 0, true)).expect("the disk is fine");
+    partition.append_to_transaction(stamped(batch([-5]), 9, 0, 0, true)).expect("the disk is fine");
     let marker = partition.append_marker(MarkerKind::Commit, ProducerId(9), ProducerEpoch(0), 0);
     marker.expect("the disk is fine");
     flush(&partition).expect("the disk is fine");

@@ -89,7 +89,7 @@ fn the_earliest_record_that_is_late_enough_is_found_by_time() {
 fn markers_are_not_found_by_time() {
     let storage = disk(1);
     let partition = create(&storage, small());
-    partition.append(stamped(batch([-5]), 9, 0, 0, true)).expect("the disk is fine");
+    partition.append_to_transaction(stamped(batch([-5]), 9, 0, 0, true)).expect("the disk is fine");
     partition
         .append_marker(MarkerKind::Commit, ProducerId(9), ProducerEpoch(0), 0)
         .expect("the disk is fine");
@@ -100,7 +100,7 @@ fn markers_are_not_found_by_time() {
 #[test]
 fn committed_records_are_shown_up_to_the_first_open_transaction() {
     let partition = create(&disk(1), small());
-    let append = |batch| partition.append(batch).expect("the disk is fine").base_offset;
+    let append = |batch| partition.append_to_transaction(batch).expect("the disk is fine").base_offset;
     append(batch([0]));
     append(stamped(batch([1]), 8, 0, 0, true));
     append(stamped(batch([2]), 9, 0, 0, true));
@@ -126,7 +126,7 @@ fn committed_records_are_shown_up_to_the_first_open_transaction() {
 #[test]
 fn aborted_records_are_skipped_from_wherever_reading_begins_and_however_far_the_marker_is() {
     let partition = create(&disk(1), small());
-    let append = |batch| partition.append(batch).expect("the disk is fine");
+    let append = |batch| partition.append_to_transaction(batch).expect("the disk is fine");
     for number in 0..60 {
         append(stamped(batch([number]), 9, 0, number as i32, true));
         append(batch([1000 + number]));
@@ -153,7 +153,9 @@ fn a_read_only_handle_follows_a_writer_and_changes_nothing() {
     let before = storage.operations();
     for number in 1..100 {
         if number % 7 == 0 {
-            writer.append(stamped(batch([number]), 9, number as i16, 0, true)).expect("the disk is fine");
+            writer
+                .append_to_transaction(stamped(batch([number]), 9, number as i16, 0, true))
+                .expect("the disk is fine");
             let epoch = ProducerEpoch(number as i16);
             writer.append_marker(MarkerKind::Abort, ProducerId(9), epoch, 0).expect("the disk is fine");
         } else {

@@ -1,49 +1,50 @@
 //! The operations of a script, on Lotic.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `machine` | where the log is, and what stops it; the passing of time |
+//! | `session` | who has a transactional id |
+//! | `batches` | records on their way into a batch |
+//! | `reading` | what is there, and where |
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::ControlFlow;
+mod batches;
+mod machine;
+mod reading;
+mod session;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lotic_log::batch::{
-    BatchBuilder, Compression, DecompressionBuffer, MarkerKind, ProducerStamp, RecordBatch, RecordView,
-    TimestampType,
-};
+use lotic_log::batch::{Compression, ProducerStamp, TimestampType};
 use lotic_log::group::{CommittedOffsets, ConsumerGroupMetadata};
 use lotic_log::storage::SyncPurpose;
-use lotic_log::storage::disk::DiskStorage;
-use lotic_log::storage::memory::MemoryStorage;
 use lotic_log::{
-    CleanupPolicy, Consumer, ConsumerOptions, Durability, Error, ErrorKind, Header, Isolation, Log,
-    LogOptions, ManualClock, Offset, OffsetSpec, Partition, PartitionId, Producer, ProducerEpoch, ProducerId,
-    ProducerOptions, Record, SendFuture, Sequence, SystemClock, Timestamp, Topic, TopicConfig,
-    TopicPartition, TransactionalProducer, partition_for_key,
+    CleanupPolicy, Consumer, ConsumerOptions, Error, ErrorKind, Log, Offset, OffsetSpec, Partition,
+    PartitionId, Producer, ProducerEpoch, ProducerId, ProducerOptions, Retention, SendFuture, Sequence,
+    Timestamp, Topic, TopicConfig, TransactionOptions,
 };
-use tempfile::TempDir;
 
 use super::clocked::without_times;
-use super::outcome::{Entry, EntryKind, Offsets, Outcome, Walked};
-use super::script::{BATCH_BYTES_MAX, Content, Operation, PARTITIONS, Place, Script, WriterKind};
+use super::outcome::Outcome;
+use super::script::{BATCH_BYTES_MAX, Content, Family, Operation, PARTITIONS, Script, WriterKind};
 use crate::failure::Result;
-use crate::kafka::ReadRecord;
-
-/// Small, so that reading goes over many fetches.
-const FETCH_BYTES_MAX: usize = 300;
-
-/// Where the log is: on disk it is closed and opened again, in memory the power fails.
-enum Machine {
-    Disk(TempDir, Arc<DiskStorage>),
-    Memory(Arc<MemoryStorage>, Arc<ManualClock>),
-}
+use batches::{builder, by_key, places, record};
+use machine::Machine;
+use reading::isolation;
+use session::Session;
 
 /// How far the clock of a log in memory moves before each operation.
 const CLOCK_STEP: Duration = Duration::from_millis(3);
 
-/// Who has a transactional id: one that is handed batches, or one that makes them.
-enum Session {
-    Plain(TransactionalProducer),
-    Batching(Producer),
-}
+/// Longer than a log waits until it looks again for transactions that are open for too long.
+const OVERDUE_STEP: Duration = Duration::from_secs(2);
+
+/// Longer than a log waits until it seals a segment again because of its age, and looks at its partitions.
+const EXPIRE_STEP: Duration = Duration::from_secs(61 * 60);
+
+/// How often partitions are looked at until what is old is sealed, synced and deleted.
+const EXPIRE_STEPS: usize = 3;
 
 /// A log, and who writes to its one topic.
 struct Ours<'a> {
@@ -55,6 +56,8 @@ struct Ours<'a> {
     sessions: HashMap<usize, Session>,
     /// The producers that took a transactional id, in that order.
     opened: Vec<usize>,
+    /// The stamp of the last batch that each of them has sent.
+    stamps: HashMap<usize, ProducerStamp>,
 }
 
 /// What each operation of the script comes to.
@@ -62,23 +65,35 @@ struct Ours<'a> {
 /// # Errors
 /// If there is no log to begin with.
 pub(super) fn perform(script: &Script, number: usize) -> Result<Vec<Outcome>> {
-    let machine = Machine::new(script.seed)?;
+    let machine = Machine::new(script)?;
     let log = machine.open(script.seed)?;
     log.create_topic(&Script::topic(number), config(script))?;
-    let (producers, sessions, opened) = (HashMap::new(), HashMap::new(), Vec::new());
-    let mut ours = Ours { script, number, machine, log, producers, sessions, opened };
+    let mut ours = Ours {
+        script,
+        number,
+        machine,
+        log,
+        producers: HashMap::new(),
+        sessions: HashMap::new(),
+        opened: Vec::new(),
+        stamps: HashMap::new(),
+    };
     let begun = ours.log.clock().now();
     let outcomes = script.operations.iter().map(|operation| ours.answer(operation)).collect::<Result<_>>()?;
     if !script.append_time {
         return Ok(outcomes);
     }
-    without_times(outcomes, &(begun.0..=ours.log.clock().now().0))
+    without_times(script, outcomes, &(begun.0..=ours.log.clock().now().0))
 }
 
 fn config(script: &Script) -> TopicConfig {
     TopicConfig {
         partitions: PARTITIONS,
-        cleanup: if script.compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete },
+        cleanup: match script.family {
+            Family::Compacting => CleanupPolicy::Compact,
+            Family::CompactingAndDeleting => CleanupPolicy::CompactAndDelete,
+            _ => CleanupPolicy::Delete,
+        },
         batch_bytes_max: BATCH_BYTES_MAX,
         segment_bytes: [300, 800, 2_500, 1 << 20][(script.seed / 2 % 4) as usize],
         index_interval_bytes: 200,
@@ -88,68 +103,10 @@ fn config(script: &Script) -> TopicConfig {
     }
 }
 
-impl Machine {
-    fn new(seed: u64) -> Result<Self> {
-        Ok(if seed.is_multiple_of(2) {
-            Self::Memory(MemoryStorage::new(seed), ManualClock::new())
-        } else {
-            Self::Disk(tempfile::tempdir()?, DiskStorage::new(1)?)
-        })
-    }
-
-    fn open(&self, seed: u64) -> Result<Log, Error> {
-        match self {
-            Self::Memory(storage, clock) => {
-                Log::open("/log", LogOptions::manual(storage.mount(), clock.clone(), seed))
-            }
-            Self::Disk(folder, storage) => {
-                let options = LogOptions::manual(storage.clone(), SystemClock::new(), seed);
-                Log::open(folder.path(), LogOptions { durability: Durability::Os, ..options })
-            }
-        }
-    }
-}
-
-impl Session {
-    fn handle(&self) -> Result<&TransactionalProducer, Error> {
-        match self {
-            Self::Plain(producer) => Ok(producer),
-            Self::Batching(producer) => producer.transactional(),
-        }
-    }
-
-    fn begin(&self) -> Result<(), Error> {
-        match self {
-            Self::Plain(producer) => producer.begin(),
-            Self::Batching(producer) => producer.begin_transaction(),
-        }
-    }
-
-    fn commit(&self) -> Result<(), Error> {
-        match self {
-            Self::Plain(producer) => producer.commit(&[]).wait(),
-            Self::Batching(producer) => producer.commit_transaction(),
-        }
-    }
-
-    fn abort(&self) -> Result<(), Error> {
-        match self {
-            Self::Plain(producer) => producer.abort(),
-            Self::Batching(producer) => producer.abort_transaction(),
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        self.handle().is_ok_and(TransactionalProducer::is_open)
-    }
-}
-
 impl Ours<'_> {
     /// What an operation comes to, once all that it wrote is what readers see.
     fn answer(&mut self, operation: &Operation) -> Result<Outcome> {
-        if let Machine::Memory(_, clock) = &self.machine {
-            clock.advance(CLOCK_STEP);
-        }
+        self.machine.pass(CLOCK_STEP);
         let outcome = match self.run(operation) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Refused(error.kind()),
@@ -157,6 +114,12 @@ impl Ours<'_> {
         let topics = self.log.topics();
         let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
         self.log.flush(&partitions, SyncPurpose::Records).wait()?;
+        if let (Operation::Send { producer, .. }, Outcome::Written(places)) = (operation, &outcome)
+            && self.sessions.contains_key(producer)
+        {
+            let stamp = self.stamp_at(places[0])?;
+            self.stamps.insert(*producer, stamp);
+        }
         Ok(outcome)
     }
 
@@ -174,10 +137,25 @@ impl Ours<'_> {
                 };
                 self.append(*partition, Compression::None, Some(stamp), records).map(Outcome::Written)
             }
+            Operation::AppendAs { producer, partition, later, sequence, transactional, records } => {
+                let Some(last) = self.stamps.get(producer) else { return Ok(Outcome::Done) };
+                let (epoch, base_sequence) = (ProducerEpoch(last.epoch.0 + later), Sequence(*sequence));
+                if epoch < ProducerEpoch(0) {
+                    return Ok(Outcome::Done);
+                }
+                let stamp = ProducerStamp { epoch, base_sequence, transactional: *transactional, ..*last };
+                self.append(*partition, Compression::None, Some(stamp), records).map(Outcome::Written)
+            }
             Operation::Open(producer) => self.open(*producer),
             Operation::Begin(producer) => self.session(*producer)?.begin().map(done),
             Operation::Commit(producer) => self.session(*producer)?.commit().map(done),
             Operation::Abort(producer) => self.session(*producer)?.abort().map(done),
+            Operation::Overstay(producer) => {
+                let timeout =
+                    Duration::from_millis(self.script.producers[*producer].timeout_ms.unsigned_abs());
+                self.machine.pass(timeout + OVERDUE_STEP);
+                self.settle().map(done)
+            }
             Operation::CommitOffset { group, partition, offset } => {
                 self.commit_offset(*group, *partition, Offset(*offset)).map(done)
             }
@@ -190,6 +168,7 @@ impl Ours<'_> {
                 let start = self.log.delete_records(&self.topic(), PartitionId(*partition), to)?;
                 Ok(Outcome::Deleted(start.0))
             }
+            Operation::Expire => self.expire().map(done),
             Operation::Compact { record, .. } => self.compact(record).map(done),
             Operation::Offsets(partition) => self.offsets(*partition).map(Outcome::Offsets),
             Operation::FindTime { partition, committed, timestamp } => {
@@ -202,6 +181,9 @@ impl Ours<'_> {
                 }
                 self.find(*partition, *committed, OffsetSpec::MaxTimestamp)
             }
+            Operation::FindDated { partition, committed, dated } => {
+                self.find_dated(*partition, *committed, *dated)
+            }
             Operation::Consume { partition, committed, from } => {
                 let from = self.resolve(*partition, *from)?;
                 self.consume(*partition, isolation(*committed), from).map(Outcome::Records)
@@ -210,7 +192,9 @@ impl Ours<'_> {
             Operation::FetchMissing => {
                 self.log.topic(&format!("{}-missing", self.topic())).map(|_| Outcome::Done)
             }
-            Operation::Reopen => self.reopen().map(done),
+            // A transaction would be aborted.
+            Operation::Reopen if self.sessions.values().any(Session::is_open) => Ok(Outcome::Done),
+            Operation::Reopen | Operation::Restart => self.restart(operation).map(done),
         }
     }
 
@@ -232,10 +216,13 @@ impl Ours<'_> {
             return Err(Error::new(ErrorKind::TransactionState, "it has no transactional id"));
         };
         let id = format!("id-{id}");
+        let timeout = Duration::from_millis(self.script.producers[producer].timeout_ms.unsigned_abs());
+        let transactions = TransactionOptions { timeout: Some(timeout) };
         let session = if (self.script.seed / 8).is_multiple_of(2) {
-            Session::Plain(self.log.transactional(&id)?)
+            Session::Plain(self.log.transactional_with(&id, transactions)?)
         } else {
-            let options = ProducerOptions { transactional_id: Some(id), ..self.options(producer) };
+            let transactional_id = Some(id);
+            let options = ProducerOptions { transactional_id, transactions, ..self.options(producer) };
             Session::Batching(Producer::new(&self.log, options)?)
         };
         self.sessions.insert(producer, session);
@@ -334,11 +321,8 @@ impl Ours<'_> {
     }
 
     fn compact(&self, record: &Content) -> Result<(), Error> {
-        for partition in 0..PARTITIONS {
-            let offsets = self.offsets(partition)?;
-            if offsets.stable < offsets.end {
-                return Ok(());
-            }
+        if self.has_open_transaction()? {
+            return Ok(());
         }
         for partition in 0..PARTITIONS {
             self.append(partition, Compression::None, None, std::slice::from_ref(record))?;
@@ -346,79 +330,45 @@ impl Ours<'_> {
         self.log.compact(&self.topic()).map(drop)
     }
 
-    fn offsets(&self, partition: i32) -> Result<Offsets, Error> {
-        let partition = self.partition(partition)?;
-        let find = |spec, isolation| {
-            let found = partition.find_offset(spec, isolation)?;
-            Ok::<_, Error>(found.expect("there is always a first and a last offset").offset.0)
-        };
-        Ok(Offsets {
-            start: find(OffsetSpec::Earliest, Isolation::ReadUncommitted)?,
-            stable: find(OffsetSpec::Latest, Isolation::ReadCommitted)?,
-            end: find(OffsetSpec::Latest, Isolation::ReadUncommitted)?,
-        })
-    }
-
-    fn resolve(&self, partition: i32, place: Place) -> Result<Offset, Error> {
-        let Offsets { start, stable, end } = self.offsets(partition)?;
-        Ok(Offset(place.resolve(start, stable, end)))
-    }
-
-    fn find(&self, partition: i32, committed: bool, spec: OffsetSpec) -> Result<Outcome, Error> {
-        let found = self.partition(partition)?.find_offset(spec, isolation(committed))?;
-        let pair = |found: lotic_log::FoundOffset| Some((found.offset.0, found.timestamp?.0));
-        Ok(Outcome::Found(found.and_then(pair)))
-    }
-
-    fn consume(&self, partition: i32, isolation: Isolation, from: Offset) -> Result<Vec<ReadRecord>, Error> {
-        let options =
-            ConsumerOptions { isolation, fetch_bytes_max: FETCH_BYTES_MAX, ..ConsumerOptions::default() };
-        let mut consumer = Consumer::new(&self.log, options)?;
-        let name = self.partition(partition)?.name().clone();
-        consumer.assign(std::slice::from_ref(&name))?;
-        consumer.seek(&name, from)?;
-        let mut records = Vec::new();
-        loop {
-            let read = consumer.poll(|name, record| {
-                records.push(read_record(name, &record));
-                ControlFlow::Continue(())
-            })?;
-            if read == 0 {
-                return Ok(records);
-            }
-        }
-    }
-
-    fn walk(&self, partition: i32) -> Result<Walked, Error> {
-        let partition = self.partition(partition)?;
-        let mut next = partition.offsets().start;
-        let (mut entries, mut aborted) = (Vec::new(), BTreeSet::new());
-        loop {
-            let fetched = partition.fetch(next, FETCH_BYTES_MAX, Isolation::ReadCommitted)?;
-            if fetched.next == next {
-                return Ok(Walked { entries, aborted }.with_numbered_producers());
-            }
-            aborted.extend(fetched.aborted.iter().map(|one| (one.producer_id.0, one.first_offset.0)));
-            for batch in fetched.batches() {
-                let batch = batch.map_err(|error| error.within(partition.name()))?;
-                let found = entries_of(&batch).map_err(|error| error.within(partition.name()))?;
-                entries.extend(found.into_iter().filter(|entry| entry.offset >= next.0));
-            }
-            next = fetched.next;
-        }
-    }
-
-    /// Opens the log again, after it was closed or without. Whoever has a transactional id takes it again.
-    fn reopen(&mut self) -> Result<(), Error> {
-        if self.sessions.values().any(Session::is_open) {
+    /// Keeps nothing for a while.
+    fn expire(&self) -> Result<(), Error> {
+        if self.has_open_transaction()? {
             return Ok(());
         }
-        self.producers.clear();
-        match &self.machine {
-            // The old log's storage is dead from here on.
-            Machine::Memory(storage, _) => storage.crash(),
-            Machine::Disk(..) => self.log.close()?,
+        let keep = |time| {
+            let retention = Retention { time, bytes: None };
+            self.log.alter_topic(&self.topic(), |config| config.retention = retention)
+        };
+        keep(Some(Duration::from_millis(1)))?;
+        for _ in 0..EXPIRE_STEPS {
+            self.machine.pass(EXPIRE_STEP);
+            self.settle()?;
         }
+        keep(None).map(drop)
+    }
+
+    fn has_open_transaction(&self) -> Result<bool, Error> {
+        for partition in 0..PARTITIONS {
+            let offsets = self.offsets(partition)?;
+            if offsets.stable < offsets.end {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets the log do all that there is to do.
+    fn settle(&self) -> Result<(), Error> {
+        while self.log.step()? {}
+        Ok(())
+    }
+    /// Opens the log again, after it was closed or without. Whoever has a transactional id takes it again.
+    fn restart(&mut self, operation: &Operation) -> Result<(), Error> {
+        if *operation == Operation::Restart {
+            self.stamps.clear();
+        }
+        self.producers.clear();
+        self.machine.stop(&self.log)?;
         self.sessions.clear();
         self.log = self.machine.open(self.script.seed)?;
         for producer in std::mem::take(&mut self.opened) {
@@ -430,81 +380,4 @@ impl Ours<'_> {
 
 fn done<T>(_: T) -> Outcome {
     Outcome::Done
-}
-
-fn isolation(committed: bool) -> Isolation {
-    if committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
-}
-
-fn by_key(content: &Content) -> i32 {
-    let key = content.key.as_deref().expect("a record without a partition has a key");
-    partition_for_key(key.as_bytes(), PARTITIONS).0
-}
-
-fn places(partition: i32, base: Offset, records: &[Content]) -> Vec<(i32, i64)> {
-    (0..records.len() as i64).map(|index| (partition, base.0 + index)).collect()
-}
-
-fn headers(content: &Content) -> Vec<Header> {
-    let header = |(key, value): &(String, Option<String>)| Header {
-        key: key.clone(),
-        value: value.as_ref().map(|value| value.clone().into()),
-    };
-    content.headers.iter().map(header).collect()
-}
-
-fn builder(compression: Compression, records: &[Content]) -> Result<BatchBuilder, Error> {
-    let mut builder = BatchBuilder::new(compression);
-    for content in records {
-        let (key, value) = (content.key.as_deref(), content.value.as_deref());
-        let pushed = builder.push(
-            Timestamp(content.timestamp),
-            key.map(str::as_bytes),
-            value.map(str::as_bytes),
-            &headers(content),
-        );
-        pushed.map_err(|error| error.within("a batch"))?;
-    }
-    Ok(builder)
-}
-
-fn record(content: &Content) -> Record {
-    Record {
-        key: content.key.clone().map(Into::into),
-        value: content.value.clone().map(Into::into),
-        headers: headers(content),
-        timestamp: Some(Timestamp(content.timestamp)),
-    }
-}
-
-fn read_record(name: &TopicPartition, record: &RecordView<'_>) -> ReadRecord {
-    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    ReadRecord {
-        topic: name.topic.clone(),
-        partition: name.partition.0,
-        offset: record.offset.0,
-        timestamp: record.timestamp.0,
-        key: text(record.key),
-        value: text(record.value),
-        headers: record.headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect(),
-    }
-}
-
-fn entries_of(batch: &RecordBatch<'_>) -> Result<Vec<Entry>, lotic_log::batch::BatchError> {
-    let header = batch.header();
-    if header.record_count == 0 {
-        return Ok(Vec::new());
-    }
-    let kind = match (header.is_control, header.is_transactional) {
-        (true, _) if batch.control()?.kind == MarkerKind::Commit => EntryKind::Commit,
-        (true, _) => EntryKind::Abort,
-        (false, true) => EntryKind::Transactional,
-        (false, false) => EntryKind::Plain,
-    };
-    let (producer, append_time) = (header.producer_id.0, header.timestamp_type == TimestampType::LogAppend);
-    let mut scratch = DecompressionBuffer::new();
-    let entry = |record: Result<RecordView<'_>, _>| {
-        record.map(|record| Entry { offset: record.offset.0, producer, kind, append_time })
-    };
-    batch.records(&mut scratch)?.map(entry).collect()
 }
