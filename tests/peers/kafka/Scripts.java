@@ -575,7 +575,7 @@ public class Scripts {
             ObjectNode question = ((ObjectNode) step.deepCopy());
             if (!newest) {
                 JsonNode at = dated.isEmpty() ? null : dated.get(step.get("place").asInt() % dated.size());
-                question.put("timestamp", (at == null ? 0 : at.get(1).asLong()) + step.get("plus").asLong());
+                question.put("timestamp", (at == null ? 1 : at.get(1).asLong()) + step.get("plus").asLong());
             }
             answer.set("found", (newest ? findNewest(question) : findTime(question)).get("found"));
             return answer;

@@ -71,7 +71,7 @@ impl Dated {
         match self {
             Self::Newest => None,
             Self::At { place, plus } => {
-                Some(entries.get(place % entries.len().max(1)).map_or(0, |entry| entry.time) + plus)
+                Some(entries.get(place % entries.len().max(1)).map_or(1, |entry| entry.time) + plus)
             }
         }
     }
