@@ -11,7 +11,7 @@ fn the_same_scripts_come_to_the_same_on_lotic_and_on_kafka() -> Result<()> {
     };
     let mut told = Vec::new();
     let comparison =
-        Comparison { scripts: 520, compacting: 60, overdue: 8, retaining: 16, restarting: 40, seed: 1 };
+        Comparison { scripts: 450, compacting: 60, overdue: 6, retaining: 12, restarting: 30, seed: 1 };
     let outcome = comparison.run(&kafka, &mut told);
     println!("{}", String::from_utf8_lossy(&told));
     outcome

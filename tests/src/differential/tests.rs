@@ -178,6 +178,9 @@ fn a_batch_that_is_refused_may_be_so_by_another_reason_where_its_transaction_has
     assert!(!differs(0, 1, &unknown, &fenced), "an epoch that nobody has");
     assert!(differs(0, 0, &unknown, &fenced), "the partition knows of it");
     assert!(differs(0, -1, &unknown, &fenced));
+    assert!(!differs(0, -1, &fenced, &Outcome::Done), "there may be no earlier epoch");
+    assert!(differs(0, -1, &written(1..2), &Outcome::Done));
+    assert!(differs(0, 0, &fenced, &Outcome::Done));
     for partition in [0, 1] {
         assert!(differs(partition, 0, &fenced, &unknown));
         assert!(differs(partition, 0, &written(1..2), &fenced));

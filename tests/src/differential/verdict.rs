@@ -89,6 +89,7 @@ impl Verdict<'_> {
             Operation::Append { .. } => self.is_forgotten(index),
             Operation::AppendAs { producer, partition, later, .. } => {
                 self.is_judged_by_the_partition(index, producer, partition, later)
+                    || later < 0 && self.is_before_the_first_epoch(index)
             }
             Operation::Walk(_) if self.script.family.compacts() => {
                 match (&self.ours[index], &self.theirs[index]) {
@@ -136,6 +137,14 @@ impl Verdict<'_> {
         (later > 0 || !self.has_written(index, producer, partition))
             && self.ours[index] == Outcome::Refused(ErrorKind::TransactionState)
             && self.theirs[index] == Outcome::Refused(ErrorKind::Fenced)
+    }
+
+    /// Who takes an id again when Lotic's log is opened again gets the next epoch, so that there may be one before
+    /// it on one side, and none on the other.
+    fn is_before_the_first_epoch(&self, index: usize) -> bool {
+        let outcomes = [&self.ours[index], &self.theirs[index]];
+        outcomes.contains(&&Outcome::Done)
+            && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done | Outcome::Refused(_)))
     }
 
     /// Whether the last transaction that a producer has sent something in has records in the partition.
