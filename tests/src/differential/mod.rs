@@ -46,6 +46,9 @@ use verdict::Verdict;
 /// How many failing scripts are told in full.
 const TOLD_MAX: usize = 3;
 
+/// How a script is drawn from a seed.
+type Draw = fn(u64) -> Script;
+
 /// Scripts to be done on both sides.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
@@ -72,7 +75,7 @@ impl Comparison {
     pub fn run(self, kafka: &Kafka, told: &mut impl Write) -> Result<()> {
         let Self { scripts: deleting, compacting, overdue, retaining, restarting, seed } = self;
         // Those that wait, for Kafka's cleaner or for its clock, go first.
-        let families: [(&str, u64, fn(u64) -> Script); 5] = [
+        let families: [(&str, u64, Draw); 5] = [
             ("compacting", compacting, generate::compacting),
             ("overdue", overdue, generate::overdue),
             ("retaining", retaining, generate::retaining),
