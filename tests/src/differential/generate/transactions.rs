@@ -8,6 +8,10 @@ use super::super::script::{Content, Operation, PARTITIONS, Writer, WriterKind};
 use super::batches::wrapping;
 use super::{CODECS, GROUPS, Generator, IDS, TIMEOUT_MS};
 
+/// The sequence of batches of another epoch than the open transaction's. Kafka refuses them, but keeps the lowest
+/// sequence of what it was asked to verify, and refuses what the open transaction sends behind that.
+const FAR_SEQUENCE: i32 = 1_000_000;
+
 /// The producer that has a transactional id.
 pub(super) struct Owner {
     pub(super) producer: usize,
@@ -127,7 +131,7 @@ impl Generator {
         let choice = self.rng.random_range(0..100);
         if !self.zombies.is_empty() && self.rng.random_ratio(1, 4) {
             let index = self.rng.random_range(0..self.zombies.len());
-            let (later, sequence) = (-self.rng.random_range(0..2), self.rng.random_range(0..4));
+            let (later, sequence) = (-self.rng.random_range(0..2), FAR_SEQUENCE);
             let producer = self.zombies[index].producer;
             let (transactional, records) = (true, drawn);
             return self.push(Operation::AppendAs {
@@ -150,8 +154,8 @@ impl Generator {
                 (0, sequence, true, records)
             }
             32..46 => (0, next + 1 + choice - 32, true, drawn),
-            46..56 => (-1, next, true, drawn),
-            56..64 => (1, 0, true, drawn),
+            46..56 => (-1, FAR_SEQUENCE, true, drawn),
+            56..64 => (1, FAR_SEQUENCE, true, drawn),
             // One that is not known in a partition may go on with any sequence, outside of transactions.
             64..72 if has_written => (0, next, false, drawn),
             72..86 if has_written => {
