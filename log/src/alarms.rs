@@ -103,13 +103,14 @@ impl Steps for Alarms {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Weak;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Weak, mpsc};
 
     use futures::task::{ArcWake, waker};
 
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::spawn::Drive;
+    use crate::clock::{ManualClock, SystemClock};
+    use crate::spawn::{Drive, spawn};
 
     #[derive(Default)]
     struct Woken(Mutex<usize>);
@@ -143,6 +144,43 @@ mod tests {
         assert!(alarms.step());
         assert!(!alarms.step() && *woken.0.lock() == 1);
         assert_eq!(alarms.idle_time(), None);
+    }
+
+    #[test]
+    fn whoever_sleeps_because_no_alarm_is_set_wakes_for_the_first_that_is() {
+        const LONG: Duration = Duration::from_secs(10);
+        let clock = SystemClock::new();
+        let alarms = Arc::new_cyclic(|this: &Weak<Alarms>| Alarms {
+            clock: clock.clone(),
+            driver: Driver::new(Drive::Thread, this.clone()),
+            state: Mutex::default(),
+        });
+        let (is_stopping, stepping) = (Arc::<AtomicBool>::default(), alarms.clone());
+        let stops = is_stopping.clone();
+        let stepper = spawn("step", move || {
+            let stops = || stops.load(Ordering::SeqCst);
+            stepping.driver.run(stops, || stepping.step(), || stepping.idle_time());
+        });
+        let alarm = alarms.alarm();
+        for round in 0..100 {
+            let (rings, rung) = mpsc::channel();
+            let rings = Mutex::new(rings);
+            // Whoever waits has gone once a round is over.
+            alarm.set(clock.elapsed(), &waker(Arc::new(Calls(move || drop(rings.lock().send(()))))));
+            rung.recv_timeout(LONG).unwrap_or_else(|_| panic!("round {round}: nobody woke for the alarm"));
+        }
+        is_stopping.store(true, Ordering::SeqCst);
+        alarms.driver.raise();
+        stepper.expect("a thread").join().expect("no panic");
+    }
+
+    /// Calls something when it is woken.
+    struct Calls<F>(F);
+
+    impl<F: Fn() + Send + Sync> ArcWake for Calls<F> {
+        fn wake_by_ref(calls: &Arc<Self>) {
+            calls.0();
+        }
     }
 
     #[test]

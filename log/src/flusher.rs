@@ -20,6 +20,8 @@ mod request;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -131,6 +133,8 @@ struct Rounds {
     /// Who takes part in consistent cuts, in the order in which their ends are taken.
     parts: Vec<Weak<dyn Flush>>,
     cut: Option<Cut>,
+    /// Where who was told of the end of a sync has panicked, on another thread: whoever steps goes on with it.
+    panicked: Option<Box<dyn Any + Send>>,
 }
 
 /// A submission under way.
@@ -265,6 +269,10 @@ impl Steps for Flusher {
     fn step(&self) -> bool {
         let (mut settled, now) = (Vec::new(), self.clock.elapsed());
         let mut rounds = self.rounds.lock();
+        if let Some(panic) = rounds.panicked.take() {
+            drop(rounds);
+            resume_unwind(panic);
+        }
         rounds.note_due(now);
         if let Some(inbox) = &mut *self.inbox.lock() {
             rounds.waiting.append(inbox);
@@ -294,12 +302,16 @@ impl Wake for EndRounds {
     /// Whoever holds the rounds steps, or is about to hear that it is to step again.
     fn wake_by_ref(self: &Arc<Self>) {
         let mut settled = Vec::new();
-        if let Some(rounds) = self.rounds.upgrade()
-            && let Some(mut rounds) = rounds.try_lock()
-        {
+        let Some(rounds) = self.rounds.upgrade() else { return };
+        if let Some(mut rounds) = rounds.try_lock() {
             rounds.end(&mut settled);
         }
-        settled.into_iter().for_each(Settled::complete);
+        for settled in settled {
+            // The thread that syncs files is none of theirs who wait.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| settled.complete())) {
+                rounds.lock().panicked.get_or_insert(panic);
+            }
+        }
         self.then.wake_by_ref();
     }
 }

@@ -106,12 +106,13 @@ impl Partition {
         self.append_registered(batch, Registration::Partition)
     }
 
-    /// Appends a batch of a transaction of which the coordinator knows that it writes to this partition.
+    /// Appends a batch of a transaction of which whoever calls knows that it writes to this partition, and will
+    /// [end](Self::append_marker) it here.
     ///
     /// # Errors
     /// Those of [`Self::append`]; [`ErrorKind::TransactionState`] where an earlier transaction of the
     /// producer is open.
-    pub(crate) fn append_to_transaction(&self, batch: SealedBatch) -> Result<Appended> {
+    pub fn append_to_transaction(&self, batch: SealedBatch) -> Result<Appended> {
         self.append_registered(batch, Registration::Coordinator)
     }
 

@@ -160,7 +160,7 @@ impl Pair {
 impl<'a> Sides<'a> {
     fn start(kafka: &'a Kafka, data: &Path) -> Result<Self> {
         let begun = SystemClock::new().now();
-        Ok(Self { kafka, broker: Broker::start(kafka, data)?, done: 0, begun })
+        Ok(Self { kafka, broker: Broker::start_in_haste(kafka, data)?, done: 0, begun })
     }
 
     fn stop(self) -> Result<()> {

@@ -16,14 +16,19 @@ use crate::process::{LIMIT, Process};
 const PORT_ATTEMPTS_MAX: usize = 20;
 
 /// One replica of everything is all there is, and one partition of what is internal.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 6] = [
     "offsets.topic.num.partitions=1",
     "transaction.state.log.num.partitions=1",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
     "log.cleaner.backoff.ms=100",
     "log.initial.task.delay.ms=100",
     "log.cleaner.threads=1",
+    "log.retention.check.interval.ms=3600000",
+];
+
+/// What has it see to old records and transactions that are open for too long at once.
+const HASTE: [&str; 2] = [
     "log.retention.check.interval.ms=500",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
 ];
 
 /// A broker that runs until [`Self::stop`], or until it is dropped.
@@ -33,6 +38,7 @@ pub struct Broker {
     port: u16,
     address: String,
     data: PathBuf,
+    settings: Vec<&'static str>,
     /// Where its pid, settings and log are.
     run: TempDir,
     is_running: bool,
@@ -45,16 +51,30 @@ impl Broker {
     /// # Errors
     /// If it does not start, with what it said.
     pub fn start(kafka: &Kafka, data: &Path) -> Result<Self> {
+        Self::start_with(kafka, data, SETTINGS.to_vec())
+    }
+
+    /// As [`Self::start`]; it does at once what brokers do from time to time: delete old records, and abort
+    /// transactions that are open for too long.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_in_haste(kafka: &Kafka, data: &Path) -> Result<Self> {
+        Self::start_with(kafka, data, [&SETTINGS[..], &HASTE].concat())
+    }
+
+    fn start_with(kafka: &Kafka, data: &Path, settings: Vec<&'static str>) -> Result<Self> {
         let port = free_ports()?;
         let mut broker = Self {
             script: kafka.script.clone(),
             port,
             address: String::new(),
             data: data.to_owned(),
+            settings,
             run: tempfile::tempdir()?,
             is_running: true,
         };
-        broker.address = broker.command("start", &SETTINGS)?.trim().to_owned();
+        broker.address = broker.command("start", &broker.settings)?.trim().to_owned();
         Ok(broker)
     }
 
@@ -83,7 +103,7 @@ impl Broker {
     /// If it does not end, or does not start again.
     pub fn restart(&mut self) -> Result<()> {
         self.command("stop", &[])?;
-        self.command("start", &SETTINGS).map(drop)
+        self.command("start", &self.settings).map(drop)
     }
 
     /// Kills it with SIGKILL.

@@ -66,7 +66,7 @@ fn write(
             2 => batch.stamp(Some(stamp(70, n / 4, 0, true))),
             _ => {}
         }
-        let base = partition.append(batch)?.base_offset.0;
+        let base = partition.append_to_transaction(batch)?.base_offset.0;
         let is_aborted = is_transaction && n % 8 == 2;
         if is_transaction {
             let kind = if is_aborted { MarkerKind::Abort } else { MarkerKind::Commit };

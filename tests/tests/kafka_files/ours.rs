@@ -93,7 +93,7 @@ impl Scribe {
         }
         let mut batch = builder.seal();
         batch.stamp(stamp);
-        let base_offset = self.partition.append(batch)?.base_offset.0;
+        let base_offset = self.partition.append_to_transaction(batch)?.base_offset.0;
         self.written.push(Written { base_offset, stamp, records: contents, marker: None });
         Ok(base_offset)
     }
