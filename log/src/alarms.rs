@@ -67,13 +67,16 @@ impl Alarms {
 impl Alarm {
     /// Wakes `waker` when the clock's elapsed time is `due`, instead of who was to be woken before.
     pub(crate) fn set(&self, due: Duration, waker: &Waker) {
+        let waker = waker.clone();
         let mut state = self.alarms.state.lock();
         if state.is_over {
             return;
         }
         let is_first = state.set.values().all(|(other, _)| due < *other);
-        state.set.insert(self.number, (due, waker.clone()));
+        let replaced = state.set.insert(self.number, (due, waker));
         drop(state);
+        // With it a task may go that has an alarm too: no lock is held then.
+        drop(replaced);
         if is_first {
             // Whoever sleeps until the next one is due sleeps for too long.
             self.alarms.driver.raise();
@@ -166,7 +169,10 @@ mod tests {
             let (rings, rung) = mpsc::channel();
             let rings = Mutex::new(rings);
             // Whoever waits has gone once a round is over.
-            alarm.set(clock.elapsed(), &waker(Arc::new(Calls(move || drop(rings.lock().send(()))))));
+            alarm.set(
+                clock.elapsed(),
+                &waker(Arc::new(Calls(move || rings.lock().send(()).unwrap_or_default()))),
+            );
             rung.recv_timeout(LONG).unwrap_or_else(|_| panic!("round {round}: nobody woke for the alarm"));
         }
         is_stopping.store(true, Ordering::SeqCst);

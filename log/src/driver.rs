@@ -4,6 +4,7 @@
 //! have ended, starts what can start, and never waits. Under [`Drive::Thread`] the log's thread steps
 //! and sleeps on a [`Signal`] in between; under [`Drive::Manual`] whoever waits steps.
 
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Wake, Waker};
 use std::thread::ThreadId;
@@ -12,6 +13,24 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::spawn::Drive;
+
+thread_local! {
+    static STANDS_IN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does on this thread what the log's thread would do otherwise.
+pub(crate) fn stand_in<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            STANDS_IN.set(self.0);
+        }
+    }
+
+    let _restore = Restore(STANDS_IN.replace(true));
+    work()
+}
 
 /// Something that is moved along by steps.
 pub(crate) trait Steps: Send + Sync + 'static {
@@ -81,9 +100,10 @@ impl Driver {
         self.drive
     }
 
-    /// Whether the log's thread is the one that asks. It must not wait for what it does itself.
+    /// Whether the log's thread is the one that asks, or one that [stands in](stand_in) for it. It must not wait for
+    /// what it does itself.
     pub(crate) fn is_own_thread(&self) -> bool {
-        self.thread.get() == Some(&std::thread::current().id())
+        STANDS_IN.get() || self.thread.get() == Some(&std::thread::current().id())
     }
 
     /// Says that a step may find something to do.

@@ -8,7 +8,8 @@
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
 //! Beside the log's thread, whoever has ended a sync takes note of it, if nobody is about to: so that who waits for it
-//! is not kept waiting for another thread. It begins nothing, and so waits for nothing.
+//! is not kept waiting for another thread. It begins nothing, and so waits for nothing. Where who is told panics, the
+//! log's thread goes on with that.
 //!
 //! Targets that are entangled with others are made durable with all of them, in a consistent cut, and by no round of
 //! their own: see `consistent_cut`.
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::consistent_cut::Standstill;
-use crate::driver::{Driver, Steps};
+use crate::driver::{Driver, Steps, stand_in};
 use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionKey, TopicId};
 use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
@@ -113,12 +114,13 @@ pub(crate) struct Flusher {
     rounds: Arc<Mutex<Rounds>>,
     /// Woken when a sync has ended.
     waker: Waker,
+    panicked: Arc<Panicked>,
     standstill: Arc<Standstill>,
     clock: Arc<dyn Clock>,
     driver: Arc<Driver>,
 }
 
-/// What is under way. Owned by whoever steps.
+/// What is under way. Owned by whoever steps, or ends a sync.
 #[derive(Default)]
 struct Rounds {
     /// Requests for targets that have a submission under way.
@@ -133,8 +135,6 @@ struct Rounds {
     /// Who takes part in consistent cuts, in the order in which their ends are taken.
     parts: Vec<Weak<dyn Flush>>,
     cut: Option<Cut>,
-    /// Where who was told of the end of a sync has panicked, on another thread: whoever steps goes on with it.
-    panicked: Option<Box<dyn Any + Send>>,
 }
 
 /// A submission under way.
@@ -155,12 +155,15 @@ struct Periodic {
 
 impl Flusher {
     pub(crate) fn new(clock: Arc<dyn Clock>, driver: Arc<Driver>, standstill: Arc<Standstill>) -> Self {
-        let rounds = Arc::<Mutex<Rounds>>::default();
+        let (rounds, panicked) = (Arc::<Mutex<Rounds>>::default(), Arc::<Panicked>::default());
         let waker = match driver.drive() {
             Drive::Manual => driver.waker(),
-            Drive::Thread => EndRounds { rounds: Arc::downgrade(&rounds), then: driver.waker() }.into(),
+            Drive::Thread => {
+                let (rounds, panicked) = (Arc::downgrade(&rounds), panicked.clone());
+                Arc::new(EndRounds { rounds, panicked, then: driver.waker() }).into()
+            }
         };
-        Self { inbox: Mutex::new(Some(Vec::new())), rounds, waker, standstill, clock, driver }
+        Self { inbox: Mutex::new(Some(Vec::new())), rounds, waker, panicked, standstill, clock, driver }
     }
 
     /// From now on recovery points are written down so often while something is synced; `None`: with each round.
@@ -268,11 +271,9 @@ impl Flusher {
 impl Steps for Flusher {
     fn step(&self) -> bool {
         let (mut settled, now) = (Vec::new(), self.clock.elapsed());
+        let panicked = self.panicked.0.lock().take();
+        panicked.into_iter().for_each(|panic| resume_unwind(panic));
         let mut rounds = self.rounds.lock();
-        if let Some(panic) = rounds.panicked.take() {
-            drop(rounds);
-            resume_unwind(panic);
-        }
         rounds.note_due(now);
         if let Some(inbox) = &mut *self.inbox.lock() {
             rounds.waiting.append(inbox);
@@ -288,10 +289,28 @@ impl Steps for Flusher {
     }
 }
 
+/// Why whoever was told of the end of a sync has panicked, on a thread that is none of the log's.
+#[derive(Default)]
+struct Panicked(Mutex<Option<Box<dyn Any + Send>>>);
+
 /// Takes note of syncs that have ended, on whatever thread they end, and then has the next ones begun.
 struct EndRounds {
     rounds: Weak<Mutex<Rounds>>,
+    panicked: Arc<Panicked>,
     then: Waker,
+}
+
+impl EndRounds {
+    /// Whoever holds the rounds steps, or is about to hear that it is to step again.
+    fn end(&self) {
+        let mut settled = Vec::new();
+        if let Some(rounds) = self.rounds.upgrade()
+            && let Some(mut rounds) = rounds.try_lock()
+        {
+            rounds.end(&mut settled);
+        }
+        settled.into_iter().for_each(Settled::complete);
+    }
 }
 
 impl Wake for EndRounds {
@@ -299,26 +318,11 @@ impl Wake for EndRounds {
         self.wake_by_ref();
     }
 
-    /// Whoever holds the rounds steps, or is about to hear that it is to step again.
     fn wake_by_ref(self: &Arc<Self>) {
-        let mut settled = Vec::new();
-        let Some(rounds) = self.rounds.upgrade() else { return };
-        if let Some(mut rounds) = rounds.try_lock() {
-            rounds.end(&mut settled);
-        }
-        for settled in settled {
-            // The thread that syncs files is none of theirs who wait.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| settled.complete())) {
-                rounds.lock().panicked.get_or_insert(panic);
-            }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| stand_in(|| self.end()))) {
+            self.panicked.0.lock().get_or_insert(panic);
         }
         self.then.wake_by_ref();
-    }
-}
-
-impl From<EndRounds> for Waker {
-    fn from(end: EndRounds) -> Self {
-        Arc::new(end).into()
     }
 }
 
@@ -439,7 +443,7 @@ impl Rounds {
             && let Some(points) = &mut self.recovery_points
             && points.begin_sync(waker)
         {
-            self.points_due = now + self.points_every.unwrap_or_default();
+            self.points_due = now.saturating_add(self.points_every.unwrap_or_default());
         }
     }
 

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 0..4 | magic | `LRPT` |
 //! | 4..8 | version | `u32`, 1 |
-//! | 8.. | blocks | one for each group commit |
+//! | 8.. | blocks | one each time that points are written down |
 //!
 //! A block:
 //!
@@ -139,7 +139,7 @@ fn decode_entry(entry: &[u8; ENTRY_BYTES]) -> (PartitionKey, Offset) {
     (key, Offset(i64::from_be_bytes(offset)))
 }
 
-/// The file as it is being written, by whoever steps the flusher.
+/// The file as it is being written, by whoever holds the flusher's rounds.
 pub(crate) struct RecoveryPointFile {
     storage: Arc<dyn Storage>,
     directory: PathBuf,
@@ -336,7 +336,7 @@ fn bytes_max(begun_bytes: u64) -> u64 {
     FILE_BYTES_MAX.max(2 * begun_bytes)
 }
 
-/// Waits for the disk; happens when the log is opened, and once in thousands of group commits.
+/// Waits for the disk; happens when the log is opened, and once in thousands of blocks.
 fn write_anew(
     storage: &dyn Storage,
     directory: &Path,

@@ -42,7 +42,7 @@ pub(crate) fn expired(facts: &RetentionFacts<'_>, cleanup: &Cleanup, now: Timest
     };
     let (mut segments, mut reaches_active) = (before_start, false);
     if cleanup.policy.deletes() {
-        // A segment without records has no time of its own and goes with one behind it.
+        // A segment without records has no time of its own and goes with one behind it, or with the last.
         let may_go = |segment: &&SealedFacts| segment.max_timestamp.is_none_or(too_old);
         let run = sealed.iter().take_while(may_go).count();
         let dated = |segment: &SealedFacts| segment.max_timestamp.is_some();

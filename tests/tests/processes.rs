@@ -121,7 +121,7 @@ fn a_full_disk_stops_a_run_and_with_room_again_the_next_one_finishes() {
 
 #[test]
 fn a_file_that_may_not_grow_stops_a_run_and_without_the_limit_the_next_one_finishes() {
-    // Blocks of 512 bytes: too little for the import, and for almost nothing.
+    // Blocks of 512 bytes: too little for a partition of what is imported, and for almost nothing.
     check_shortage(shell, FILE_LIMIT, &["300", "100"], "File too large");
 }
 

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::group::offsets_partition;
 use crate::log::{Log, LogOptions};
 use crate::partition::{Durability, Isolation, Partition};
+use crate::recovery_point;
 use crate::storage::SyncPurpose;
 use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::ticket::{CommitTicket, FlushTicket};
@@ -160,6 +161,7 @@ impl World {
     fn open(&mut self) -> Result<Process> {
         let options = LogOptions {
             durability: self.default,
+            recovery_point_interval: self.rng.random_bool(0.5).then_some(recovery_point::INTERVAL),
             ..LogOptions::manual(self.storage.mount(), self.clock.clone(), 1)
         };
         let log = Log::open("/log", options)?;
@@ -275,11 +277,19 @@ impl World {
     }
 
     /// Makes the topic that comes and goes, with another durability each time, or deletes it. That waits for the disk.
-    fn come_or_go(&mut self, process: &Process) -> Result<()> {
+    fn come_or_go(&mut self, process: &mut Process) -> Result<()> {
         let mode = self.storage.sync_mode();
         self.storage.set_sync_mode(SyncMode::Immediate);
         let done = match process.log.topic(BRIEF) {
-            Ok(_) => process.log.delete_topic(BRIEF),
+            Ok(_) => {
+                // Nobody syncs a transaction any more of which nothing is left in what is synced.
+                let open = process.open.iter_mut().flatten().map(|(_, transaction)| transaction);
+                for transaction in open.chain(self.transactions.values_mut()) {
+                    transaction.is_synced &=
+                        transaction.committed_at.is_some() || transaction.outputs.contains(&SYNCED);
+                }
+                process.log.delete_topic(BRIEF)
+            }
             Err(_) => {
                 let durability = if self.rng.random_bool(0.7) { Durability::Sync } else { Durability::Os };
                 let config = TopicConfig { durability: Some(durability), ..TopicConfig::default() };
@@ -411,15 +421,20 @@ impl World {
             }
             let is_promised = |at| transaction.is_synced || !goes_back || at <= self.promised_at;
             let may_be_lost = transaction.committed_at.is_none_or(|at| !is_promised(at));
-            assert!(is_there(number) || may_be_lost, "transaction {number} is lost");
+            assert!(
+                is_there(number) || may_be_lost,
+                "transaction {number} is lost; goes back: {goes_back}, promised at {}: {transaction:?}",
+                self.promised_at
+            );
             if is_there(number) {
                 assert!(source.len() >= transaction.consumed, "what transaction {number} has read is lost");
                 let before =
                     |other: &Transaction| other.committed_at.is_some_and(|at| at < transaction.begun_at);
                 let mut earlier = self.transactions.iter().filter(|(_, other)| before(other));
+                let missing = earlier.find(|(other, _)| !is_there(**other));
                 assert!(
-                    earlier.all(|(other, _)| is_there(*other)),
-                    "{number} is there and one before it is not"
+                    missing.is_none(),
+                    "{number} is there and one before it is not: {transaction:?}, {missing:?}; goes back: {goes_back}"
                 );
             }
         }
@@ -483,7 +498,8 @@ fn run(seed: u64, ignored: Option<SyncPurpose>) -> usize {
 
 #[test]
 fn what_is_lost_takes_transactions_back_to_one_moment_and_a_kill_alone_takes_none() {
-    let given_up: usize = (0..150).map(|seed| run(seed, None)).sum();
+    // In the last one a transaction was complete in the table though its marker was lost.
+    let given_up: usize = (0..150).chain([426]).map(|seed| run(seed, None)).sum();
     assert!(given_up > 50, "the log went back {given_up} times");
 }
 

@@ -107,11 +107,12 @@ impl Partition {
     }
 
     /// Appends a batch of a transaction of which whoever calls knows that it writes to this partition, and will
-    /// [end](Self::append_marker) it here.
+    /// [end](Self::append_marker) it here: the coordinator, and tests of what is in the files.
     ///
     /// # Errors
     /// Those of [`Self::append`]; [`ErrorKind::TransactionState`] where an earlier transaction of the
     /// producer is open.
+    #[doc(hidden)]
     pub fn append_to_transaction(&self, batch: SealedBatch) -> Result<Appended> {
         self.append_registered(batch, Registration::Coordinator)
     }

@@ -105,16 +105,20 @@ impl MemoryStorage {
     /// Power fails and comes back: what was not synced is kept, torn or lost; handles are dead and
     /// locks free. Scheduled faults and ignored syncs are as before, the plug is back in.
     pub fn crash(&self) {
-        let disk = &mut *self.disk.lock();
-        disk.platter.crash(&mut disk.rng);
+        let mut disk = self.disk.lock();
+        let Disk { platter, rng, .. } = &mut *disk;
+        platter.crash(rng);
         disk.crashes += 1;
-        disk.end_process();
+        let lost = disk.end_process();
+        drop(disk);
+        lose(lost);
     }
 
     /// The process ends and the machine stays up: handles are dead and locks free, and all that was
     /// written can be read, synced or not.
     pub fn kill(&self) {
-        self.disk.lock().end_process();
+        let lost = self.disk.lock().end_process();
+        lose(lost);
     }
 
     /// Pulls the plug at the `operations`-th counted operation from now (0 is the next one). That one
@@ -248,14 +252,18 @@ impl MemoryStorage {
     }
 }
 
+/// Nobody will end these syncs. Whoever is told may ask the storage at once: no lock is held then.
+fn lose(syncs: Vec<InFlight>) {
+    syncs.into_iter().for_each(|sync| sync.completion.complete(Err(unplugged())));
+}
+
 impl Disk {
-    fn end_process(&mut self) {
+    /// What was in flight then.
+    fn end_process(&mut self) -> Vec<InFlight> {
         self.generation += 1;
         self.locks.clear();
         self.faults.plug_in();
-        for sync in self.in_flight.drain(..) {
-            sync.completion.complete(Err(unplugged()));
-        }
+        std::mem::take(&mut self.in_flight)
     }
 
     fn powered(&self) -> io::Result<()> {

@@ -414,18 +414,19 @@ impl Coordinator {
         if updates.is_empty() {
             return progress;
         }
+        let is_unsynced = updates.iter().any(|update| update.is_unsynced);
         if let Err(error) = state.append(updates, now) {
             let why = "whether its decision was written is unknown";
             settled.extend(deciding.into_iter().map(|ending| ending.fail(why, error.clone())));
             return true;
         }
+        if is_unsynced {
+            home.entangle();
+        }
         if deciding.is_empty() {
             return true;
         }
         state.forget_deleted(&deciding);
-        if deciding.iter().any(Ending::commits_unsynced) {
-            home.entangle();
-        }
         let is_synced = deciding.iter().any(|ending| ending.is_synced);
         let decision = self.flusher.request(is_synced.then(|| target(home, SyncPurpose::Decision)));
         for ending in &mut deciding {
@@ -511,7 +512,10 @@ impl State {
                 return true;
             }
             let complete = table.entries.get(&marked.id).and_then(|record| record.complete(now));
-            updates.extend(complete.map(|record| TableUpdate::new(&marked.id, record)));
+            let is_unsynced = marked.is_unsynced;
+            updates.extend(
+                complete.map(|record| TableUpdate { is_unsynced, ..TableUpdate::new(&marked.id, record) }),
+            );
             false
         });
         updates

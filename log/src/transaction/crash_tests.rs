@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +22,7 @@ use crate::error::{ErrorKind, Result};
 use crate::log::{Log, LogOptions};
 use crate::partition::{Durability, Isolation, Partition};
 use crate::record::{Offset, ProducerEpoch, Timestamp, TopicPartition};
+use crate::recovery_point;
 use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::storage::{Storage, SyncPurpose};
 use crate::ticket::CommitTicket;
@@ -63,6 +65,8 @@ struct World {
     /// Whether recovery points are lost with each process. They tell of synced records that are gone,
     /// before it shows what those were good for.
     loses_recovery_points: bool,
+    /// As a program has it, or with each group commit.
+    recovery_point_interval: Option<Duration>,
 }
 
 /// A process that has the log open.
@@ -113,11 +117,18 @@ impl World {
             seen: BTreeSet::new(),
             values: 0,
             loses_recovery_points: false,
+            recovery_point_interval: seed.is_multiple_of(2).then_some(recovery_point::INTERVAL),
         }
     }
 
     fn open(&self) -> Result<Log> {
-        let log = Log::open("/log", LogOptions::manual(self.storage.mount(), ManualClock::new(), 1))?;
+        let log = Log::open(
+            "/log",
+            LogOptions {
+                recovery_point_interval: self.recovery_point_interval,
+                ..LogOptions::manual(self.storage.mount(), ManualClock::new(), 1)
+            },
+        )?;
         log.coordinator().set_limits(EPOCH_LAST, SNAPSHOT_RECORDS);
         Ok(log)
     }

@@ -104,7 +104,8 @@ impl Ending {
         match failure {
             None => {
                 let markers = if self.is_synced { markers } else { Vec::new() };
-                Ok(Marked { id: self.session.id().to_owned(), markers })
+                let is_unsynced = self.commits_unsynced();
+                Ok(Marked { id: self.session.id().to_owned(), markers, is_unsynced })
             }
             Some(error) => Err(unsettled(self.session.id(), "its markers could not all be written", error)),
         }
@@ -133,6 +134,8 @@ pub(super) fn unsettled(id: &str, why: &str, cause: Error) -> Error {
 pub(super) struct Marked {
     pub(super) id: String,
     pub(super) markers: Vec<(Arc<Partition>, Offset)>,
+    /// Whether it is complete though a power cut may take its markers: then that it is goes with them.
+    pub(super) is_unsynced: bool,
 }
 
 impl Marked {

@@ -188,6 +188,8 @@ impl World {
         // A program draws another seed each time it starts.
         let options = LogOptions {
             durability: self.life.durability,
+            // As a program has it, or with each group commit.
+            recovery_point_interval: self.fate.random_bool(0.5).then_some(Duration::from_millis(100)),
             ..LogOptions::manual(self.storage.clone(), self.clock.clone(), self.fate.random())
         };
         let log = self.powered("opening the log", Log::open("/data", options))?;
