@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Log, LogOptions};
+use super::{Log, LogOptions, Repair};
 use crate::clock::ManualClock;
 use crate::consistent_cut::INTERVAL;
 use crate::consistent_cut::tests::{batch, committed};
 use crate::driver::Steps;
 use crate::error::{ErrorKind, Result};
 use crate::partition::{Durability, Partition};
+use crate::record::{Offset, PartitionId};
 use crate::storage::interrupting::InterruptingStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, SyncPurpose};
@@ -184,6 +185,34 @@ fn going_back_after_a_failed_sync_is_finished_by_the_next_to_open_the_log() {
         operation += 1;
     }
     assert!(operation > 20, "recovery was cut short at {operation} operations");
+}
+
+#[test]
+fn a_repair_of_the_partition_whose_sync_has_failed_keeps_no_other_from_going_back() {
+    let mut repaired = Vec::new();
+    for operation in 0..12 {
+        for topic in ["one", "other"] {
+            let fixture = Fixture::new();
+            let note = PathBuf::from(format!("/log/{topic}-0/failed-sync"));
+            if !fail_cut(&fixture, operation) || !fixture.disk.exists(&note).expect("it is readable") {
+                continue;
+            }
+            // The record of the first transaction, and its marker, were synced.
+            let cut = Repair {
+                topic: topic.to_owned(),
+                partition: PartitionId(0),
+                truncate_at: Offset(2),
+                dry_run: false,
+            };
+            let options = LogOptions::manual(fixture.disk.mount(), fixture.clock.clone(), 1);
+            Log::repair("/log", &options, &cut).expect("it is sound");
+            assert!(!fixture.disk.exists(&note).expect("it is readable"), "the partition is recovered");
+            let log = fixture.open();
+            assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "{topic} was cut");
+            repaired.push(topic);
+        }
+    }
+    assert_eq!(repaired, ["one", "other"]);
 }
 
 #[test]

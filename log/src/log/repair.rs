@@ -14,7 +14,8 @@
 //!
 //! Opening the log then ends the transactions that were cut, as the note says. One that lost some of its
 //! records is aborted here: whatever was decided, half of it is not shown. One that lost its marker alone
-//! gets it again, though the log may remember no more how it was decided.
+//! gets it again, though the log may remember no more how it was decided. Where a sync of the partition has
+//! failed, opening the log takes all of it back to the last consistent cut, as it would have without the repair.
 
 mod carry_out;
 mod note;
@@ -29,7 +30,7 @@ mod transaction_tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{LogOptions, holder};
+use super::{LogOptions, holder, retreat};
 use crate::batch::MarkerKind;
 use crate::catalogue::Catalogue;
 use crate::clean_shutdown::CleanShutdown;
@@ -165,7 +166,7 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     note.write(&site)?;
     let kept_in = note.folder(&site);
     carry_out(directory, &site, note)?;
-    carry_out::recover(site, survey.cut.offset)?;
+    recover(directory, site, survey.cut.offset)?;
     Ok(RepairReport { kept_in, ..report })
 }
 
@@ -197,8 +198,14 @@ pub(super) fn forget(site: &PartitionSite) -> Result<()> {
 fn finish(directory: &Path, site: PartitionSite, note: CutNote) -> Result<RepairReport> {
     carry_out(directory, &site, note.clone())?;
     let report = survey::report_again(&site, &note)?;
-    carry_out::recover(site, note.cut.offset)?;
+    recover(directory, site, note.cut.offset)?;
     Ok(report)
+}
+
+/// Recovers a partition that is cut. It alone: what stands on it is left to whoever opens the log.
+fn recover(directory: &Path, site: PartitionSite, cut: Offset) -> Result<()> {
+    retreat::keep_loss(directory, &read_catalogue(&**site.storage(), directory)?, &site)?;
+    carry_out::recover(site, cut)
 }
 
 /// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there.

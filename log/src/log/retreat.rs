@@ -2,13 +2,14 @@
 //! synced.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Inner;
 use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::consistent_cut::{FoundMark, Retreat};
 use crate::error::Result;
-use crate::partition::{Durability, failed_sync};
+use crate::partition::{Durability, PartitionSite, failed_sync};
 use crate::record::{PartitionId, TopicPartition};
 use crate::topic::TopicConfig;
 use crate::transaction::TRANSACTION_TOPIC;
@@ -46,15 +47,9 @@ impl Inner {
             return Ok(Some(Loss::PowerCut));
         }
         for (name, CatalogueEntry { id, config }) in &catalogue.topics {
-            if is_synced(config, unsynced) && name != TRANSACTION_TOPIC {
-                // What it has lost was never acknowledged, and nobody has read it.
-                continue;
-            }
             for partition in (0..config.partitions).map(PartitionId) {
                 let site = self.site(name, *id, config, partition);
-                let note =
-                    failed_sync::read(&site).map_err(|error| site.io("read", &site.directory, error))?;
-                if note.is_some_and(|note| note.synced.is_some()) {
+                if has_failed_sync(&site, config, unsynced)? {
                     return Ok(Some(Loss::FailedSync(site.name)));
                 }
             }
@@ -70,6 +65,32 @@ impl fmt::Display for Loss {
             Self::FailedSync(partition) => write!(f, "records of {partition} could not be synced"),
         }
     }
+}
+
+/// To be called before one partition alone is recovered in the log in `directory`, which takes away the note of a sync of
+/// it that has failed: whoever opens the log next is to go back with all of the others all the same.
+///
+/// # Errors
+/// Those of the operating system; the partition is to be left as it is then.
+pub(super) fn keep_loss(directory: &Path, catalogue: &Catalogue, site: &PartitionSite) -> Result<()> {
+    let storage = &**site.storage();
+    let Some(unsynced) = FoundMark::find(storage, directory)?.filter(|found| found.is_of_this_boot) else {
+        return Ok(());
+    };
+    match catalogue.topics.get(&*site.name.topic) {
+        Some(entry) if has_failed_sync(site, &entry.config, unsynced)? => unsynced.disown(storage, directory),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the disk has failed to take what others may stand on.
+fn has_failed_sync(site: &PartitionSite, config: &TopicConfig, unsynced: FoundMark) -> Result<bool> {
+    if is_synced(config, unsynced) && site.name.topic != TRANSACTION_TOPIC {
+        // What it has lost was never acknowledged, and nobody has read it.
+        return Ok(false);
+    }
+    let note = failed_sync::read(site).map_err(|error| site.io("read", &site.directory, error))?;
+    Ok(note.is_some_and(|note| note.synced.is_some()))
 }
 
 /// What is not believed where records were lost that nobody had synced, by the topics that there are.
