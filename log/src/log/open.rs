@@ -16,8 +16,9 @@ use crate::consistent_cut::{FoundMark, UnsyncedMark};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::open_files::OpenFiles;
+use crate::partition::marks::{Cuts, Marks};
 use crate::partition::{Durability, METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
-use crate::record::{PartitionId, PartitionKey, TopicId};
+use crate::record::{PartitionId, PartitionKey, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
@@ -82,8 +83,25 @@ pub(super) fn open_read_only(directory: &Path, options: LogOptions) -> Result<Lo
     Ok(Log { inner: LastHandle::new(inner) })
 }
 
-/// Opens the topics that were made since, forgets those that were deleted, and reads on in the others.
+/// Takes in all that has happened since. A repair takes synced records away: whoever has read recovery points before it
+/// and a partition after it finds damage where there is none. So damage is believed if it is found a second time while
+/// nothing is cut off.
 pub(super) fn refresh(inner: &Inner) -> Result<()> {
+    let found = match take_in(inner) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => inner.cuts()?,
+        taken_in => return taken_in,
+    };
+    match take_in(inner) {
+        Err(error) if error.kind() == ErrorKind::Corrupt && inner.cuts()? != found => {
+            let what = format!("the log in {} is being repaired: read it again", inner.directory.display());
+            Err(Error::new(ErrorKind::Retry, what))
+        }
+        taken_in => taken_in,
+    }
+}
+
+/// Opens the topics that were made since, forgets those that were deleted, and reads on in the others.
+fn take_in(inner: &Inner) -> Result<()> {
     let mut catalogued = inner.catalogued.lock();
     let catalogue = read_catalogue(&*inner.storage, &inner.directory)?;
     // Points are read before the partitions are: so none of them lies behind what is found there. And the
@@ -250,6 +268,20 @@ impl Inner {
         };
         self.core.flusher.keep_recovery_points(file);
         Ok(())
+    }
+
+    /// Where each partition was cut off, and is just being.
+    fn cuts(&self) -> Result<Vec<(TopicPartition, Option<Cuts>, bool)>> {
+        let catalogue = read_catalogue(&*self.storage, &self.directory)?;
+        let mut cuts = Vec::new();
+        for (name, CatalogueEntry { id, config }) in &catalogue.topics {
+            for partition in (0..config.partitions).map(PartitionId) {
+                let site = self.site(name, *id, config, partition);
+                let marks = Marks::read(&site)?;
+                cuts.push((site.name, marks.cuts, marks.is_being_cut));
+            }
+        }
+        Ok(cuts)
     }
 
     /// A topic whose settings have changed, with the partitions that were added.

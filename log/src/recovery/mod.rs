@@ -185,7 +185,12 @@ pub(crate) fn read_on(
         }
     }
     let border = RecoveryBorder { recovery_point, clean_shutdown: false };
-    let (read, now) = self::read(site, &border)?;
+    let read = self::read(site, &border);
+    if read.is_err() {
+        // What was synced may be missing since it was cut off: that is no damage.
+        check_not_cut(site, marks, &Marks::read(site)?)?;
+    }
+    let (read, now) = read?;
     check_not_cut(site, marks, &now)?;
     (*tail, *marks) = (read, now);
     Ok(())

@@ -253,6 +253,105 @@ fn a_cut_that_falls_between_two_looks_of_a_reader_is_noticed() {
 }
 
 #[test]
+fn a_cut_that_takes_what_a_reader_knows_to_be_synced_is_no_damage_to_it_whenever_it_comes() {
+    let last = || *segments(&closed_log()).last().expect("there is one");
+    for refresh in [|log: &Log| log.refresh(), |log: &Log| partition(log).refresh().map(drop)] {
+        let storage = closed_log();
+        let disk = InterruptingStorage::new(storage.mount());
+        let reader = LogOptions::manual(disk.clone(), ManualClock::new(), 1);
+        let reader = Log::open_read_only(DIRECTORY, reader).expect("it is sound");
+        let cut = storage.clone();
+        // The first look is over by then: the last batch is looked for in the last file.
+        disk.before_read(FileKind::Log.path(&directory(), last()), move || {
+            repair(&cut, &at(CUT)).expect("it is sound");
+        });
+        let error = refresh(&reader).expect_err("it was cut");
+        assert!(!disk.is_pending());
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+        assert!(error.to_string().contains("cut off at offset 20"), "{error}");
+    }
+}
+
+#[test]
+fn who_opens_a_log_that_is_cut_off_at_any_moment_of_that_finds_no_damage() {
+    for call in 0.. {
+        let storage = closed_log();
+        let cut = storage.clone();
+        let cut = move || drop(repair(&cut, &at(CUT)).expect("it is sound"));
+        let disk = ObservedStorage::observed_by(
+            Interrupted { calls: Mutex::new(0), call, look: cut },
+            storage.mount(),
+        );
+        match Log::open_read_only(DIRECTORY, LogOptions::manual(disk.clone(), ManualClock::new(), 1)) {
+            Ok(log) => {
+                let end = partition(&log).offsets().end;
+                assert!([Offset(CUT), Offset(BATCHES)].contains(&end), "{end}, cut before call {call}");
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "cut before call {call}: {error}"),
+        }
+        if call >= *disk.observer().calls.lock() {
+            assert!(call > 20, "{call} calls");
+            return;
+        }
+    }
+}
+
+/// Has the log cut off each time that somebody has read its recovery points and goes on to the partition.
+struct CutBehindPoints {
+    log: Arc<MemoryStorage>,
+    state: Mutex<CutState>,
+}
+
+struct CutState {
+    are_points_read: bool,
+    /// Where it is cut next.
+    cuts: Vec<i64>,
+}
+
+impl Observer for CutBehindPoints {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match call {
+            Call::Open(path) if path.ends_with("recovery-point") => state.are_points_read = true,
+            Call::List(path) if path == directory() && state.are_points_read => {
+                state.are_points_read = false;
+                if let Some(cut) = state.cuts.pop() {
+                    repair(&self.log, &at(cut)).expect("it is sound");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_off_behind_the_recovery_points_that_were_read_is_looked_at_again() {
+    let check = |cuts: &[i64]| {
+        let log = closed_log();
+        let state = CutState { are_points_read: false, cuts: cuts.iter().rev().copied().collect() };
+        let observer = CutBehindPoints { log: log.clone(), state: Mutex::new(state) };
+        let disk = ObservedStorage::observed_by(observer, log.mount());
+        let opened = Log::open_read_only(DIRECTORY, LogOptions::manual(disk.clone(), ManualClock::new(), 1));
+        assert!(disk.observer().state.lock().cuts.is_empty(), "it was cut so often");
+        opened.map(|log| partition(&log).offsets().end).map_err(|error| error.kind())
+    };
+    assert_eq!(check(&[]), Ok(Offset(BATCHES)));
+    assert_eq!(check(&[20]), Ok(Offset(20)));
+    assert_eq!(check(&[20, 10]), Err(ErrorKind::Retry), "who looks a second time waits before that");
+}
+
+#[test]
+fn damage_of_what_was_synced_is_told_though_the_log_was_cut_off_before() {
+    let storage = closed_log();
+    repair(&storage, &at(CUT)).expect("it is sound");
+    let last = *segments(&storage).last().expect("there is one");
+    storage.corrupt(&FileKind::Log.path(&directory(), last), 64, 1).expect("the byte is there");
+    let error = read(&storage).expect_err("it is damaged");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
 fn a_reader_in_another_process_is_told_that_what_it_has_read_was_cut_off_and_written_anew() {
     let storage = closed_log();
     let read = || read(&storage).expect("it is sound");
