@@ -45,6 +45,8 @@ mod record;
 mod recovery;
 mod session;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod table;
 #[cfg(test)]
 mod tests;

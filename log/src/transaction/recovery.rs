@@ -127,7 +127,15 @@ impl Coordinator {
         directory: &Path,
     ) -> Result<()> {
         if let Some(home) = home {
-            let (table, records) = Table::read(&home, TableSnapshot::read(storage, directory)?)?;
+            let written = TableSnapshot::read(storage, directory)?;
+            let is_unfit = |snapshot: &TableSnapshot| !snapshot.is_of(home.topic_id(), &home.offsets());
+            let snapshot = if written.as_ref().is_some_and(is_unfit) {
+                TableSnapshot::remove(storage, directory)?;
+                None
+            } else {
+                written
+            };
+            let (table, records) = Table::read(&home, snapshot)?;
             let mut state = self.state.lock();
             state.snapshots.count(records);
             state.table = table;

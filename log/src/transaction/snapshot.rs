@@ -12,8 +12,9 @@
 //! | last 4 | checksum | CRC-32 of all before it |
 //!
 //! It is written beside itself, synced and renamed, and only once the records it knows are durable. The
-//! name is not synced: an older table with a longer tail says the same. A table that is damaged, or
-//! knows more than the log holds, is not used.
+//! name is not synced: an older table with a longer tail says the same. A table that is damaged is not used. One that
+//! does not fit the log, which has gone back or was cut off, is removed for good before anything is appended: it would
+//! fit again once the log has grown as far, and hide what was written meanwhile.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,14 @@ impl TableSnapshot {
             tracing::warn!(upto = %self.upto, "the written table of transactions does not fit the log and is not used");
         }
         is_it
+    }
+
+    /// Removes the one in `directory`, durably.
+    pub(super) fn remove(storage: &dyn Storage, directory: &Path) -> Result<()> {
+        let path = directory.join(FILE_NAME);
+        let removed = storage.remove_file(&path);
+        let removed = removed.and_then(|()| storage.sync_dir(directory, SyncPurpose::Snapshot));
+        removed.map_err(|error| Error::io(format!("cannot remove {}", path.display()), error))
     }
 
     /// The one in `directory`, if there is one that is whole.

@@ -35,15 +35,14 @@ impl TableUpdate {
 }
 
 impl Table {
-    /// Reads the table from its partition, whose tail it is behind `snapshot`. Says how many records
-    /// that tail has.
+    /// Reads the table from its partition, whose tail it is behind `snapshot`, which fits it. Says how many
+    /// records that tail has.
     ///
     /// # Errors
     /// `Corrupt` for a record that is none of the table's, and those of reading.
     pub(super) fn read(partition: &Partition, snapshot: Option<TableSnapshot>) -> Result<(Self, u64)> {
         let offsets = partition.offsets();
-        let known = snapshot.filter(|snapshot| snapshot.is_of(partition.topic_id(), &offsets));
-        let (mut table, mut next) = match known {
+        let (mut table, mut next) = match snapshot {
             Some(TableSnapshot { table, upto, .. }) => (table, upto),
             None => (Self::default(), offsets.start),
         };
