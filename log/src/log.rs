@@ -104,8 +104,9 @@ impl Log {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no log and [`LogOptions::begins`] says to begin none;
     /// [`ErrorKind::Locked`], naming the holder, if a process has it open; [`ErrorKind::Corrupt`] if
-    /// what was synced is not there any more; [`ErrorKind::Unsupported`] if a later version wrote it;
-    /// those of the operating system. What is corrupt is left as it is.
+    /// what was synced is not there any more; [`ErrorKind::Unsupported`] if a later version wrote it, or an earlier
+    /// build whose transactions do not say whether they were synced, and some of that is lost; those of the operating
+    /// system. What is corrupt is left as it is.
     pub fn open(directory: impl AsRef<Path>, options: LogOptions) -> Result<Self> {
         open::open(directory.as_ref(), options)
     }

@@ -4,13 +4,16 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1 |
+//! | 0..4 | version | `u32`, 2; 1 of earlier builds, whose decisions do not say whether anybody has synced them |
 //! | 4 | default | 1 if topics without a durability of their own are not synced, 0 if they are |
 //! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none, or where some of them are lost |
 //! | 21..25 | checksum | CRC-32 of the bytes before it |
 //!
 //! It is durable before the first such record is appended. Where everything is synced it goes, or is made anew for
 //! what is appended next: when the log is closed, or has been recovered.
+//!
+//! A log with a mark of version 1 opens as long as nothing is lost, and has one of version 2 from then on. Where something
+//! is, nobody can tell any more which of its decisions go back, and it is refused.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +29,8 @@ use crate::storage::{Storage, SyncPurpose};
 use crate::whole_file;
 
 const FILE_NAME: &str = "unsynced";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const UNTOLD_VERSION: u32 = 1;
 const BODY_BYTES: usize = 21;
 
 /// The mark in one log's directory. One for all who write to it.
@@ -48,6 +52,8 @@ pub(crate) struct FoundMark {
     pub(crate) syncs_by_default: bool,
     /// Whether the page cache is the one that was written to.
     pub(crate) is_of_this_boot: bool,
+    /// Whether decisions say for themselves that nobody has synced them.
+    pub(crate) do_decisions_tell: bool,
 }
 
 impl FoundMark {
@@ -56,11 +62,15 @@ impl FoundMark {
         let path = directory.join(FILE_NAME);
         let found = whole_file::read(storage, &path).map_err(|error| failed("read", directory, error))?;
         let Some(bytes) = found else { return Ok(None) };
-        let Some((syncs_by_default, boot)) = decode(&bytes) else {
+        let Some((version, syncs_by_default, boot)) = decode(&bytes) else {
             return Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display())));
         };
+        if ![VERSION, UNTOLD_VERSION].contains(&version) {
+            let what = format!("{} is of a later version than {VERSION}", path.display());
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
         let is_of_this_boot = !boot.is_nil() && storage.boot_id() == Some(boot);
-        Ok(Some(Self { syncs_by_default, is_of_this_boot }))
+        Ok(Some(Self { syncs_by_default, is_of_this_boot, do_decisions_tell: version != UNTOLD_VERSION }))
     }
 
     /// Makes it a mark of no boot, durably: some of the records are lost though the machine has stayed up, and whoever
@@ -69,9 +79,28 @@ impl FoundMark {
     /// # Errors
     /// Those of the operating system.
     pub(crate) fn disown(self, storage: &dyn Storage, directory: &Path) -> Result<()> {
-        let bytes = encode(self.syncs_by_default, Uuid::nil());
+        let version = if self.do_decisions_tell { VERSION } else { UNTOLD_VERSION };
+        let bytes = encode(version, self.syncs_by_default, Uuid::nil());
         let written = whole_file::replace(storage, &directory.join(FILE_NAME), &bytes, SyncPurpose::Unsynced);
         written.map(drop).map_err(|error| failed("write", directory, error))
+    }
+
+    /// Checks that it can be told what a loss takes back in the log in `directory`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`].
+    pub(crate) fn check_decisions_tell(self, directory: &Path) -> Result<()> {
+        if self.do_decisions_tell {
+            return Ok(());
+        }
+        let what = format!(
+            "{} was left by an earlier build of lotic, and records that it did not sync are lost, in a power cut or by a \
+             disk that failed: this build cannot tell which transactions go back. Open the log once with the build that \
+             wrote it and close it; or remove the file to keep all that is there, transactions of which a part is missing \
+             too",
+            directory.join(FILE_NAME).display()
+        );
+        Err(Error::new(ErrorKind::Unsupported, what))
     }
 }
 
@@ -108,7 +137,8 @@ impl UnsyncedMark {
         if self.is_left.load(Ordering::Acquire) {
             return Ok(());
         }
-        let bytes = encode(self.durability == Durability::Sync, self.storage.boot_id().unwrap_or_default());
+        let boot = self.storage.boot_id().unwrap_or_default();
+        let bytes = encode(VERSION, self.durability == Durability::Sync, boot);
         let path = self.directory.join(FILE_NAME);
         match whole_file::replace(&*self.storage, &path, &bytes, SyncPurpose::Unsynced) {
             Ok(_) => self.is_left.store(true, Ordering::Release),
@@ -146,19 +176,20 @@ impl std::fmt::Debug for UnsyncedMark {
     }
 }
 
-fn encode(syncs_by_default: bool, boot: Uuid) -> Vec<u8> {
-    let mut bytes = VERSION.to_be_bytes().to_vec();
+fn encode(version: u32, syncs_by_default: bool, boot: Uuid) -> Vec<u8> {
+    let mut bytes = version.to_be_bytes().to_vec();
     bytes.push(u8::from(!syncs_by_default));
     bytes.extend(boot.as_bytes());
     bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(bool, Uuid)> {
+fn decode(bytes: &[u8]) -> Option<(u32, bool, Uuid)> {
     let (body, checksum) = bytes.split_last_chunk()?;
     let body: &[u8; BODY_BYTES] = body.try_into().ok()?;
-    let is_whole = *checksum == crc32fast::hash(body).to_be_bytes() && body[..4] == VERSION.to_be_bytes();
-    is_whole.then(|| Some((body[4] == 0, Uuid::from_slice(&body[5..]).ok()?)))?
+    let version = u32::from_be_bytes(*body.first_chunk()?);
+    let is_whole = *checksum == crc32fast::hash(body).to_be_bytes();
+    is_whole.then(|| Some((version, body[4] == 0, Uuid::from_slice(&body[5..]).ok()?)))?
 }
 
 fn failed(doing: &str, directory: &Path, error: io::Error) -> Error {
@@ -175,7 +206,7 @@ mod tests {
     }
 
     fn mark(is_of_this_boot: bool) -> Option<FoundMark> {
-        Some(FoundMark { syncs_by_default: false, is_of_this_boot })
+        Some(FoundMark { syncs_by_default: false, is_of_this_boot, do_decisions_tell: true })
     }
 
     #[test]
@@ -207,6 +238,25 @@ mod tests {
         assert_eq!(find(&storage), mark(false));
         UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os).leave().expect("the disk is well");
         assert_eq!(find(&storage), mark(true));
+    }
+
+    #[test]
+    fn a_mark_of_an_earlier_build_stays_one_and_that_of_a_later_one_is_refused() {
+        let storage = MemoryStorage::new(1);
+        let write = |version| {
+            let (path, boot) = (Path::new("/").join(FILE_NAME), storage.boot_id().expect("it has one"));
+            let bytes = encode(version, false, boot);
+            whole_file::replace(&*storage, &path, &bytes, SyncPurpose::Unsynced).expect("the disk is well");
+        };
+        write(UNTOLD_VERSION);
+        let found = find(&storage).expect("it is there");
+        assert!(found.is_of_this_boot && !found.do_decisions_tell, "{found:?}");
+        found.disown(&*storage, Path::new("/")).expect("the disk is well");
+        let found = find(&storage).expect("it is there");
+        assert!(!found.is_of_this_boot && !found.do_decisions_tell, "{found:?}");
+        write(VERSION + 1);
+        let error = FoundMark::find(&*storage, Path::new("/")).expect_err("nobody knows what it says");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 
     #[test]

@@ -18,6 +18,10 @@ use crate::storage::memory::MemoryStorage;
 use crate::storage::{Storage, SyncPurpose};
 use crate::topic::TopicConfig;
 use crate::transaction::TransactionalProducer;
+use crate::whole_file;
+
+/// Where it is noted that there are records which nobody has synced.
+const MARK: &str = "/log/unsynced";
 
 /// A log that syncs by default, on a disk that can be struck.
 struct Fixture {
@@ -213,6 +217,61 @@ fn a_repair_of_the_partition_whose_sync_has_failed_keeps_no_other_from_going_bac
         }
     }
     assert_eq!(repaired, ["one", "other"]);
+}
+
+/// A log with something that nobody has synced, which an earlier build has written as far as its mark says.
+fn untold_log(write: impl FnOnce(&Log, &[Arc<Partition>; 2])) -> Fixture {
+    let fixture = Fixture::new();
+    let log = fixture.open();
+    write(&log, &["one", "other"].map(|name| partition(&log, name, Durability::Os)));
+    fixture.disk.kill();
+    let path = PathBuf::from(MARK);
+    let mut bytes = fixture.disk.contents(&path).expect("it was left");
+    bytes[..4].copy_from_slice(&1u32.to_be_bytes());
+    let (body, checksum) = bytes.split_last_chunk_mut().expect("it has one");
+    *checksum = crc32fast::hash(body).to_be_bytes();
+    whole_file::replace(&*fixture.disk, &path, &bytes, SyncPurpose::Unsynced).expect("the disk is well");
+    fixture
+}
+
+fn commit_to_both(log: &Log, [one, other]: &[Arc<Partition>; 2]) {
+    let producer = log.transactional("alpha").expect("the disk is well");
+    commit(&producer, &[one, other], 1).expect("nothing waits for the disk");
+}
+
+#[test]
+fn a_power_cut_over_a_log_whose_decisions_do_not_tell_whether_they_were_synced_is_refused() {
+    let fixture = untold_log(commit_to_both);
+    fixture.disk.crash();
+    let before = fixture.disk.contents(&PathBuf::from(MARK)).expect("it is there");
+    let options = || LogOptions::manual(fixture.disk.mount(), fixture.clock.clone(), 1);
+    for _ in 0..2 {
+        for opened in [Log::open("/log", options()), Log::open_read_only("/log", options())] {
+            let error = opened.expect_err("what goes back is not known");
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains(MARK), "{error}");
+        }
+    }
+    assert_eq!(fixture.disk.contents(&PathBuf::from(MARK)).expect("it is there"), before);
+    fixture.disk.remove_file(&PathBuf::from(MARK)).expect("the disk is well");
+    fixture.open();
+}
+
+#[test]
+fn a_log_without_transactions_opens_after_a_power_cut_whichever_build_has_written_it() {
+    let fixture = untold_log(|_, [one, _]| drop(one.append(batch("1")).expect("the disk is well")));
+    fixture.disk.crash();
+    fixture.open();
+}
+
+#[test]
+fn a_log_whose_decisions_do_not_tell_whether_they_were_synced_tells_from_the_next_opening_on() {
+    let fixture = untold_log(commit_to_both);
+    let log = fixture.open();
+    assert_eq!(values(&log, "one"), [1]);
+    fixture.disk.crash();
+    let log = fixture.open();
+    assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "recovery has synced them");
 }
 
 #[test]

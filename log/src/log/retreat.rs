@@ -28,18 +28,19 @@ impl Inner {
     pub(super) fn begin_retreat(&self, unsynced: FoundMark) -> Result<Option<Arc<Retreat>>> {
         let catalogued = self.catalogued.lock();
         let Some(loss) = self.find_loss(&catalogued.catalogue, unsynced)? else { return Ok(None) };
+        let retreat = retreat(&self.directory, &catalogued.catalogue, unsynced)?;
         tracing::warn!(directory = %self.directory.display(), %loss, "transactions go back to the last consistent cut");
         if unsynced.is_of_this_boot {
             // Its note goes when the partition is recovered, before all of the others are.
             unsynced.disown(&*self.storage, &self.directory)?;
         }
-        Ok(Some(retreat(&catalogued.catalogue, unsynced)))
+        Ok(Some(retreat))
     }
 
     /// What whoever recovers the log would not believe.
     pub(super) fn retreat(&self, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Option<Arc<Retreat>>> {
         let loss = self.find_loss(catalogue, unsynced)?;
-        Ok(loss.map(|_| retreat(catalogue, unsynced)))
+        loss.map(|_| retreat(&self.directory, catalogue, unsynced)).transpose()
     }
 
     fn find_loss(&self, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Option<Loss>> {
@@ -94,9 +95,15 @@ fn has_failed_sync(site: &PartitionSite, config: &TopicConfig, unsynced: FoundMa
 }
 
 /// What is not believed where records were lost that nobody had synced, by the topics that there are.
-fn retreat(catalogue: &Catalogue, unsynced: FoundMark) -> Arc<Retreat> {
+///
+/// # Errors
+/// Those of [`FoundMark::check_decisions_tell`] if there are decisions.
+fn retreat(directory: &Path, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Arc<Retreat>> {
+    if catalogue.topics.contains_key(TRANSACTION_TOPIC) {
+        unsynced.check_decisions_tell(directory)?;
+    }
     let topics = catalogue.topics.iter().filter(|(_, entry)| is_synced(&entry.config, unsynced));
-    Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect()))
+    Ok(Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect())))
 }
 
 /// Whether nothing of a topic was acknowledged before it was synced, by whoever had the log open last.
