@@ -101,8 +101,8 @@ impl Reader {
         }
     }
 
-    /// Goes on though the log has told to try again. One that another process writes to is opened anew. This
-    /// process's own is what it was: it is read again a little later.
+    /// Goes on a little later, though the log has told to try again. One that another process writes to is opened
+    /// anew. This process's own is what it was: it is read again.
     fn go_on(
         mut self,
         refusal: lotic_log::Error,
@@ -110,15 +110,12 @@ impl Reader {
         options: &ConsumeOptions,
         interrupted: &AtomicBool,
     ) -> Result<Self, Failure> {
-        if self.log.is_read_only() {
-            return self.reopen(data, options, interrupted);
-        }
         self.refused += 1;
         if self.refused > PATIENCE.retries_max {
             return Err(refusal.into());
         }
         PATIENCE.wait();
-        Ok(self)
+        if self.log.is_read_only() { self.reopen(data, options, interrupted) } else { Ok(self) }
     }
 
     /// Opens the log anew, which another process is recovering or has recovered, and goes on where this
@@ -137,6 +134,8 @@ impl Reader {
         match PATIENCE.until_done(open, is_being_recovered, is_told_to_end)? {
             Some(mut reader) => {
                 reader.go_on_after(&self)?;
+                // Opening it is not yet reading on in it.
+                reader.refused = self.refused;
                 Ok(reader)
             }
             None => Ok(self),
@@ -318,6 +317,26 @@ mod tests {
 
         reader.refused = PATIENCE.retries_max;
         let failed = reader.go_on(refusal(), folder.path(), &options(), &interrupted).err();
+        assert_eq!(failed.expect("that was too often").to_string(), "not now");
+    }
+
+    #[test]
+    fn who_can_open_a_log_that_another_process_writes_to_and_not_read_on_in_it_gives_up_in_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log =
+            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
+        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let options = ConsumeOptions { group: None, ..options() };
+        let interrupted = AtomicBool::new(false);
+        let read_only = open_read_only(folder.path()).expect("it is sound");
+        let reader = Reader::new(read_only, &options).expect("there is the topic");
+        let go_on = |reader: Reader, times| {
+            Reader { refused: times, ..reader }.go_on(refusal(), folder.path(), &options, &interrupted)
+        };
+        let reader = go_on(reader, 0).expect("it is opened again");
+        assert_eq!(reader.refused, 1, "it has read nothing since");
+        let reader = go_on(reader, PATIENCE.retries_max - 1).expect("it is opened again");
+        let failed = reader.go_on(refusal(), folder.path(), &options, &interrupted).err();
         assert_eq!(failed.expect("that was too often").to_string(), "not now");
     }
 }
