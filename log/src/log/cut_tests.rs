@@ -259,7 +259,9 @@ fn a_power_cut_over_a_log_whose_decisions_do_not_tell_whether_they_were_synced_i
 
 #[test]
 fn a_log_without_transactions_opens_after_a_power_cut_whichever_build_has_written_it() {
-    let fixture = untold_log(|_, [one, _]| drop(one.append(batch("1")).expect("the disk is well")));
+    let fixture = untold_log(|_, [one, _]| {
+        one.append(batch("1")).expect("the disk is well");
+    });
     fixture.disk.crash();
     fixture.open();
 }
