@@ -272,7 +272,9 @@ impl Steps for Flusher {
     fn step(&self) -> bool {
         let (mut settled, now) = (Vec::new(), self.clock.elapsed());
         let panicked = self.panicked.0.lock().take();
-        panicked.into_iter().for_each(|panic| resume_unwind(panic));
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
         let mut rounds = self.rounds.lock();
         rounds.note_due(now);
         if let Some(inbox) = &mut *self.inbox.lock() {
