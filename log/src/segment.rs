@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::batch::{BatchError, BatchHeader, RecordBatch};
+use crate::batch::{BatchError, BatchHeader, MarkerKind, RecordBatch};
 use crate::files::{FileKind, Stage};
 use crate::index::{IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, TimeIndex, TransactionIndex};
 use crate::open_files::LazyFile;
@@ -281,6 +281,29 @@ impl Segment {
             None => true,
         };
         Ok(is_timed && self.aborted.is_sound(next)?)
+    }
+
+    /// Whether the last of the aborted transactions has its marker here. A power cut may leave an entry of zeros, or
+    /// a part of one, behind those that were synced, which then speaks of an earlier offset than the marker that it was
+    /// written for; whatever follows one that was not synced was not either.
+    pub(crate) fn holds_last_aborted(&self) -> Result<bool, ReadError> {
+        let Some(aborted) = self.aborted.last()? else { return Ok(true) };
+        let mut scanner = self.scan(self.place_before(aborted.last_offset)?)?;
+        loop {
+            match scanner.next() {
+                Ok(Some((_, batch))) if batch.header().last_offset() < aborted.last_offset => {}
+                Ok(Some((_, batch))) => {
+                    let header = batch.header();
+                    let is_of = header.is_control
+                        && (header.producer_id, header.last_offset())
+                            == (aborted.producer_id, aborted.last_offset);
+                    let is_abort = || batch.control().is_ok_and(|control| control.kind == MarkerKind::Abort);
+                    return Ok(is_of && is_abort());
+                }
+                Ok(None) | Err(ReadError::Bad { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Whether a file of its indexes holds more than is believed.

@@ -75,6 +75,11 @@ impl Index<AbortedTransaction> {
         Ok(is_sound)
     }
 
+    /// The one that was aborted last.
+    pub(crate) fn last(&self) -> io::Result<Option<AbortedTransaction>> {
+        self.file.last()
+    }
+
     pub(crate) fn push(&self, aborted: AbortedTransaction) {
         self.file.push(aborted);
     }

@@ -14,7 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::partition::{Durability, Partition};
 use crate::record::{Offset, PartitionId};
 use crate::storage::interrupting::InterruptingStorage;
-use crate::storage::memory::MemoryStorage;
+use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::storage::{Storage, SyncPurpose};
 use crate::topic::TopicConfig;
 use crate::transaction::TransactionalProducer;
@@ -372,5 +372,30 @@ fn a_follower_reads_on_with_each_cut_where_a_machine_cannot_tell_one_start_from_
         follower.refresh().expect("it can be read");
         seen.push(value);
         assert_eq!(values(&follower, "out"), seen);
+    }
+}
+
+#[test]
+fn an_entry_of_zeros_that_a_power_cut_leaves_in_a_transaction_index_hides_no_committed_transaction() {
+    for seed in 0..100 {
+        let fixture = Fixture::with_seed(seed);
+        let log = fixture.open();
+        let config = TopicConfig { snapshot_interval_bytes: 1, ..TopicConfig::default() };
+        let out = log.create_topic("out", config).expect("the disk is well").partitions()[0].clone();
+        let producers = ["alpha", "beta"].map(|id| log.transactional(id).expect("the disk is well"));
+        for value in 0..3 {
+            commit(&producers[0], &[&out], value).expect("the disk is well");
+            log.flush(std::slice::from_ref(&out), SyncPurpose::Records).wait().expect("the disk is well");
+        }
+        begin(&producers[1], &[&out], 9);
+        producers[1].abort().expect("the disk is well");
+        // The index is written as the sync begins.
+        fixture.disk.set_sync_mode(SyncMode::Delayed);
+        let flush = log.flush(&[out], SyncPurpose::Records);
+        step_all(&log);
+        assert!(flush.poll().is_none(), "its sync takes its time");
+        fixture.disk.crash();
+        fixture.disk.set_sync_mode(SyncMode::Immediate);
+        assert_eq!(values(&fixture.open(), "out"), [0, 1, 2], "seed {seed}");
     }
 }

@@ -212,7 +212,9 @@ fn resume(
     }
     // What was known when the partition was closed is all that there is.
     let is_whole = is_end && clean_shutdown;
-    if !agrees(site, &segment, known.offset, is_whole)? {
+    let is_torn = !clean_shutdown
+        && !segment.holds_last_aborted().map_err(|error| site.read_error(segment.path(), error))?;
+    if is_torn || !agrees(site, &segment, known.offset, is_whole)? {
         return Ok(Resumed::IndexDisagrees(base));
     }
     active.leader_epoch = active.leader_epoch.max(leader_epoch);
