@@ -376,6 +376,72 @@ fn a_follower_reads_on_with_each_cut_where_a_machine_cannot_tell_one_start_from_
 }
 
 #[test]
+fn what_recovery_has_ended_stays_as_it_was_ended_though_it_is_cut_short_and_the_next_one_goes_back() {
+    for is_power_cut in [false, true] {
+        let (mut operation, mut is_cut_short) = (0, true);
+        while is_cut_short {
+            let fixture = Fixture::with_seed(operation);
+            let log = fixture.open();
+            let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
+            let kept = partition(&log, "kept", Durability::Sync);
+            let producer = log.transactional("alpha").expect("the disk is well");
+            commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+            fixture.cut(&log);
+            commit(&producer, &[&one, &other, &kept], 2).expect("the disk is well");
+            begin(&producer, &[&one, &kept], 3);
+            drop(log.flush(&[kept], SyncPurpose::Records).wait());
+            if is_power_cut {
+                fixture.disk.crash()
+            } else {
+                fixture.disk.kill()
+            }
+            fixture.disk.fail_after(operation);
+            drop(fixture.try_open());
+            is_cut_short = fixture.disk.is_unplugged();
+            fixture.disk.crash();
+            fixture.disk.clear_faults();
+            let log = fixture.open();
+            let found = ["one", "other", "kept"].map(|topic| values(&log, topic));
+            assert_eq!(found, [vec![1, 2], vec![1, 2], vec![2]], "operation {operation}");
+            // No epoch is used twice, of which a marker is in one of them.
+            let [one, other, kept] =
+                ["one", "other", "kept"].map(|topic| partition(&log, topic, Durability::Os));
+            let producer = log.transactional("alpha").expect("the disk is well");
+            for value in 4..8 {
+                commit(&producer, &[&one, &other, &kept], value).expect("the disk is well");
+            }
+            operation += 1;
+        }
+        assert!(operation > 20, "recovery was cut short at {operation} operations");
+    }
+}
+
+#[test]
+fn what_recovery_has_kept_behind_a_cut_that_was_in_the_page_cache_only_stays_when_the_power_fails() {
+    for seed in 0..20 {
+        let fixture = Fixture::with_seed(seed);
+        let log = fixture.open();
+        let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
+        let producer = log.transactional("alpha").expect("the disk is well");
+        commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+        step_all(&log);
+        fixture.disk.set_sync_mode(SyncMode::Delayed);
+        let flush = log.flush(&[one], SyncPurpose::Records);
+        step_all(&log);
+        fixture.disk.complete_syncs();
+        step_all(&log);
+        assert!(flush.poll().is_none(), "its points are being synced");
+        fixture.disk.kill();
+        fixture.disk.set_sync_mode(SyncMode::Immediate);
+        let log = fixture.open();
+        assert_eq!(values(&log, "one"), [1]);
+        fixture.disk.crash();
+        let log = fixture.open();
+        assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "seed {seed}");
+    }
+}
+
+#[test]
 fn an_entry_of_zeros_that_a_power_cut_leaves_in_a_transaction_index_hides_no_committed_transaction() {
     for seed in 0..100 {
         let fixture = Fixture::with_seed(seed);

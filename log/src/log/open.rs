@@ -58,12 +58,14 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     inner.context.retreat.store(retreat);
     let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
+    // What was kept fits together, and what is made of it next is not to go without it: whoever is cut short from here on
+    // and goes back goes no further than this, nor behind a marker that the table has already taken note of.
+    inner.open_recovery_points(&stored, is_clean, recovery_points(&partitions))?;
     let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
     let home = home.map(|topic| topic.partitions()[0].clone());
     let endings = cut.iter().map(|(site, endings)| (site.name.clone(), endings.clone())).collect();
     inner.core.coordinator.recover(home, &partitions, &endings, &*storage, directory)?;
     cut.iter().try_for_each(|(site, _)| repair::forget(site))?;
-    inner.open_recovery_points(&stored, recovery_points(&partitions))?;
     if !is_clean {
         inner.renew_unsynced_mark(&partitions)?;
     }
@@ -252,14 +254,21 @@ impl Inner {
         }
     }
 
-    /// Goes on with the recovery points as they were stored, or writes them anew. A directory that nothing
-    /// was written to yet has none.
-    fn open_recovery_points(&mut self, stored: &Stored, points: RecoveryPoints) -> Result<()> {
+    /// Goes on with the recovery points as they were stored, or writes them anew: also where they say the same and
+    /// may be in the page cache only. A directory that nothing was written to yet has none.
+    fn open_recovery_points(
+        &mut self,
+        stored: &Stored,
+        is_clean: bool,
+        points: RecoveryPoints,
+    ) -> Result<()> {
         if !self.catalogued.get_mut().is_begun {
             return Ok(());
         }
         let (storage, synced) = (self.storage.clone(), &self.context.synced_points);
-        let file = match RecoveryPointFile::resume(storage, &self.directory, stored, &points, synced)? {
+        let resume = || RecoveryPointFile::resume(storage, &self.directory, stored, &points, synced);
+        let resumed = if is_clean { resume()? } else { None };
+        let file = match resumed {
             Some(file) => file,
             None => {
                 self.context.clean_shutdown.take_away()?;
