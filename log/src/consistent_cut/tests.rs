@@ -36,6 +36,12 @@ const LIVES: usize = 4;
 const SYNCED: usize = 3;
 /// What a write holds that fails: it may be there.
 const STRAY: usize = usize::MAX;
+/// Seeds that have found what the first ones do not: a transaction that was complete in the table though its marker was
+/// lost (426); one that an entry of zeros at the end of a transaction index hid (2152); a recovery that was cut short after
+/// it had ended transactions, before the next one went back (1217, 2325, 2892, 3858, 3897); a sync that failed behind a cut
+/// whose points were written and not known to be durable (958, 1156, 2254, 3116, 3552).
+const REMARKABLE: [u64; 12] = [426, 2152, 1217, 2325, 2892, 3858, 3897, 958, 1156, 2254, 3116, 3552];
+
 /// The topic that comes and goes.
 const BRIEF: &str = "brief";
 
@@ -498,8 +504,7 @@ fn run(seed: u64, ignored: Option<SyncPurpose>) -> usize {
 
 #[test]
 fn what_is_lost_takes_transactions_back_to_one_moment_and_a_kill_alone_takes_none() {
-    // In the last one a transaction was complete in the table though its marker was lost.
-    let given_up: usize = (0..150).chain([426]).map(|seed| run(seed, None)).sum();
+    let given_up: usize = (0..150).chain(REMARKABLE).map(|seed| run(seed, None)).sum();
     assert!(given_up > 50, "the log went back {given_up} times");
 }
 

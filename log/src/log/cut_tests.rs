@@ -376,6 +376,31 @@ fn a_follower_reads_on_with_each_cut_where_a_machine_cannot_tell_one_start_from_
 }
 
 #[test]
+fn a_log_opens_again_after_a_sync_that_fails_behind_a_cut_which_nobody_knows_to_be_durable() {
+    let mut times = 0;
+    for operation in 0..12 {
+        let fixture = Fixture::new();
+        let log = fixture.open();
+        let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
+        let producer = log.transactional("alpha").expect("the disk is well");
+        commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+        fixture.cut(&log);
+        commit(&producer, &[&one, &other], 2).expect("nothing waits for the disk");
+        fixture.disk.fail_with(io::ErrorKind::Other, operation);
+        let is_cut = log.flush(std::slice::from_ref(&one), SyncPurpose::Records).wait().is_ok();
+        fixture.disk.clear_faults();
+        times += usize::from(!is_cut && !one.is_poisoned() && !other.is_poisoned());
+        fixture.disk.fail_with(io::ErrorKind::Other, 0);
+        drop(log.flush(&[one], SyncPurpose::Records).wait());
+        fixture.disk.clear_faults();
+        fixture.disk.kill();
+        let log = fixture.open();
+        assert_eq!(values(&log, "one"), values(&log, "other"), "operation {operation}");
+    }
+    assert!(times > 0, "a cut failed though all parts of it were synced");
+}
+
+#[test]
 fn what_recovery_has_ended_stays_as_it_was_ended_though_it_is_cut_short_and_the_next_one_goes_back() {
     for is_power_cut in [false, true] {
         let (mut operation, mut is_cut_short) = (0, true);

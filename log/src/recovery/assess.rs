@@ -74,9 +74,13 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Self> {
         let note = failed_sync::read(site).map_err(|error| site.io("read", &site.directory, error))?;
+        let recovery_point = recovery_point.unwrap_or(Offset(0));
+        let failed_sync = note.and_then(|note| note.synced);
         Ok(Self {
-            recovery_point: recovery_point.unwrap_or(Offset(0)),
-            failed_sync: note.and_then(|note| note.synced),
+            recovery_point,
+            // Points are written down once all before them is synced: of a cut whose points nobody knows to be durable
+            // the partition does not know that it is.
+            failed_sync: failed_sync.map(|synced| synced.max(recovery_point)),
             has_note: note.is_some(),
             retreat: site.context.retreat.load_full(),
         })
