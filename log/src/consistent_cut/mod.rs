@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A partition is *entangled* while it holds a marker of such a transaction, or the table a decision to commit one,
-//! behind its recovery point. An entangled one is made durable by a cut only, whoever asks for it; any other is synced
+//! behind what is durable. An entangled one is made durable by a cut only, whoever asks for it; any other is synced
 //! by itself, as what it holds stands on nothing elsewhere. Cuts are taken as often as the most careful topic wants
 //! ([`Durability::Interval`]), or after [`INTERVAL`].
 //!
