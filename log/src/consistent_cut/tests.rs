@@ -283,19 +283,11 @@ impl World {
     }
 
     /// Makes the topic that comes and goes, with another durability each time, or deletes it. That waits for the disk.
-    fn come_or_go(&mut self, process: &mut Process) -> Result<()> {
+    fn come_or_go(&mut self, process: &Process) -> Result<()> {
         let mode = self.storage.sync_mode();
         self.storage.set_sync_mode(SyncMode::Immediate);
         let done = match process.log.topic(BRIEF) {
-            Ok(_) => {
-                // Nobody syncs a transaction any more of which nothing is left in what is synced.
-                let open = process.open.iter_mut().flatten().map(|(_, transaction)| transaction);
-                for transaction in open.chain(self.transactions.values_mut()) {
-                    transaction.is_synced &=
-                        transaction.committed_at.is_some() || transaction.outputs.contains(&SYNCED);
-                }
-                process.log.delete_topic(BRIEF)
-            }
+            Ok(_) => process.log.delete_topic(BRIEF),
             Err(_) => {
                 let durability = if self.rng.random_bool(0.7) { Durability::Sync } else { Durability::Os };
                 let config = TopicConfig { durability: Some(durability), ..TopicConfig::default() };
