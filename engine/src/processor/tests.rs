@@ -64,6 +64,8 @@ fn a_stop_commits_what_was_read_and_ends() {
     produce(&log, &numbers, 100..150);
     wait_for("what came later", || found(&log) == expected(150));
     processor.stop();
+    // A result is there before the metrics tell of the epoch that committed it.
+    wait_for("the end", || processor.has_ended());
     let metrics = processor.metrics();
     processor.wait().unwrap();
     assert_eq!(found(&log), expected(150));
