@@ -1,4 +1,4 @@
-//! What the records hold: lines of JSON, some thousand different ones in turn, the same for all sides.
+//! What the records hold: lines of JSON, drawn from some thousand different ones, the same for all sides.
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +6,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::Failure;
+
+/// Where what is drawn begins.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Different values.
 const LINES: usize = 5_000;
@@ -18,7 +21,7 @@ const WORDS: [&str; 24] = [
 
 /// Writes lines of exactly so many bytes each.
 pub(crate) fn write(path: &Path, bytes: usize) -> Result<(), Failure> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut state = SEED;
     let lines: Vec<String> = (0..LINES).map(|index| line(index, bytes, &mut state)).collect();
     Ok(fs::write(path, lines.join("\n"))?)
 }
@@ -27,6 +30,13 @@ pub(crate) fn write(path: &Path, bytes: usize) -> Result<(), Failure> {
 pub(crate) fn read(path: &Path) -> Result<Vec<Bytes>, Failure> {
     let text = fs::read(path)?;
     Ok(text.split(|byte| *byte == b'\n').map(Bytes::copy_from_slice).collect())
+}
+
+/// Draws from `lines` for ever, as Kafka's tool does: in turn, every batch would compress into one copy of
+/// the lines and the places of their repetitions.
+pub(crate) fn drawn(lines: &[Bytes]) -> impl Iterator<Item = Bytes> + '_ {
+    let mut state = SEED;
+    std::iter::repeat_with(move || lines[(next(&mut state) % lines.len() as u64) as usize].clone())
 }
 
 fn line(index: usize, bytes: usize, state: &mut u64) -> String {

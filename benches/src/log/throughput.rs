@@ -11,8 +11,8 @@ use crate::Failure;
 use crate::kafka::{Kafka, Produced};
 use crate::measure::{Cost, Side, alternate, report, report_bytes};
 
-/// Records of a case, by the size of one: some hundred megabytes, and fewer where each batch is synced.
-const SIZES: [(usize, u64, u64); 2] = [(100, 5_000_000, 1_000_000), (1_000, 1_000_000, 200_000)];
+/// Records of a case, by the size of one: up to a gigabyte, and fewer where each batch is synced.
+const SIZES: [(usize, u64, u64); 2] = [(100, 5_000_000, 3_000_000), (1_000, 1_000_000, 500_000)];
 
 /// Appends and reads records of 100 B and 1 KB, as they come and in one partition.
 pub(crate) fn run(runs: usize) -> Result<(), Failure> {

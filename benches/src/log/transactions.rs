@@ -11,11 +11,13 @@ use crate::measure::{Cost, Side, alternate, report};
 
 const LENGTH: Duration = Duration::from_millis(100);
 
+/// As many as take some seconds, so that there are some dozens of transactions.
+const RECORDS: u64 = 10_000_000;
+
 pub(crate) fn run(runs: usize) -> Result<(), Failure> {
     let mut kafka = broker(&["transaction.state.log.num.partitions=1"]);
     for durability in Safety::ALL {
-        let records = if durability == Safety::Os { 5_000_000 } else { 1_000_000 };
-        let case = Case { records, bytes: 100, partitions: 1, compression: Codec::None, durability };
+        let case = Case { records: RECORDS, bytes: 100, partitions: 1, compression: Codec::None, durability };
         let folder = tempfile::tempdir()?;
         let lines = folder.path().join("payload");
         payload::write(&lines, case.bytes)?;

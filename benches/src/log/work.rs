@@ -36,7 +36,7 @@ pub(crate) fn produce(
     log.create_topic(TOPIC, case.topic())?;
     let transactional_id = transaction.map(|_| "bench".to_owned());
     let producer = Producer::new(&log, ProducerOptions { transactional_id, ..case.producer() })?;
-    let values = values.iter().cycle().take(case.records as usize).cloned();
+    let values = payload::drawn(&values).take(case.records as usize);
     let cost = in_process(|| match transaction {
         None => {
             values.for_each(|value| send(&producer, value));

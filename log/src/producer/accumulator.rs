@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch_limit::BatchLimit;
 use super::outcome::Outcome;
-use crate::batch::{BatchBuilder, BatchError, BatchHeader, Compression, SharedCompressor};
+use crate::batch::{BatchBuilder, BatchError, BatchHeader, Compression, SealedBatch, SharedCompressor};
 use crate::record::{Record, Timestamp};
 
 /// Builders kept for the next batch rather than dropped.
@@ -20,10 +21,10 @@ const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 1 + 10 + 5 + 3 * 5;
 const HEADER_OVERHEAD_BYTES_MAX: usize = 2 * 5;
 
 /// How the batches of a lane are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LaneConfig {
-    /// A batch is full when it is this large, before compression.
-    pub(super) batch_bytes: usize,
+    /// When a batch is full.
+    pub(super) limit: BatchLimit,
     pub(super) compression: Compression,
 }
 
@@ -69,6 +70,18 @@ pub(super) struct DueBatch {
     pub(super) outcome: Arc<Outcome>,
     /// When it has failed unless it is durable, on the clock's elapsed time.
     pub(super) deadline: Duration,
+    /// Its bytes before and after compression; none before it is sealed.
+    sizes: Option<(usize, usize)>,
+}
+
+impl DueBatch {
+    /// Ends the batch and compresses it.
+    pub(super) fn seal(&mut self) -> SealedBatch {
+        let plain = self.builder.encoded_len();
+        let sealed = self.builder.seal();
+        self.sizes = Some((plain, sealed.len_bytes()));
+        sealed
+    }
 }
 
 /// Where a record went: its batch's outcome, and its place in the batch.
@@ -107,14 +120,14 @@ impl Accumulator {
     pub(super) fn joins_open_batch(&self, lane: Lane, record: &Record) -> Option<bool> {
         let LaneState { config, open } = &self.lanes[lane.0];
         let joins = |open: &OpenBatch| {
-            open.batch.builder.encoded_len() + record_bytes_max(record) <= config.batch_bytes
+            open.batch.builder.encoded_len() + record_bytes_max(record) <= config.limit.plain_bytes()
         };
         open.as_ref().map(joins)
     }
 
-    /// How large the lane's batches become.
+    /// How large the lane's batches become, before compression.
     pub(super) fn batch_bytes(&self, lane: Lane) -> usize {
-        self.lanes[lane.0].config.batch_bytes
+        self.lanes[lane.0].config.limit.plain_bytes()
     }
 
     /// Adds `record` to the lane's batch, to a new one if it does not fit. `now` tells the elapsed time.
@@ -140,7 +153,7 @@ impl Accumulator {
         let pushed = batch.builder.push(timestamp, key, value, &record.headers);
         let (outcome, index) = (batch.outcome.clone(), batch.builder.record_count() - 1);
         let length = batch.builder.encoded_len();
-        let fills = length >= config.batch_bytes;
+        let fills = length >= config.limit.plain_bytes();
         if pushed.is_err() && is_new {
             self.discard(lane);
         }
@@ -183,11 +196,17 @@ impl Accumulator {
         self.full.iter().map(|batch| &batch.outcome).chain(open)
     }
 
-    /// Takes a builder back for the next batch of a lane like this one.
-    pub(super) fn keep(&mut self, lane: Lane, mut builder: BatchBuilder) {
+    /// Takes a batch back that has been sealed or given up: its builder for the next one of a lane like
+    /// this, its sizes for the next ones of this lane.
+    pub(super) fn take_back(&mut self, batch: DueBatch) {
+        let DueBatch { lane, mut builder, sizes, .. } = batch;
+        let config = &mut self.lanes[lane.0].config;
+        if let Some((plain, written)) = sizes {
+            config.limit.note(plain, written);
+        }
         if self.spare.len() < SPARE_BUILDERS_MAX {
             builder.clear();
-            self.spare.push((self.lanes[lane.0].config.compression, builder));
+            self.spare.push((config.compression, builder));
         }
     }
 
@@ -200,7 +219,8 @@ impl Accumulator {
         };
         let due = now.saturating_add(self.linger);
         let deadline = now.saturating_add(self.delivery_timeout);
-        OpenBatch { batch: DueBatch { lane, builder, outcome: Arc::default(), deadline }, due }
+        let batch = DueBatch { lane, builder, outcome: Arc::default(), deadline, sizes: None };
+        OpenBatch { batch, due }
     }
 
     fn compressor(&mut self, wanted: Compression) -> SharedCompressor {
@@ -215,7 +235,7 @@ impl Accumulator {
     /// Drops a batch that no record went into.
     fn discard(&mut self, lane: Lane) {
         if let Some(open) = self.lanes[lane.0].open.take() {
-            self.keep(lane, open.batch.builder);
+            self.take_back(open.batch);
         }
     }
 
@@ -250,7 +270,7 @@ mod tests {
 
     fn accumulator() -> (Accumulator, Lane, Lane) {
         let mut accumulator = Accumulator::new(LINGER, DELIVERY_TIMEOUT);
-        let config = LaneConfig { batch_bytes: 400, compression: Compression::None };
+        let config = LaneConfig { limit: BatchLimit::new(400, 100_000), compression: Compression::None };
         let first = accumulator.add_lanes(2, config);
         (accumulator, first, Lane(first.0 + 1))
     }
@@ -316,7 +336,7 @@ mod tests {
         for batch in due {
             assert!(batch.builder.encoded_len() <= 400);
             accumulator.release(batch.builder.encoded_len());
-            accumulator.keep(batch.lane, batch.builder);
+            accumulator.take_back(batch);
         }
         assert_eq!(accumulator.held_bytes(), 0);
     }
@@ -339,7 +359,7 @@ mod tests {
     #[test]
     fn each_lane_compresses_its_own_way() {
         let (mut accumulator, plain, _) = accumulator();
-        let config = LaneConfig { batch_bytes: 10_000, compression: Compression::Lz4 };
+        let config = LaneConfig { limit: BatchLimit::new(10_000, 10_000), compression: Compression::Lz4 };
         let compressed = accumulator.add_lanes(1, config);
         for _ in 0..3 {
             let mut due = Vec::new();
@@ -347,10 +367,29 @@ mod tests {
             push(&mut accumulator, compressed, 300, NOW);
             accumulator.take_due(NOW, true, &mut due);
             for mut batch in due {
-                let is_compressed = batch.builder.seal().header().codec != crate::batch::Codec::None;
+                let is_compressed = batch.seal().header().codec != crate::batch::Codec::None;
                 assert_eq!(is_compressed, batch.lane == compressed);
-                accumulator.keep(batch.lane, batch.builder);
+                accumulator.take_back(batch);
             }
         }
+    }
+
+    #[test]
+    fn a_lane_that_compresses_well_gets_batches_of_more_records() {
+        let (mut accumulator, plain, _) = accumulator();
+        let limit = BatchLimit::new(400, 100_000);
+        let compressed = accumulator.add_lanes(1, LaneConfig { limit, compression: Compression::Lz4 });
+        let mut size_learnt = |lane| {
+            let mut due = Vec::new();
+            for _ in 0..500 {
+                push(&mut accumulator, lane, 50, NOW);
+                accumulator.take_due(NOW, false, &mut due);
+                due.iter_mut().for_each(|batch| drop(batch.seal()));
+                due.drain(..).for_each(|batch| accumulator.take_back(batch));
+            }
+            accumulator.batch_bytes(lane)
+        };
+        assert_eq!(size_learnt(plain), 400);
+        assert!(size_learnt(compressed) > 800);
     }
 }

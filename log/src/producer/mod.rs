@@ -9,6 +9,7 @@
 //! Lock order: writer before state. Neither is held while a sync is awaited.
 
 mod accumulator;
+mod batch_limit;
 mod future;
 #[cfg(test)]
 mod limits_tests;
@@ -38,6 +39,7 @@ use crate::topic::Topic;
 use crate::transaction::{TransactionOptions, TransactionalProducer};
 
 use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max, record_bytes_max};
+use batch_limit::BatchLimit;
 use outcome::Outcome;
 use room::RoomWaiter;
 use transactions::Transaction;
@@ -51,8 +53,9 @@ pub use outcome::RecordPlace;
 pub struct ProducerOptions {
     /// How long a batch waits for more records before it is written.
     pub linger: Duration,
-    /// A batch of this size, before compression, waits no longer; less where the topic allows less. A
-    /// larger record gets its own batch.
+    /// A batch that has this size once compressed, by an estimate from the batches before it, waits no
+    /// longer: Kafka's `batch.size`. Less where the topic allows less; before compression it has eight times
+    /// as much at most, and no more than the topic allows. A larger record gets its own batch.
     pub batch_bytes: usize,
     /// The largest record that is sent, with what a batch of its own takes beside it: Kafka's
     /// `max.request.size`. What the topic takes is a setting of the topic.
@@ -342,7 +345,7 @@ impl Shared {
     fn resolve(&self, name: &str) -> Result<()> {
         let topic = self.log.topic(name)?;
         let config = LaneConfig {
-            batch_bytes: self.options.batch_bytes.min(topic.config().batch_bytes_max),
+            limit: BatchLimit::new(self.options.batch_bytes, topic.config().batch_bytes_max),
             compression: self.options.compression.unwrap_or(topic.config().compression),
         };
         self.state.lock().add_route(&topic, config);

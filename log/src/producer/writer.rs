@@ -152,13 +152,13 @@ impl Shared {
                 Some(producer) => append_to(producer, &mut batch, &target.partition),
                 None => writer.append(&mut batch, &target.partition),
             };
-            self.state.lock().accumulator.keep(batch.lane, batch.builder);
             // A transaction is synced when it is committed.
             let is_sync = target.partition.config().durability == Durability::Sync;
             let needs_sync = is_sync && result.is_ok() && self.transactional.is_none();
             let list = if needs_sync { &mut written } else { &mut *settled };
-            let deadline = Some(batch.deadline);
-            list.push(Written { target, outcome: batch.outcome, result, held_bytes, deadline });
+            let (deadline, outcome) = (Some(batch.deadline), batch.outcome.clone());
+            list.push(Written { target, outcome, result, held_bytes, deadline });
+            self.state.lock().accumulator.take_back(batch);
         }
         if !written.is_empty() {
             let ticket = self.log.flush(&distinct_partitions(&written), SyncPurpose::Records);
@@ -240,7 +240,7 @@ impl Writer {
     }
 
     fn append(&mut self, batch: &mut DueBatch, partition: &Partition) -> Result<RecordPlace> {
-        let mut sealed = batch.builder.seal();
+        let mut sealed = batch.seal();
         let base_sequence = self.sequences.get(&batch.lane).copied().unwrap_or_default();
         let next_sequence = base_sequence.plus(sealed.record_count());
         sealed.stamp(self.identity.map(|id| ProducerStamp {
@@ -288,7 +288,7 @@ fn append_to(
     batch: &mut DueBatch,
     partition: &Arc<Partition>,
 ) -> Result<RecordPlace> {
-    let offset = producer.append(partition, batch.builder.seal())?;
+    let offset = producer.append(partition, batch.seal())?;
     Ok(RecordPlace { partition: partition.name().partition, offset })
 }
 
