@@ -116,11 +116,11 @@ impl Accumulator {
         self.held_bytes -= bytes;
     }
 
-    /// Whether `record` would join the batch that is open already; `None` if none is.
-    pub(super) fn joins_open_batch(&self, lane: Lane, record: &Record) -> Option<bool> {
+    /// Whether a record would join the batch that is open already; `None` if none is.
+    pub(super) fn joins_open_batch(&self, lane: Lane, measured: Measured<'_>) -> Option<bool> {
         let LaneState { config, open } = &self.lanes[lane.0];
         let joins = |open: &OpenBatch| {
-            open.batch.builder.encoded_len() + record_bytes_max(record) <= config.limit.plain_bytes()
+            open.batch.builder.encoded_len() + measured.bytes_max <= config.limit.plain_bytes()
         };
         open.as_ref().map(joins)
     }
@@ -130,18 +130,19 @@ impl Accumulator {
         self.lanes[lane.0].config.limit.plain_bytes()
     }
 
-    /// Adds `record` to the lane's batch, to a new one if it does not fit. `now` tells the elapsed time.
+    /// Adds a record to the lane's batch, to a new one if it does not fit. `now` tells the elapsed time.
     ///
     /// # Errors
     /// Those of [`BatchBuilder::push`]; nothing is added then.
     pub(super) fn push(
         &mut self,
         lane: Lane,
-        record: &Record,
+        measured: Measured<'_>,
         timestamp: Timestamp,
         now: impl FnOnce() -> Duration,
     ) -> Result<Pushed, BatchError> {
-        let is_new = self.joins_open_batch(lane, record) != Some(true);
+        let record = measured.record;
+        let is_new = self.joins_open_batch(lane, measured) != Some(true);
         if is_new {
             self.close(lane);
             self.lanes[lane.0].open = Some(self.open_batch(lane, now()));
@@ -244,19 +245,29 @@ impl Accumulator {
     }
 }
 
-/// The most bytes that a record takes in a batch.
-pub(super) fn record_bytes_max(record: &Record) -> usize {
-    let headers = record.headers.iter().map(|header| {
-        HEADER_OVERHEAD_BYTES_MAX + header.key.len() + header.value.as_ref().map_or(0, |value| value.len())
-    });
-    let key = record.key.as_ref().map_or(0, |key| key.len());
-    let value = record.value.as_ref().map_or(0, |value| value.len());
-    RECORD_OVERHEAD_BYTES_MAX + key + value + headers.sum::<usize>()
+/// A record that is sent, and how large it is: that is asked for more than once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured<'a> {
+    pub(super) record: &'a Record,
+    /// The most bytes that it takes in a batch.
+    pub(super) bytes_max: usize,
 }
 
-/// The most bytes that a batch of this one record takes.
-pub(super) fn lone_batch_bytes_max(record: &Record) -> usize {
-    BatchHeader::BYTES + record_bytes_max(record)
+impl<'a> Measured<'a> {
+    pub(super) fn of(record: &'a Record) -> Self {
+        let headers = record.headers.iter().map(|header| {
+            let value = header.value.as_ref().map_or(0, |value| value.len());
+            HEADER_OVERHEAD_BYTES_MAX + header.key.len() + value
+        });
+        let key = record.key.as_ref().map_or(0, |key| key.len());
+        let value = record.value.as_ref().map_or(0, |value| value.len());
+        Self { record, bytes_max: RECORD_OVERHEAD_BYTES_MAX + key + value + headers.sum::<usize>() }
+    }
+
+    /// The most bytes that a batch of this one record takes.
+    pub(super) fn lone_batch_bytes_max(self) -> usize {
+        BatchHeader::BYTES + self.bytes_max
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +288,7 @@ mod tests {
 
     fn push(accumulator: &mut Accumulator, lane: Lane, value_bytes: usize, now: Duration) -> Pushed {
         let record = Record { value: Some(Bytes::from(vec![7; value_bytes])), ..Record::default() };
-        accumulator.push(lane, &record, Timestamp(1), || now).expect("fits")
+        accumulator.push(lane, Measured::of(&record), Timestamp(1), || now).expect("fits")
     }
 
     fn take(accumulator: &mut Accumulator, now: Duration, all: bool) -> Vec<(Lane, i32)> {
@@ -346,12 +357,14 @@ mod tests {
         let (mut accumulator, lane, _) = accumulator();
         let huge = Bytes::from(vec![0; crate::batch::BATCH_BYTES_MAX]);
         let record = Record { value: Some(huge), ..Record::default() };
-        let error = accumulator.push(lane, &record, Timestamp(1), || NOW).expect_err("too large");
+        let error =
+            accumulator.push(lane, Measured::of(&record), Timestamp(1), || NOW).expect_err("too large");
         assert!(matches!(error, BatchError::TooLarge { .. }));
         assert_eq!((accumulator.held_bytes(), accumulator.next_due()), (0, None));
         push(&mut accumulator, lane, 10, NOW);
         let far = Record::default();
-        let error = accumulator.push(lane, &far, Timestamp(i64::MIN), || NOW).expect_err("too far");
+        let error =
+            accumulator.push(lane, Measured::of(&far), Timestamp(i64::MIN), || NOW).expect_err("too far");
         assert!(matches!(error, BatchError::TimestampRange { .. }));
         assert_eq!(take(&mut accumulator, NOW, true), [(lane, 1)]);
     }

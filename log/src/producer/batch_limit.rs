@@ -19,6 +19,8 @@ pub(super) struct BatchLimit {
     plain_bytes_max: usize,
     /// What compression leaves of a byte, as estimated.
     ratio: f64,
+    /// What follows from it: every record that is sent asks.
+    plain_bytes: usize,
 }
 
 impl BatchLimit {
@@ -26,19 +28,20 @@ impl BatchLimit {
     pub(super) fn new(batch_bytes: usize, topic_bytes_max: usize) -> Self {
         let batch_bytes = batch_bytes.min(topic_bytes_max);
         let plain_bytes_max = batch_bytes.saturating_mul(PLAIN_FACTOR_MAX).min(topic_bytes_max);
-        Self { batch_bytes, plain_bytes_max, ratio: 1.0 }
+        Self { batch_bytes, plain_bytes_max, ratio: 1.0, plain_bytes: batch_bytes }
     }
 
     /// The bytes before compression at which a batch is full.
     pub(super) fn plain_bytes(&self) -> usize {
-        let estimated = (self.batch_bytes as f64 / self.ratio) as usize;
-        estimated.clamp(self.batch_bytes, self.plain_bytes_max)
+        self.plain_bytes
     }
 
     /// Learns from a batch that had so many bytes, and has so many now.
     pub(super) fn note(&mut self, plain: usize, written: usize) {
         let ratio = written as f64 / plain.max(1) as f64;
         self.ratio += (ratio - self.ratio) * NEWEST_WEIGHT;
+        let estimated = (self.batch_bytes as f64 / self.ratio) as usize;
+        self.plain_bytes = estimated.clamp(self.batch_bytes, self.plain_bytes_max);
     }
 }
 

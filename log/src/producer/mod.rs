@@ -38,7 +38,7 @@ use crate::spawn::{self, Drive};
 use crate::topic::Topic;
 use crate::transaction::{TransactionOptions, TransactionalProducer};
 
-use accumulator::{Accumulator, Lane, LaneConfig, Pushed, lone_batch_bytes_max, record_bytes_max};
+use accumulator::{Accumulator, Lane, LaneConfig, Measured, Pushed};
 use batch_limit::BatchLimit;
 use outcome::Outcome;
 use room::RoomWaiter;
@@ -293,23 +293,24 @@ struct Target {
 impl Shared {
     /// Puts a record into its batch, once there is room.
     fn push(&self, to: Destination<'_>, record: &Record) -> Result<Pushed> {
-        let bytes = self.check_size(to, record)?;
-        let deadline = self.log.clock().elapsed().saturating_add(self.options.max_block);
+        let measured = self.measure(to, record)?;
+        let mut deadline = None;
         loop {
-            let state = self.wait_for_room(bytes, deadline)?;
-            if let Some(pushed) = self.push_into(state, to, record)? {
+            let state = self.wait_for_room(measured, &mut deadline)?;
+            if let Some(pushed) = self.push_into(state, to, measured)? {
                 return Ok(pushed);
             }
             self.resolve(to.topic)?;
         }
     }
 
-    /// Bytes that the record may take.
+    /// The record with its size.
     ///
     /// # Errors
-    /// `Invalid` if those are too many.
-    fn check_size(&self, to: Destination<'_>, record: &Record) -> Result<usize> {
-        let bytes = lone_batch_bytes_max(record);
+    /// `Invalid` if it is too large.
+    fn measure<'a>(&self, to: Destination<'_>, record: &'a Record) -> Result<Measured<'a>> {
+        let measured = Measured::of(record);
+        let bytes = measured.lone_batch_bytes_max();
         let ProducerOptions { record_bytes_max, buffer_bytes_max, .. } = self.options;
         let bytes_max = record_bytes_max.min(buffer_bytes_max);
         if bytes > bytes_max {
@@ -318,7 +319,7 @@ impl Shared {
                 format!("record for topic {topic} takes {bytes} bytes, the producer sends {bytes_max}");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        Ok(bytes)
+        Ok(measured)
     }
 
     /// Puts a record into its batch, for which there is room; `None` if the topic has to be looked up first.
@@ -326,13 +327,13 @@ impl Shared {
         &self,
         mut state: MutexGuard<'_, State>,
         to: Destination<'_>,
-        record: &Record,
+        measured: Measured<'_>,
     ) -> Result<Option<Pushed>> {
         self.check_transaction(&state)?;
-        let Some(lane) = state.choose_lane(to, record)? else { return Ok(None) };
+        let Some(lane) = state.choose_lane(to, measured)? else { return Ok(None) };
         let clock = self.log.clock();
-        let timestamp = record.timestamp.unwrap_or_else(|| clock.now());
-        let pushed = state.accumulator.push(lane, record, timestamp, || clock.elapsed());
+        let timestamp = measured.record.timestamp.unwrap_or_else(|| clock.now());
+        let pushed = state.accumulator.push(lane, measured, timestamp, || clock.elapsed());
         drop(state);
         let pushed = pushed.map_err(|error| error.within(format_args!("record for topic {}", to.topic)))?;
         if pushed.wakes_writer {
@@ -380,12 +381,12 @@ impl State {
     ///
     /// # Errors
     /// `NotFound` if the topic has no such partition.
-    fn choose_lane(&mut self, to: Destination<'_>, record: &Record) -> Result<Option<Lane>> {
+    fn choose_lane(&mut self, to: Destination<'_>, measured: Measured<'_>) -> Result<Option<Lane>> {
         let Some(route) = self.topics.get_mut(to.topic).filter(|route| !route.is_stale) else {
             return Ok(None);
         };
         let count = route.partition_count;
-        let index = match (to.partition, self.partitioner, &record.key) {
+        let index = match (to.partition, self.partitioner, &measured.record.key) {
             (Some(PartitionId(partition)), ..) if (0..count).contains(&partition) => partition,
             (Some(partition), ..) => {
                 let what =
@@ -393,7 +394,7 @@ impl State {
                 return Err(Error::new(ErrorKind::NotFound, what));
             }
             (None, Partitioner::Kafka, Some(key)) => partition_for_key(key, count).0,
-            (None, Partitioner::Kafka, None) => route.stick(&self.accumulator, record),
+            (None, Partitioner::Kafka, None) => route.stick(&self.accumulator, measured),
             (None, Partitioner::RoundRobin, _) => route.next(),
         };
         Ok(Some(route.lane(index)))
@@ -437,16 +438,16 @@ impl Route {
     /// The partition of a record without a key: the same until it has got the bytes of a batch, so that
     /// batches become full, and that end there (KIP-794). One that lingered long enough and is not full
     /// moves nothing on.
-    fn stick(&mut self, accumulator: &Accumulator, record: &Record) -> i32 {
+    fn stick(&mut self, accumulator: &Accumulator, measured: Measured<'_>) -> i32 {
         let lane = self.lane(self.cursor);
-        let is_done = match accumulator.joins_open_batch(lane, record) {
+        let is_done = match accumulator.joins_open_batch(lane, measured) {
             Some(joins) => !joins,
             None => self.cursor_bytes >= accumulator.batch_bytes(lane),
         };
         if is_done {
             self.next();
         }
-        self.cursor_bytes += record_bytes_max(record);
+        self.cursor_bytes += measured.bytes_max;
         self.cursor
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
-use super::accumulator::Pushed;
+use super::accumulator::{Measured, Pushed};
 use super::{Destination, Shared, State, writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -20,15 +20,21 @@ pub(super) struct RoomWaiter {
 }
 
 impl Shared {
-    /// The state, once it has room for a record.
+    /// The state, once it has room for a record. The `deadline`, on the clock's elapsed time, is set when
+    /// there is none: few who send have to look at the clock for it.
     ///
     /// # Errors
-    /// `Closed` if nobody is left to write it; `Timeout` if there is no room by the `deadline`, on the
-    /// clock's elapsed time.
-    pub(super) fn wait_for_room(&self, bytes: usize, deadline: Duration) -> Result<MutexGuard<'_, State>> {
+    /// `Closed` if nobody is left to write it; `Timeout` if there is no room by the deadline.
+    pub(super) fn wait_for_room(
+        &self,
+        measured: Measured<'_>,
+        deadline: &mut Option<Duration>,
+    ) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state.lock();
-        while !self.has_room(&state, bytes)? {
-            let left = deadline.saturating_sub(self.log.clock().elapsed());
+        while !self.has_room(&state, measured)? {
+            let now = self.log.clock().elapsed();
+            let deadline = *deadline.get_or_insert(now.saturating_add(self.options.max_block));
+            let left = deadline.saturating_sub(now);
             if left == Duration::ZERO {
                 return Err(self.no_room());
             }
@@ -50,10 +56,10 @@ impl Shared {
 
     /// Puts a record into its batch, once there is room; does not block.
     pub(super) async fn push_async(&self, to: Destination<'_>, record: &Record) -> Result<Pushed> {
-        let bytes = self.check_size(to, record)?;
+        let measured = self.measure(to, record)?;
         let deadline = self.log.clock().elapsed().saturating_add(self.options.max_block);
         loop {
-            let poll = |context: &mut Context<'_>| self.poll_push(to, record, bytes, deadline, context);
+            let poll = |context: &mut Context<'_>| self.poll_push(to, measured, deadline, context);
             if let Some(pushed) = poll_fn(poll).await? {
                 return Ok(pushed);
             }
@@ -64,15 +70,14 @@ impl Shared {
     fn poll_push(
         &self,
         to: Destination<'_>,
-        record: &Record,
-        bytes: usize,
+        measured: Measured<'_>,
         deadline: Duration,
         context: &Context<'_>,
     ) -> Poll<Result<Option<Pushed>>> {
         let mut state = self.state.lock();
-        match self.has_room(&state, bytes) {
+        match self.has_room(&state, measured) {
             Err(error) => Poll::Ready(Err(error)),
-            Ok(true) => Poll::Ready(self.push_into(state, to, record)),
+            Ok(true) => Poll::Ready(self.push_into(state, to, measured)),
             Ok(false) if deadline <= self.log.clock().elapsed() => Poll::Ready(Err(self.no_room())),
             Ok(false) => {
                 state.is_hurried = true;
@@ -83,11 +88,11 @@ impl Shared {
         }
     }
 
-    fn has_room(&self, state: &State, bytes: usize) -> Result<bool> {
+    fn has_room(&self, state: &State, measured: Measured<'_>) -> Result<bool> {
         if state.is_dead {
             return Err(writer::gone());
         }
-        Ok(state.accumulator.held_bytes() + bytes <= self.options.buffer_bytes_max)
+        Ok(state.accumulator.held_bytes() + measured.lone_batch_bytes_max() <= self.options.buffer_bytes_max)
     }
 
     fn no_room(&self) -> Error {
