@@ -12,7 +12,8 @@
 //! complete  noted once the markers are synced, at the latest in the flush of the next transaction
 //! ```
 //!
-//! So a commit takes two rounds of parallel syncs. What the table says of a transaction may be replaced
+//! So a commit takes two rounds of parallel syncs. Of a large transaction the first has little left to do: what
+//! is written is synced every few megabytes while it is open (`early_sync`). What the table says of a transaction may be replaced
 //! only after its markers are durable: the flush of the next one sees to that.
 //!
 //! Every transaction takes the next producer epoch (KIP-890), and a new producer id when those are used
@@ -37,6 +38,7 @@
 mod coordinator;
 #[cfg(test)]
 mod crash_tests;
+mod early_sync;
 mod ending;
 #[cfg(test)]
 mod offset_tests;

@@ -13,6 +13,7 @@ use crate::group::{ConsumerGroupMetadata, OffsetCommit};
 use crate::log::Log;
 use crate::partition::Partition;
 use crate::record::{Offset, PartitionId, TopicId, TopicPartition};
+use crate::storage::SyncPurpose;
 use crate::ticket::CommitTicket;
 use crate::topic::TopicConfig;
 
@@ -87,7 +88,10 @@ impl TransactionalProducer {
     /// `TransactionState` if none is open, `Fenced`, and those of [`Partition::append`], after which the
     /// transaction can only be aborted: it takes nothing more, and answers `TransactionState`.
     pub fn append(&self, partition: &Arc<Partition>, batch: SealedBatch) -> Result<Offset> {
-        self.session.append(partition, batch)
+        let flush = |partition: &Arc<Partition>| {
+            self.log.flush(std::slice::from_ref(partition), SyncPurpose::Records)
+        };
+        self.session.append(partition, batch, flush)
     }
 
     /// Commits offsets of a consumer group with the open transaction: these are the next ones to be read
@@ -126,7 +130,7 @@ impl TransactionalProducer {
             consumed.push(partition);
         }
         self.session.note_consumed(consumed);
-        let append = |home: &Arc<Partition>, batch| self.session.append(home, batch).map(drop);
+        let append = |home: &Arc<Partition>, batch| self.append(home, batch).map(drop);
         let coordinator = self.log.group_coordinator();
         let committed = coordinator.commit_in_transaction(&self.log, group, &commits, append);
         // Without its offsets the transaction would be done again by whoever reads on from the old ones.

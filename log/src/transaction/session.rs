@@ -17,13 +17,15 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::early_sync::EarlySync;
 use crate::batch::{MarkerKind, ProducerStamp, SealedBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
-use crate::partition::Partition;
+use crate::partition::{Durability, Partition};
 use crate::record::{
     Offset, PartitionKey, ProducerEpoch, ProducerId, Sequence, Timestamp, TopicId, TopicPartition,
 };
+use crate::ticket::FlushTicket;
 
 /// The last epoch of a producer id. Kafka keeps the one after it for fencing.
 pub(super) const EPOCH_LAST: ProducerEpoch = ProducerEpoch(i16::MAX - 1);
@@ -88,10 +90,12 @@ struct Written {
     progress: Mutex<Progress>,
 }
 
+#[derive(Default)]
 struct Progress {
     next_sequence: Sequence,
     /// Behind the last record of the transaction.
     end: Option<Offset>,
+    early_sync: EarlySync,
 }
 
 /// What a session was in the middle of when another producer took its id.
@@ -146,8 +150,14 @@ impl Session {
         Ok(())
     }
 
-    /// Appends to the open transaction. Threads hinder each other only on the same partition.
-    pub(super) fn append(&self, partition: &Arc<Partition>, batch: SealedBatch) -> Result<Offset> {
+    /// Appends to the open transaction. Threads hinder each other only on the same partition. `flush` asks for
+    /// what is in a partition to be synced.
+    pub(super) fn append(
+        &self,
+        partition: &Arc<Partition>,
+        batch: SealedBatch,
+        flush: impl FnOnce(&Arc<Partition>) -> FlushTicket,
+    ) -> Result<Offset> {
         let key = partition.key();
         loop {
             let gate = self.gate.read();
@@ -156,7 +166,7 @@ impl Session {
                 return Err(self.broken(cause));
             }
             if let Some(written) = open.written.get(&key) {
-                let appended = written.append(open.producer, batch);
+                let appended = written.append(open.producer, batch, flush);
                 return appended.inspect_err(|error| {
                     open.broken.get_or_init(|| error.clone());
                 });
@@ -338,18 +348,26 @@ impl OpenTransaction {
 
 impl Written {
     fn new(partition: Arc<Partition>) -> Self {
-        Self { partition, progress: Mutex::new(Progress { next_sequence: Sequence(0), end: None }) }
+        Self { partition, progress: Mutex::default() }
     }
 
-    fn append(&self, producer: ProducerIdentity, mut batch: SealedBatch) -> Result<Offset> {
+    fn append(
+        &self,
+        producer: ProducerIdentity,
+        mut batch: SealedBatch,
+        flush: impl FnOnce(&Arc<Partition>) -> FlushTicket,
+    ) -> Result<Offset> {
         let ProducerIdentity { id, epoch } = producer;
         let mut progress = self.progress.lock();
         let base_sequence = progress.next_sequence;
         batch.stamp(Some(ProducerStamp { id, epoch, base_sequence, transactional: true }));
-        let count = batch.record_count();
+        let (count, bytes) = (batch.record_count(), batch.len_bytes());
         let appended = self.partition.append_to_transaction(batch)?;
         progress.next_sequence = base_sequence.plus(count);
         progress.end = Some(appended.last_offset.next());
+        if self.partition.config().durability == Durability::Sync {
+            progress.early_sync.note(bytes, || flush(&self.partition));
+        }
         Ok(appended.base_offset)
     }
 }

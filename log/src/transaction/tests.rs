@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::TransactionalProducer;
+use super::early_sync::EARLY_SYNC_BYTES;
 use super::record::Status;
 use super::recovery::{Found, resolve};
 use super::session::ProducerIdentity;
@@ -9,6 +10,7 @@ use super::table::Table;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, MarkerKind, SealedBatch};
 use crate::clock::ManualClock;
 use crate::error::ErrorKind;
+use crate::flusher::Flush;
 use crate::log::{Log, LogOptions};
 use crate::partition::{Durability, Isolation, Partition};
 use crate::producer_state::OpenTransaction;
@@ -72,6 +74,41 @@ fn records_are_seen_in_all_partitions_once_the_ticket_is_done_and_never_if_abort
     for partition in out.partitions() {
         assert_eq!(values(partition), ["kept", "kept too"]);
     }
+}
+
+#[test]
+fn a_large_transaction_is_synced_while_it_is_open_one_sync_at_a_time() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage);
+    let synced = topic(&log, 1).partitions()[0].clone();
+    let config = TopicConfig { durability: Some(Durability::Os), ..TopicConfig::default() };
+    let cached = log.create_topic("cached", config).unwrap().partitions()[0].clone();
+    let producer = log.transactional("a").unwrap();
+    let chunk = "x".repeat(EARLY_SYNC_BYTES / 4);
+    producer.begin().unwrap();
+    let append_and_step = |partition: &Arc<Partition>| {
+        producer.append(partition, batch(&chunk)).unwrap();
+        step_all(&log);
+        partition.durable()
+    };
+    let end_syncs = || {
+        while storage.complete_syncs() > 0 {
+            step_all(&log);
+        }
+    };
+    storage.set_sync_mode(SyncMode::Delayed);
+    let begun: Vec<Offset> = (0..9).map(|_| append_and_step(&synced)).collect();
+    assert_eq!(begun, [Offset(0); 9], "no sync has ended");
+    end_syncs();
+    assert_eq!(synced.durable(), Offset(4), "while the first was under way, there was no second");
+    append_and_step(&synced);
+    end_syncs();
+    assert_eq!(synced.durable(), Offset(10));
+    (0..9).for_each(|_| drop(append_and_step(&cached)));
+    end_syncs();
+    assert_eq!(cached.durable(), Offset(0), "what nobody syncs is left alone");
+    assert!(values(&synced).is_empty(), "durable is not committed");
+    storage.set_sync_mode(SyncMode::Immediate);
 }
 
 #[test]
