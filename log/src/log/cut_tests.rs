@@ -93,6 +93,30 @@ fn values(log: &Log, topic: &str) -> Vec<usize> {
     committed(&log.topic(topic).expect("it was made").partitions()[0])
 }
 
+/// Two topics that nobody syncs, and who writes to both.
+struct Pair {
+    one: Arc<Partition>,
+    other: Arc<Partition>,
+    producer: TransactionalProducer,
+}
+
+impl Pair {
+    fn of(log: &Log) -> Self {
+        let [one, other] = ["one", "other"].map(|name| partition(log, name, Durability::Os));
+        Self { one, other, producer: log.transactional("alpha").expect("the disk is well") }
+    }
+
+    /// Commits a record with this value in both.
+    fn commit(&self, value: usize) {
+        commit(&self.producer, &[&self.one, &self.other], value).expect("nothing waits for the disk");
+    }
+
+    /// What is committed in both.
+    fn values(log: &Log) -> [Vec<usize>; 2] {
+        ["one", "other"].map(|topic| values(log, topic))
+    }
+}
+
 #[test]
 fn what_was_synced_stays_though_a_topic_of_the_same_batch_of_decisions_is_deleted_before_the_power_fails() {
     // A marker that happens to survive hides what becomes of the decision.
@@ -133,13 +157,12 @@ fn what_was_not_synced_goes_as_a_whole_though_a_topic_of_it_is_made_again_as_one
 /// a sync has.
 fn fail_cut(fixture: &Fixture, operation: u64) -> bool {
     let log = fixture.open();
-    let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
-    let producer = log.transactional("alpha").expect("the disk is well");
-    commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+    let pair = Pair::of(&log);
+    pair.commit(1);
     fixture.cut(&log);
-    commit(&producer, &[&one, &other], 2).expect("nothing waits for the disk");
+    pair.commit(2);
     fixture.disk.fail_with(io::ErrorKind::Other, operation);
-    let is_cut = log.flush(&[one], SyncPurpose::Records).wait().is_ok();
+    let is_cut = log.flush(&[pair.one], SyncPurpose::Records).wait().is_ok();
     fixture.disk.clear_faults();
     fixture.disk.kill();
     let notes = ["one-0", "other-0", "__transaction_state-0"].map(|name| format!("/log/{name}/failed-sync"));
@@ -159,14 +182,9 @@ fn a_sync_that_fails_takes_transactions_back_to_one_moment_everywhere_though_the
         let expected = if has_failed { vec![1] } else { vec![1, 2] };
         let follower = fixture.follow();
         let log = fixture.open();
-        for topic in ["one", "other"] {
-            assert_eq!(
-                values(&follower, topic),
-                expected,
-                "{topic} as it is followed, operation {operation}"
-            );
-            assert_eq!(values(&log, topic), expected, "{topic}, operation {operation}");
-        }
+        let expected = [expected.clone(), expected];
+        assert_eq!(Pair::values(&follower), expected, "as it is followed, operation {operation}");
+        assert_eq!(Pair::values(&log), expected, "operation {operation}");
     }
     assert_eq!(times, 3, "the two partitions and the table of transactions");
 }
@@ -184,8 +202,8 @@ fn going_back_after_a_failed_sync_is_finished_by_the_next_to_open_the_log() {
         drop(opened);
         fixture.disk.kill();
         fixture.disk.clear_faults();
-        let log = fixture.open();
-        assert_eq!(values(&log, "one"), values(&log, "other"), "operation {operation}");
+        let [one, other] = Pair::values(&fixture.open());
+        assert_eq!(one, other, "operation {operation}");
         operation += 1;
     }
     assert!(operation > 20, "recovery was cut short at {operation} operations");
@@ -211,8 +229,7 @@ fn a_repair_of_the_partition_whose_sync_has_failed_keeps_no_other_from_going_bac
             let options = LogOptions::manual(fixture.disk.mount(), fixture.clock.clone(), 1);
             Log::repair("/log", &options, &cut).expect("it is sound");
             assert!(!fixture.disk.exists(&note).expect("it is readable"), "the partition is recovered");
-            let log = fixture.open();
-            assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "{topic} was cut");
+            assert_eq!(Pair::values(&fixture.open()), [[1], [1]], "{topic} was cut");
             repaired.push(topic);
         }
     }
@@ -220,10 +237,10 @@ fn a_repair_of_the_partition_whose_sync_has_failed_keeps_no_other_from_going_bac
 }
 
 /// A log with something that nobody has synced, which an earlier build has written as far as its mark says.
-fn untold_log(write: impl FnOnce(&Log, &[Arc<Partition>; 2])) -> Fixture {
+fn untold_log(write: impl FnOnce(&Log)) -> Fixture {
     let fixture = Fixture::new();
     let log = fixture.open();
-    write(&log, &["one", "other"].map(|name| partition(&log, name, Durability::Os)));
+    write(&log);
     fixture.disk.kill();
     let path = PathBuf::from(MARK);
     let mut bytes = fixture.disk.contents(&path).expect("it was left");
@@ -234,9 +251,8 @@ fn untold_log(write: impl FnOnce(&Log, &[Arc<Partition>; 2])) -> Fixture {
     fixture
 }
 
-fn commit_to_both(log: &Log, [one, other]: &[Arc<Partition>; 2]) {
-    let producer = log.transactional("alpha").expect("the disk is well");
-    commit(&producer, &[one, other], 1).expect("nothing waits for the disk");
+fn commit_to_both(log: &Log) {
+    Pair::of(log).commit(1);
 }
 
 #[test]
@@ -259,8 +275,8 @@ fn a_power_cut_over_a_log_whose_decisions_do_not_tell_whether_they_were_synced_i
 
 #[test]
 fn a_log_without_transactions_opens_after_a_power_cut_whichever_build_has_written_it() {
-    let fixture = untold_log(|_, [one, _]| {
-        one.append(batch("1")).expect("the disk is well");
+    let fixture = untold_log(|log| {
+        partition(log, "one", Durability::Os).append(batch("1")).expect("the disk is well");
     });
     fixture.disk.crash();
     fixture.open();
@@ -272,18 +288,19 @@ fn a_log_whose_decisions_do_not_tell_whether_they_were_synced_tells_from_the_nex
     let log = fixture.open();
     assert_eq!(values(&log, "one"), [1]);
     fixture.disk.crash();
-    let log = fixture.open();
-    assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "recovery has synced them");
+    assert_eq!(Pair::values(&fixture.open()), [[1], [1]], "recovery has synced them");
 }
 
-#[test]
-fn partitions_that_are_closed_one_by_one_count_as_durable_together() {
+/// What there is of a transaction over two topics when the power fails between the closing of one and of the other, though
+/// the flusher has been at work by then. Before it is committed `spoil` does what it likes.
+fn closed_in_part(spoil: impl FnOnce(&Fixture, &Log)) -> [Vec<usize>; 2] {
     let fixture = Fixture::new();
     let interrupting = InterruptingStorage::new(fixture.disk.mount());
     let log = fixture.open_on(interrupting.clone()).expect("the disk is well");
     let often = partition(&log, "often", Durability::Interval(Duration::from_secs(1)));
     let seldom = partition(&log, "seldom", Durability::Os);
     let producer = log.transactional("alpha").expect("the disk is well");
+    spoil(&fixture, &log);
     commit(&producer, &[&often, &seldom], 1).expect("nothing waits for the disk");
     drop(producer);
     let (core, clock, disk) = (log.inner.core.clone(), fixture.clock.clone(), fixture.disk.clone());
@@ -299,46 +316,34 @@ fn partitions_that_are_closed_one_by_one_count_as_durable_together() {
     assert!(!interrupting.is_pending(), "it was closed");
     fixture.disk.crash();
     let log = fixture.open();
-    assert_eq!(values(&log, "often"), values(&log, "seldom"));
+    ["often", "seldom"].map(|topic| values(&log, topic))
+}
+
+#[test]
+fn partitions_that_are_closed_one_by_one_count_as_durable_together() {
+    let [often, seldom] = closed_in_part(|_, _| ());
+    assert_eq!(often, seldom);
 }
 
 #[test]
 fn what_a_log_that_cannot_take_its_last_cut_syncs_one_by_one_as_it_is_closed_does_not_count() {
-    let fixture = Fixture::new();
-    let interrupting = InterruptingStorage::new(fixture.disk.mount());
-    let log = fixture.open_on(interrupting.clone()).expect("the disk is well");
-    let failing = partition(&log, "failing", Durability::Os);
-    let often = partition(&log, "often", Durability::Interval(Duration::from_secs(1)));
-    let seldom = partition(&log, "seldom", Durability::Os);
-    let producer = log.transactional("alpha").expect("the disk is well");
-    failing.append(batch("1")).expect("the disk is well");
-    fixture.disk.fail_with(io::ErrorKind::Other, 0);
-    log.flush(&[failing], SyncPurpose::Records).wait().expect_err("its sync fails");
-    commit(&producer, &[&often, &seldom], 1).expect("nothing waits for the disk");
-    drop(producer);
-    let (core, clock, disk) = (log.inner.core.clone(), fixture.clock.clone(), fixture.disk.clone());
-    interrupting.before_create("/log/seldom-0/00000000000000000000.timeindex".into(), move || {
-        for _ in 0..3 {
-            clock.advance(Duration::from_secs(1));
-            while core.flusher.step() {}
-        }
-        disk.fail_after(0);
+    let [often, seldom] = closed_in_part(|fixture, log| {
+        let failing = partition(log, "failing", Durability::Os);
+        failing.append(batch("1")).expect("the disk is well");
+        fixture.disk.fail_with(io::ErrorKind::Other, 0);
+        log.flush(&[failing], SyncPurpose::Records).wait().expect_err("its sync fails");
     });
-    drop(log.close());
-    assert!(!interrupting.is_pending(), "it was closed");
-    fixture.disk.crash();
-    let log = fixture.open();
-    assert_eq!(values(&log, "often"), values(&log, "seldom"));
+    assert_eq!(often, seldom);
 }
 
 #[test]
 fn a_partition_that_cannot_be_written_to_holds_up_no_cut_of_the_others() {
     let fixture = Fixture::new();
     let log = fixture.open();
-    let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
     let kept = partition(&log, "kept", Durability::Sync);
-    let producer = log.transactional("alpha").expect("the disk is well");
-    commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+    let pair = Pair::of(&log);
+    pair.commit(1);
+    let Pair { one, other, producer } = pair;
     fixture.disk.fail_with(io::ErrorKind::StorageFull, 0);
     one.append(batch("9")).expect_err("the disk is full");
     assert!(one.is_poisoned());
@@ -349,10 +354,7 @@ fn a_partition_that_cannot_be_written_to_holds_up_no_cut_of_the_others() {
     fixture.cut(&log);
     fixture.disk.crash();
     let log = fixture.open();
-    assert_eq!(
-        [values(&log, "one"), values(&log, "other"), values(&log, "kept")],
-        [vec![1], vec![1, 3], vec![2]]
-    );
+    assert_eq!((Pair::values(&log), values(&log, "kept")), ([vec![1], vec![1, 3]], vec![2]));
 }
 
 #[test]
@@ -381,11 +383,11 @@ fn a_log_opens_again_after_a_sync_that_fails_behind_a_cut_which_nobody_knows_to_
     for operation in 0..12 {
         let fixture = Fixture::new();
         let log = fixture.open();
-        let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
-        let producer = log.transactional("alpha").expect("the disk is well");
-        commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+        let pair = Pair::of(&log);
+        pair.commit(1);
         fixture.cut(&log);
-        commit(&producer, &[&one, &other], 2).expect("nothing waits for the disk");
+        pair.commit(2);
+        let Pair { one, other, .. } = pair;
         fixture.disk.fail_with(io::ErrorKind::Other, operation);
         let is_cut = log.flush(std::slice::from_ref(&one), SyncPurpose::Records).wait().is_ok();
         fixture.disk.clear_faults();
@@ -394,8 +396,8 @@ fn a_log_opens_again_after_a_sync_that_fails_behind_a_cut_which_nobody_knows_to_
         drop(log.flush(&[one], SyncPurpose::Records).wait());
         fixture.disk.clear_faults();
         fixture.disk.kill();
-        let log = fixture.open();
-        assert_eq!(values(&log, "one"), values(&log, "other"), "operation {operation}");
+        let [one, other] = Pair::values(&fixture.open());
+        assert_eq!(one, other, "operation {operation}");
     }
     assert!(times > 0, "a cut failed though all parts of it were synced");
 }
@@ -407,11 +409,11 @@ fn what_recovery_has_ended_stays_as_it_was_ended_though_it_is_cut_short_and_the_
         while is_cut_short {
             let fixture = Fixture::with_seed(operation);
             let log = fixture.open();
-            let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
             let kept = partition(&log, "kept", Durability::Sync);
-            let producer = log.transactional("alpha").expect("the disk is well");
-            commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+            let pair = Pair::of(&log);
+            pair.commit(1);
             fixture.cut(&log);
+            let Pair { one, other, producer } = pair;
             commit(&producer, &[&one, &other, &kept], 2).expect("the disk is well");
             begin(&producer, &[&one, &kept], 3);
             drop(log.flush(&[kept], SyncPurpose::Records).wait());
@@ -426,12 +428,11 @@ fn what_recovery_has_ended_stays_as_it_was_ended_though_it_is_cut_short_and_the_
             fixture.disk.crash();
             fixture.disk.clear_faults();
             let log = fixture.open();
-            let found = ["one", "other", "kept"].map(|topic| values(&log, topic));
-            assert_eq!(found, [vec![1, 2], vec![1, 2], vec![2]], "operation {operation}");
+            let found = (Pair::values(&log), values(&log, "kept"));
+            assert_eq!(found, ([vec![1, 2], vec![1, 2]], vec![2]), "operation {operation}");
             // No epoch is used twice, of which a marker is in one of them.
-            let [one, other, kept] =
-                ["one", "other", "kept"].map(|topic| partition(&log, topic, Durability::Os));
-            let producer = log.transactional("alpha").expect("the disk is well");
+            let Pair { one, other, producer } = Pair::of(&log);
+            let kept = partition(&log, "kept", Durability::Sync);
             for value in 4..8 {
                 commit(&producer, &[&one, &other, &kept], value).expect("the disk is well");
             }
@@ -446,23 +447,22 @@ fn what_recovery_has_kept_behind_a_cut_that_was_in_the_page_cache_only_stays_whe
     for seed in 0..20 {
         let fixture = Fixture::with_seed(seed);
         let log = fixture.open();
-        let [one, other] = ["one", "other"].map(|name| partition(&log, name, Durability::Os));
-        let producer = log.transactional("alpha").expect("the disk is well");
-        commit(&producer, &[&one, &other], 1).expect("nothing waits for the disk");
+        let pair = Pair::of(&log);
+        pair.commit(1);
         step_all(&log);
         fixture.disk.set_sync_mode(SyncMode::Delayed);
-        let flush = log.flush(&[one], SyncPurpose::Records);
+        let flush = log.flush(&[pair.one], SyncPurpose::Records);
         step_all(&log);
         fixture.disk.complete_syncs();
         step_all(&log);
         assert!(flush.poll().is_none(), "its points are being synced");
         fixture.disk.kill();
         fixture.disk.set_sync_mode(SyncMode::Immediate);
+        // It is open when the power fails.
         let log = fixture.open();
         assert_eq!(values(&log, "one"), [1]);
         fixture.disk.crash();
-        let log = fixture.open();
-        assert_eq!([values(&log, "one"), values(&log, "other")], [[1], [1]], "seed {seed}");
+        assert_eq!(Pair::values(&fixture.open()), [[1], [1]], "seed {seed}");
     }
 }
 
