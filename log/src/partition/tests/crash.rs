@@ -83,18 +83,41 @@ struct Weather {
     /// Whether the recovery point is as new as it may be, or one round older.
     recovery_point_is_new: bool,
     durability: Durability,
+    times: Times,
     /// At which operation of each recovery the plug is pulled once more.
     pulls: Vec<u64>,
 }
 
+/// Which time a record has by its number.
+#[derive(Clone, Copy, Debug)]
+enum Times {
+    Ascending,
+    /// Later and earlier ones, some of them equal, some before 1970.
+    Scattered,
+    /// All of them what an index says that a power cut has filled with zeros.
+    Zero,
+}
+
+impl Times {
+    fn of(self, number: i64) -> Timestamp {
+        Timestamp(match self {
+            Self::Ascending => number,
+            Self::Scattered => number * 37 % 101 - 30,
+            Self::Zero => 0,
+        })
+    }
+}
+
 fn weather() -> impl Strategy<Value = Weather> {
     let durability = prop_oneof![3 => Just(Durability::Sync), 1 => Just(Durability::Os)];
+    let times = prop_oneof![Just(Times::Ascending), Just(Times::Scattered), Just(Times::Zero)];
     let pulls = prop::collection::vec(0..30u64, 0..6);
-    (any::<u64>(), any::<bool>(), durability, pulls).prop_map(
-        |(seed, recovery_point_is_new, durability, pulls)| Weather {
+    (any::<u64>(), any::<bool>(), durability, times, pulls).prop_map(
+        |(seed, recovery_point_is_new, durability, times, pulls)| Weather {
             seed,
             recovery_point_is_new,
             durability,
+            times,
             pulls,
         },
     )
@@ -158,7 +181,7 @@ impl Run {
 
     fn append(&mut self, records: i64, stamp: Option<Stamp>) -> Outcome {
         let numbers = self.numbers(records);
-        let outcome = self.partition.append_to_transaction(sealed(&numbers, stamp));
+        let outcome = self.partition.append_to_transaction(self.sealed(&numbers, stamp));
         let base = self.model.end();
         self.model.push(Entry::Records { numbers, stamp });
         match outcome {
@@ -188,9 +211,20 @@ impl Run {
         }
     }
 
+    fn sealed(&self, numbers: &[i64], stamp: Option<Stamp>) -> SealedBatch {
+        let times = self.weather.times;
+        let batch = batch_at(numbers.iter().map(|number| (*number, times.of(*number))));
+        match stamp {
+            Some(Stamp { id, epoch, sequence, transactional }) => {
+                stamped(batch, id, epoch, sequence, transactional)
+            }
+            None => batch,
+        }
+    }
+
     fn repeat(&mut self, producer: i64) -> Outcome {
         let Some((base, numbers, stamp)) = self.model.last_batch(producer) else { return Ok(()) };
-        let appended = self.partition.append(sealed(&numbers, Some(stamp)));
+        let appended = self.partition.append(self.sealed(&numbers, Some(stamp)));
         if stamp.transactional && !self.model.open().iter().any(|open| open.0 == producer) {
             prop_assert_eq!(appended.map_err(|error| error.kind()), Err(ErrorKind::Fenced));
             return Ok(());
@@ -207,7 +241,7 @@ impl Run {
         }
         let mut stamp = self.model.next_stamp(producer, transactional);
         stamp.sequence += 1;
-        let outcome = self.partition.append_to_transaction(sealed(&[0], Some(stamp)));
+        let outcome = self.partition.append_to_transaction(self.sealed(&[0], Some(stamp)));
         prop_assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::OutOfOrderSequence));
         Ok(())
     }
@@ -340,10 +374,8 @@ impl Run {
         let read = |isolation| read_numbers(&self.partition, Offset(0), 400, isolation).map_err(failed);
         prop_assert_eq!(&read(Isolation::ReadUncommitted)?, &records);
         prop_assert_eq!(read(Isolation::ReadCommitted)?, self.model.committed(0, stable));
-        // Numbers are timestamps, and ascend.
-        for (offset, number) in &records {
-            let found = self.partition.offset_for_timestamp(Timestamp(*number)).map_err(failed)?;
-            prop_assert_eq!(found, Some((*offset, Timestamp(*number))));
+        for (isolation, bound) in [(Isolation::ReadUncommitted, shown), (Isolation::ReadCommitted, stable)] {
+            self.check_times(isolation, bound)?;
         }
         let name = self.partition.name();
         let point = Some(Offset(self.recovery_point));
@@ -355,6 +387,32 @@ impl Run {
         )
         .map_err(failed)?;
         prop_assert_eq!((walk.end.0, walk.ending), (self.model.end(), WalkEnd::Complete));
+        Ok(())
+    }
+
+    /// Compares what is found by time with all records below `bound`.
+    fn check_times(&self, isolation: Isolation, bound: i64) -> Outcome {
+        let times = self.weather.times;
+        let records = self.model.records(0, bound);
+        let dated: Vec<_> = records.iter().map(|(offset, number)| (*offset, times.of(*number))).collect();
+        let find = |spec| {
+            let found = self.partition.find_offset(spec, isolation);
+            found.map_err(|error| TestCaseError::fail(error.to_string()))
+        };
+        let as_found = |record: Option<&(Offset, Timestamp)>| {
+            record.map(|(offset, time)| FoundOffset { offset: *offset, timestamp: Some(*time) })
+        };
+        let largest = dated.iter().map(|(_, time)| *time).max();
+        let newest = dated.iter().find(|(_, time)| Some(*time) == largest);
+        prop_assert_eq!(find(OffsetSpec::MaxTimestamp)?, as_found(newest));
+        let mut wanted: Vec<_> = dated.iter().map(|(_, time)| *time).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.extend(largest.map(|largest| Timestamp(largest.0 + 1)));
+        for wanted in wanted {
+            let first = dated.iter().find(|(_, time)| *time >= wanted);
+            prop_assert_eq!(find(OffsetSpec::AtOrAfter(wanted))?, as_found(first), "{}", wanted.0);
+        }
         Ok(())
     }
 
@@ -371,16 +429,6 @@ impl Run {
         prop_assert_eq!(read(Isolation::ReadUncommitted)?, self.model.records(from, shown));
         prop_assert_eq!(read(Isolation::ReadCommitted)?, self.model.committed(from, stable));
         Ok(())
-    }
-}
-
-fn sealed(numbers: &[i64], stamp: Option<Stamp>) -> SealedBatch {
-    let batch = batch(numbers.iter().copied());
-    match stamp {
-        Some(Stamp { id, epoch, sequence, transactional }) => {
-            stamped(batch, id, epoch, sequence, transactional)
-        }
-        None => batch,
     }
 }
 

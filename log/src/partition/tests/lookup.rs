@@ -1,9 +1,12 @@
 //! Finding offsets by time, against a list of all records.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::batch::MarkerKind;
+use crate::storage::OpenMode;
 
 fn find(partition: &Partition, spec: OffsetSpec, isolation: Isolation) -> Option<(i64, Option<i64>)> {
     let found = partition.find_offset(spec, isolation).expect("it is sound");
@@ -46,18 +49,128 @@ proptest! {
                 records.iter().copied().filter(|(offset, _)| (start..bound).contains(offset)).collect();
             prop_assert_eq!(find(&partition, OffsetSpec::Earliest, isolation), Some((start, None)));
             prop_assert_eq!(find(&partition, OffsetSpec::Latest, isolation), Some((bound, None)));
-            let largest = shown.iter().map(|(_, time)| *time).max();
-            let newest = shown.iter().find(|(_, time)| Some(*time) == largest);
-            let newest = newest.map(|(offset, time)| (*offset, Some(*time)));
-            prop_assert_eq!(find(&partition, OffsetSpec::MaxTimestamp, isolation), newest);
-            for wanted in -1..42 {
-                let first = shown.iter().find(|(_, time)| *time >= wanted);
-                let first = first.map(|(offset, time)| (*offset, Some(*time)));
-                let spec = OffsetSpec::AtOrAfter(Timestamp(wanted));
-                prop_assert_eq!(find(&partition, spec, isolation), first, "{}", wanted);
-            }
+            check_times(&partition, isolation, &shown, -1..42)?;
         }
     }
+
+    #[test]
+    fn whatever_a_power_cut_leaves_of_indexes_behind_what_was_synced_all_is_found_by_time_and_offset(
+        synced in prop::collection::vec(prop::collection::vec(-5..40i64, 1..4), 1..30),
+        later in prop::collection::vec(prop::collection::vec(-5..80i64, 1..4), 1..30),
+        keeps_records in any::<bool>(),
+        leavings in prop::collection::vec(leaving(), 16),
+        closes in any::<bool>(),
+    ) {
+        let storage = disk(1);
+        let partition = create(&storage, small());
+        let mut records = Vec::new();
+        let mut append = |times: &[i64]| {
+            let appended = partition.append(batch(times.iter().copied())).expect("the disk is fine");
+            records.extend((appended.base_offset.0..).zip(times.iter().copied()));
+        };
+        synced.iter().for_each(|times| append(times));
+        flush(&partition).expect("the disk is fine");
+        let kept = files(&storage, "index");
+        let kept_logs = files(&storage, ".log");
+        let recovery_point = partition.offsets().end.0;
+        later.iter().for_each(|times| append(times));
+        storage.kill();
+        for ((path, written), leaving) in files(&storage, "index").into_iter().zip(leavings.iter().cycle()) {
+            let kept = kept.get(&path).map_or(0, Vec::len);
+            leaving.leave(&storage, &path, kept, written.len());
+        }
+        if !keeps_records {
+            for path in files(&storage, ".log").into_keys() {
+                let kept = kept_logs.get(&path).map_or(0, Vec::len) as u64;
+                let log = storage.open(&path, OpenMode::Write).expect("it is there");
+                log.truncate(kept).expect("the disk is fine");
+            }
+            records.truncate(recovery_point as usize);
+        }
+        let mut partition = Partition::open(site(&storage, small()), &unclean(recovery_point)).expect("it is sound").0;
+        if closes {
+            partition.close().expect("the disk is fine");
+            let border = RecoveryBorder { clean_shutdown: true, ..unclean(records.len() as i64) };
+            partition = Partition::open(site(&storage, small()), &border).expect("it is sound").0;
+        }
+        check_times(&partition, Isolation::ReadUncommitted, &records, -7..82)?;
+        for (offset, time) in records {
+            let found = read_numbers(&partition, Offset(offset), 1, Isolation::ReadUncommitted);
+            let found = found.expect("it is sound");
+            prop_assert_eq!(found.first(), Some(&(Offset(offset), time)));
+        }
+    }
+}
+
+/// Checks what is found by time against a list of all that is shown.
+fn check_times(
+    partition: &Partition,
+    isolation: Isolation,
+    shown: &[(i64, i64)],
+    wanted: std::ops::Range<i64>,
+) -> Result<(), TestCaseError> {
+    let largest = shown.iter().map(|(_, time)| *time).max();
+    let newest = shown.iter().find(|(_, time)| Some(*time) == largest);
+    let newest = newest.map(|(offset, time)| (*offset, Some(*time)));
+    prop_assert_eq!(find(partition, OffsetSpec::MaxTimestamp, isolation), newest);
+    for wanted in wanted {
+        let first = shown.iter().find(|(_, time)| *time >= wanted);
+        let first = first.map(|(offset, time)| (*offset, Some(*time)));
+        let spec = OffsetSpec::AtOrAfter(Timestamp(wanted));
+        prop_assert_eq!(find(partition, spec, isolation), first, "{}", wanted);
+    }
+    Ok(())
+}
+
+/// What a power cut leaves of an index behind what was synced of it.
+#[derive(Clone, Debug)]
+enum Leaving {
+    All,
+    Zeros,
+    /// So many of its bytes.
+    Part(prop::sample::Index),
+    /// What another index of its kind holds: a file that is gone may have held that there.
+    Stale(prop::sample::Index),
+}
+
+fn leaving() -> impl Strategy<Value = Leaving> {
+    prop_oneof![
+        Just(Leaving::All),
+        Just(Leaving::Zeros),
+        any::<prop::sample::Index>().prop_map(Leaving::Part),
+        any::<prop::sample::Index>().prop_map(Leaving::Stale),
+    ]
+}
+
+impl Leaving {
+    /// Leaves it of the `written` bytes in the file, of which `kept` are synced.
+    fn leave(&self, storage: &MemoryStorage, path: &Path, kept: usize, written: usize) {
+        let file = storage.open(path, OpenMode::Write).expect("it is there");
+        let lost = written - kept;
+        let bytes = match self {
+            Self::All => return,
+            Self::Part(part) => {
+                let length = kept + part.index(lost + 1);
+                return file.truncate(length as u64).expect("the disk is fine");
+            }
+            Self::Zeros => vec![0; lost],
+            Self::Stale(other) => {
+                let of_kind = files(storage, "index")
+                    .into_iter()
+                    .filter(|(other, _)| other.extension() == path.extension());
+                let others: Vec<_> = of_kind.map(|(_, bytes)| bytes).collect();
+                other.get(&others).iter().copied().cycle().take(lost).collect()
+            }
+        };
+        file.write_at(kept as u64, &bytes).expect("the disk is fine");
+    }
+}
+
+/// The files whose names end like that, and what they hold.
+fn files(storage: &MemoryStorage, ending: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let names = storage.list(Path::new(DIRECTORY)).expect("it is there").into_iter().map(|entry| entry.name);
+    let paths = names.filter(|name| name.ends_with(ending)).map(|name| Path::new(DIRECTORY).join(name));
+    paths.map(|path| (path.clone(), storage.contents(&path).expect("it is listed"))).collect()
 }
 
 #[test]

@@ -63,12 +63,15 @@ pub(crate) fn unclean(recovery_point: i64) -> RecoveryBorder {
 
 /// Records `value-<n>` with key `key-<n>` and timestamp n for each n given.
 pub(crate) fn batch(numbers: impl IntoIterator<Item = i64>) -> SealedBatch {
+    batch_at(numbers.into_iter().map(|number| (number, Timestamp(number))))
+}
+
+/// The same records with other timestamps.
+fn batch_at(numbers: impl IntoIterator<Item = (i64, Timestamp)>) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
-    for number in numbers {
+    for (number, time) in numbers {
         let (key, value) = (format!("key-{number}"), format!("value-{number}"));
-        builder
-            .push(Timestamp(number), Some(key.as_bytes()), Some(value.as_bytes()), &[])
-            .expect("it is small");
+        builder.push(time, Some(key.as_bytes()), Some(value.as_bytes()), &[]).expect("it is small");
     }
     builder.seal()
 }
