@@ -150,7 +150,7 @@ fn a_stream_commits_what_it_has_yielded_and_not_what_was_read_ahead() {
 
 /// Counts how often a task is woken.
 #[derive(Default)]
-struct Woken(AtomicUsize);
+pub(super) struct Woken(pub(super) AtomicUsize);
 
 impl ArcWake for Woken {
     fn wake_by_ref(woken: &Arc<Self>) {

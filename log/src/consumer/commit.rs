@@ -57,10 +57,14 @@ impl Consumer {
         self.commit_by_itself()
     }
 
-    /// When a consumer that commits by itself is to be polled, though there is nothing to read.
+    /// When a consumer is to be polled, though there is nothing to read: one that commits by itself to do so, a member so
+    /// that its group keeps it.
     pub(super) fn wants_poll_at(&self) -> Option<Duration> {
-        self.options.auto_commit?;
-        Some(self.commit_due.max(self.log.clock().elapsed().saturating_add(WOKEN_AFTER_MIN)))
+        let now = self.log.clock().elapsed();
+        let commit =
+            self.options.auto_commit.map(|_| self.commit_due.max(now.saturating_add(WOKEN_AFTER_MIN)));
+        let sign = self.member.as_ref().map(|_| now.saturating_add(self.sign_of_life_interval()));
+        commit.into_iter().chain(sign).min()
     }
 
     /// Commits the positions if the consumer does that by itself. Of what is not its own any more, or gone,

@@ -18,6 +18,8 @@ mod group_tests;
 mod static_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -254,7 +256,7 @@ impl Consumer {
     /// [`Consumer::wait`].
     ///
     /// A member of a group takes part in its rebalances first, which may give it other partitions; it is
-    /// removed from the group if it does not poll for [`ConsumerOptions::poll_interval_max`].
+    /// removed from the group if it neither polls nor [waits](Self::wait) for [`ConsumerOptions::poll_interval_max`].
     ///
     /// # Errors
     /// `Fenced` for a static member of which another consumer has the name;
@@ -309,9 +311,26 @@ impl Consumer {
     }
 
     /// Blocks until there may be more to read than at the last poll, or so much time has passed; returns
-    /// whether there may. What another process appends to a log opened read-only is not noticed.
+    /// whether there may. What another process appends to a log opened read-only is not noticed. A member of a group
+    /// that waits stays one, however long; one that does not poll though there may be more does not wait.
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.log.progress().wait(self.seen, timeout)
+        let longest = match &self.member {
+            Some(_) => self.sign_of_life_interval(),
+            None => timeout,
+        };
+        let progress = self.log.progress();
+        let mut left = timeout;
+        while progress.count() == self.seen {
+            self.give_sign_of_life();
+            let time = left.min(longest);
+            if !progress.wait(self.seen, time) {
+                left -= time;
+                if left.is_zero() {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn assign_one(&self, name: &TopicPartition) -> Result<Assigned> {

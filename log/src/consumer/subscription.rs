@@ -4,6 +4,7 @@
 //! the call that tells so to the coordinator, so nobody else has it yet when a listener commits.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Consumer;
 use super::assignment::Assigned;
@@ -14,6 +15,9 @@ use crate::record::TopicPartition;
 /// How often a poll asks what to do before it reads: to give up, to join, to take, to give up what others
 /// get, to join again, to take that too.
 const TURNS_PER_POLL_MAX: usize = 8;
+
+/// How soon a member that waits gives a sign of life at the earliest, however short its poll interval is.
+const SIGN_OF_LIFE_AFTER_MIN: Duration = Duration::from_millis(1);
 
 /// Told what a consumer gets and loses when its group shares out partitions, from within its own poll.
 ///
@@ -140,6 +144,20 @@ impl Consumer {
                 Some(_) => coordinator.step_away(group, &id),
                 None => coordinator.leave(group, &id),
             }
+        }
+    }
+
+    /// How often a member that waits for records gives a sign of life: twice in the time after which it is removed.
+    pub(super) fn sign_of_life_interval(&self) -> Duration {
+        (self.options.poll_interval_max / 2).max(SIGN_OF_LIFE_AFTER_MIN)
+    }
+
+    /// Tells the group that this member is there, though it does not poll while it waits.
+    pub(super) fn give_sign_of_life(&self) {
+        if let Some(Member { id: Some(id), .. }) = &self.member
+            && let Some(group) = &self.options.group
+        {
+            self.log.group_coordinator().note_sign_of_life(group, id);
         }
     }
 

@@ -170,6 +170,12 @@ impl GroupCoordinator {
         Some(due.saturating_sub(self.clock.elapsed()))
     }
 
+    /// By when the members of a group are to be heard of.
+    #[cfg(test)]
+    pub(crate) fn deadline(&self, group: &str) -> Option<Duration> {
+        self.state.lock().groups.get(group).and_then(Membership::deadline)
+    }
+
     pub(super) fn moment(&self) -> Moment {
         Moment { elapsed: self.clock.elapsed(), now: self.clock.now() }
     }
@@ -230,6 +236,14 @@ impl GroupCoordinator {
             self.progress.raise();
         }
         recorded.map(|()| turn)
+    }
+
+    /// A member waits for records: it is there, though it does not poll.
+    pub(crate) fn note_sign_of_life(&self, group: &str, id: &str) {
+        let moment = self.moment();
+        if let Some(membership) = self.state.lock().groups.get_mut(group) {
+            membership.note_sign_of_life(id, moment);
+        }
     }
 
     /// A member wants other topics.

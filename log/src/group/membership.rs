@@ -285,6 +285,13 @@ impl Membership {
         Turn::Take { generation: self.generation, partitions: member.assigned.clone() }
     }
 
+    /// A member is there, unless it was to be heard of before.
+    pub(crate) fn note_sign_of_life(&mut self, id: &str, moment: Moment) {
+        if let Some(member) = self.members.get_mut(id).filter(|member| member.deadline >= moment.elapsed) {
+            member.deadline = moment.elapsed.saturating_add(member.terms.poll_interval_max);
+        }
+    }
+
     /// A member does not know its share yet.
     pub(crate) fn forget_generation_of(&mut self, id: &str) {
         if let Some(member) = self.members.get_mut(id) {
