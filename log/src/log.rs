@@ -20,6 +20,10 @@ mod alter;
 mod background;
 #[cfg(test)]
 mod cut_tests;
+#[cfg(test)]
+mod failed_sync_tests;
+#[cfg(test)]
+mod follower;
 mod holder;
 mod last_handle;
 mod open;

@@ -52,6 +52,9 @@ pub(crate) struct FoundMark {
     pub(crate) syncs_by_default: bool,
     /// Whether the page cache is the one that was written to.
     pub(crate) is_of_this_boot: bool,
+    /// Whether others may have read the records beside their writer, and be reading still: the machine has not gone down
+    /// since. Where it cannot tell, they are shown nothing of what a power cut would take.
+    pub(crate) may_be_read: bool,
     /// Whether decisions say for themselves that nobody has synced them.
     pub(crate) do_decisions_tell: bool,
 }
@@ -70,7 +73,13 @@ impl FoundMark {
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         let is_of_this_boot = !boot.is_nil() && storage.boot_id() == Some(boot);
-        Ok(Some(Self { syncs_by_default, is_of_this_boot, do_decisions_tell: version != UNTOLD_VERSION }))
+        Ok(Some(Self {
+            syncs_by_default,
+            is_of_this_boot,
+            // One of no boot was of this one, or of one before, when it was disowned.
+            may_be_read: storage.boot_id().is_some_and(|now| boot.is_nil() || boot == now),
+            do_decisions_tell: version != UNTOLD_VERSION,
+        }))
     }
 
     /// Makes it a mark of no boot, durably: some of the records are lost though the machine has stayed up, and whoever
@@ -205,8 +214,8 @@ mod tests {
         FoundMark::find(storage, Path::new("/")).expect("it can be read")
     }
 
-    fn mark(is_of_this_boot: bool) -> Option<FoundMark> {
-        Some(FoundMark { syncs_by_default: false, is_of_this_boot, do_decisions_tell: true })
+    fn mark(is_of_this_boot: bool, may_be_read: bool) -> Option<FoundMark> {
+        Some(FoundMark { syncs_by_default: false, is_of_this_boot, may_be_read, do_decisions_tell: true })
     }
 
     #[test]
@@ -215,11 +224,11 @@ mod tests {
         assert_eq!(find(&storage), None);
         let left = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os);
         left.leave().expect("the disk is well");
-        assert_eq!(find(&storage), mark(true), "the page cache is the same");
+        assert_eq!(find(&storage), mark(true, true), "the page cache is the same");
         storage.kill();
-        assert_eq!(find(&storage), mark(true));
+        assert_eq!(find(&storage), mark(true, true));
         storage.crash();
-        assert_eq!(find(&storage), mark(false));
+        assert_eq!(find(&storage), mark(false, false));
         let left = UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Sync);
         left.take_away().expect("the disk is well");
         storage.crash();
@@ -233,11 +242,11 @@ mod tests {
         left.leave().expect("the disk is well");
         let found = find(&storage).expect("it was left");
         found.disown(&*storage, Path::new("/")).expect("the disk is well");
-        assert_eq!(find(&storage), mark(false));
+        assert_eq!(find(&storage), mark(false, true));
         storage.kill();
-        assert_eq!(find(&storage), mark(false));
+        assert_eq!(find(&storage), mark(false, true));
         UnsyncedMark::new(storage.clone(), Path::new("/"), Durability::Os).leave().expect("the disk is well");
-        assert_eq!(find(&storage), mark(true));
+        assert_eq!(find(&storage), mark(true, true));
     }
 
     #[test]

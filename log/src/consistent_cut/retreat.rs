@@ -13,11 +13,17 @@ pub(crate) struct Retreat {
     /// The topics of which nothing was acknowledged before it was synced, among those that there are. A decision may be
     /// about others, and says for itself whether it was synced.
     synced: HashSet<String>,
+    may_be_read: bool,
 }
 
 impl Retreat {
-    pub(crate) fn new(synced: HashSet<String>) -> Self {
-        Self { synced }
+    /// `may_be_read`: whether others may have read beside the writer what is given up.
+    pub(crate) fn new(synced: HashSet<String>, may_be_read: bool) -> Self {
+        Self { synced, may_be_read }
+    }
+
+    pub(crate) fn may_be_read(&self) -> bool {
+        self.may_be_read
     }
 
     /// Whether a batch behind the recovery point says how a transaction ended which nobody had synced, or what a group

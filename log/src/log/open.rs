@@ -16,7 +16,7 @@ use crate::consistent_cut::{FoundMark, UnsyncedMark};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
 use crate::open_files::OpenFiles;
-use crate::partition::marks::{Cuts, Marks};
+use crate::partition::marks::{CutBy, Cuts, Marks};
 use crate::partition::{Durability, METADATA_FILE_NAME, Partition, PartitionContext, PartitionSite};
 use crate::record::{PartitionId, PartitionKey, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
@@ -28,6 +28,14 @@ use crate::transaction::{Endings, TRANSACTION_TOPIC};
 
 /// How many partitions are recovered at once.
 const RECOVERY_THREADS_MAX: usize = 8;
+
+/// Where a partition was cut off, and who is just doing that.
+#[derive(PartialEq)]
+struct PartitionCuts {
+    name: TopicPartition,
+    cuts: Option<Cuts>,
+    being_cut: Option<CutBy>,
+}
 
 pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     let storage = options.storage.clone();
@@ -206,9 +214,7 @@ impl Inner {
         let mut cut = Vec::new();
         for (name, CatalogueEntry { id, config }) in &self.catalogued.lock().catalogue.topics {
             for partition in (0..config.partitions).map(PartitionId) {
-                let site = self.site(name, *id, config, partition);
-                let endings = repair::resume(&self.directory, &site)?;
-                cut.extend(endings.map(|endings| (site, endings)));
+                cut.extend(repair::resume(&self.directory, || self.site(name, *id, config, partition))?);
             }
         }
         Ok(cut)
@@ -280,14 +286,14 @@ impl Inner {
     }
 
     /// Where each partition was cut off, and is just being.
-    fn cuts(&self) -> Result<Vec<(TopicPartition, Option<Cuts>, bool)>> {
+    fn cuts(&self) -> Result<Vec<PartitionCuts>> {
         let catalogue = read_catalogue(&*self.storage, &self.directory)?;
         let mut cuts = Vec::new();
         for (name, CatalogueEntry { id, config }) in &catalogue.topics {
             for partition in (0..config.partitions).map(PartitionId) {
                 let site = self.site(name, *id, config, partition);
                 let marks = Marks::read(&site)?;
-                cuts.push((site.name, marks.cuts, marks.is_being_cut));
+                cuts.push(PartitionCuts { name: site.name, cuts: marks.cuts, being_cut: marks.being_cut });
             }
         }
         Ok(cuts)

@@ -18,12 +18,14 @@
 //! failed, opening the log takes all of it back to the last consistent cut, as it would have without the repair.
 
 mod carry_out;
+#[cfg(test)]
+mod lost_note_tests;
 mod note;
 #[cfg(test)]
 mod reader_tests;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 mod transaction_tests;
 
@@ -36,7 +38,7 @@ use crate::catalogue::Catalogue;
 use crate::clean_shutdown::CleanShutdown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open_files::OpenFiles;
-use crate::partition::marks::Marks;
+use crate::partition::marks::{CutBy, Marks};
 use crate::partition::{PartitionContext, PartitionSite, failed_sync, replace};
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
 use crate::recovery_point;
@@ -122,6 +124,15 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     read_catalogue(&**storage, directory)?;
     let _lock = holder::lock(&**storage, directory, &options.holder, options.clock.now())?;
     let mut site = site(directory, options, repair)?;
+    if is_note_lost(&site)? {
+        if repair.dry_run {
+            let what =
+                format!("a cut is under way, says {}: open the log first", Marks::path(&site).display());
+            return Err(site.error(ErrorKind::Retry, what));
+        }
+        CleanShutdown::find(storage.clone(), directory)?.take_away()?;
+        make_lost_note(directory, &site, self::site(directory, options, repair)?)?;
+    }
     if let Some(note) = unfinished(&site)? {
         if repair.dry_run {
             let offset = note.cut.offset;
@@ -148,7 +159,7 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
         let what = format!("the log ends at offset {end}: there is nothing to cut at {asked}");
         return Err(site.error(ErrorKind::Invalid, what));
     }
-    check_failed_sync(&site, survey.cut.offset)?;
+    check_failed_sync(&site, survey.cut.offset, synced.max(marks.synced()))?;
     let report = survey.report(&site);
     if repair.dry_run {
         return Ok(report);
@@ -173,13 +184,25 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
 /// The note of a cut that was cut short, if there is one.
 fn unfinished(site: &PartitionSite) -> Result<Option<CutNote>> {
     let Some(note) = CutNote::read(site)? else { return Ok(None) };
-    let is_unfinished = note.stage == Stage::ToBeCut || Marks::read(site)?.is_being_cut;
+    let is_unfinished = note.stage == Stage::ToBeCut || Marks::read(site)?.being_cut == Some(CutBy::Repair);
     Ok(Some(note).filter(|_| is_unfinished))
 }
 
-/// Carries a cut out that was decided and cut short, if there is one. Says how transactions that were cut end,
-/// if there is a note of them; that is to be removed once they have.
-pub(super) fn resume(directory: &Path, site: &PartitionSite) -> Result<Option<Endings>> {
+/// Carries a cut out that was decided and cut short, if there is one, in the partition that `site` makes a site of. Says
+/// how transactions that were cut end, if there is a note of them; that is to be removed once they have.
+pub(super) fn resume(
+    directory: &Path,
+    site: impl Fn() -> PartitionSite,
+) -> Result<Option<(PartitionSite, Endings)>> {
+    let here = site();
+    if is_note_lost(&here)? {
+        make_lost_note(directory, &here, site())?;
+    }
+    let endings = carry_on(directory, &here)?;
+    Ok(endings.map(|endings| (here, endings)))
+}
+
+fn carry_on(directory: &Path, site: &PartitionSite) -> Result<Option<Endings>> {
     let Some(note) = CutNote::read(site)? else { return Ok(None) };
     let endings = note.endings();
     if note.stage == Stage::ToBeCut {
@@ -187,6 +210,26 @@ pub(super) fn resume(directory: &Path, site: &PartitionSite) -> Result<Option<En
     }
     carry_out(directory, site, note)?;
     Ok(Some(endings))
+}
+
+/// Whether a repair was cut short and somebody has removed its note since.
+fn is_note_lost(site: &PartitionSite) -> Result<bool> {
+    Ok(Marks::read(site)?.being_cut == Some(CutBy::Repair) && CutNote::read(site)?.is_none())
+}
+
+/// Makes the note of a cut again that somebody has removed before the cut was done. The log is whole as far as it goes,
+/// since segments were being moved away from its end on: it ends where it does by now. Which transactions have lost
+/// records nobody knows any more, so all that are open there count as halved. `again` is another site of the partition.
+fn make_lost_note(directory: &Path, site: &PartitionSite, again: PartitionSite) -> Result<()> {
+    let points = recovery_point::read(&**site.storage(), directory)?.points;
+    retreat::keep_loss(directory, &read_catalogue(&**site.storage(), directory)?, site)?;
+    let partition = carry_out::recover(again, points.get(&site.key()).copied())?;
+    let end = partition.offsets().end;
+    let note = CutNote::of_lost(site, end, &partition.open_transactions())?;
+    let path = CutNote::path(site);
+    tracing::warn!(partition = %site.name, %end, note = %path.display(), aborted = note.transactions.len(), "the note of a repair that was cut short is gone: transactions that are open where the log ends are aborted");
+    note.write(site)?;
+    Marks::read(site)?.end_cut(site, CutBy::Repair)
 }
 
 /// Removes the note of a cut, durably.
@@ -205,18 +248,20 @@ fn finish(directory: &Path, site: PartitionSite, note: CutNote) -> Result<Repair
 /// Recovers a partition that is cut. It alone: what stands on it is left to whoever opens the log.
 fn recover(directory: &Path, site: PartitionSite, cut: Offset) -> Result<()> {
     retreat::keep_loss(directory, &read_catalogue(&**site.storage(), directory)?, &site)?;
-    carry_out::recover(site, cut)
+    carry_out::recover(site, Some(cut)).map(drop)
 }
 
-/// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there.
-fn check_failed_sync(site: &PartitionSite, cut: Offset) -> Result<()> {
+/// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there. What lies before
+/// `synced` is certain, whatever the note says.
+fn check_failed_sync(site: &PartitionSite, cut: Offset, synced: Offset) -> Result<()> {
     let note =
         failed_sync::read(site).map_err(|error| failed(site, "read the note of a failed sync in", error))?;
-    match note.and_then(|note| note.synced).filter(|synced| *synced < cut) {
+    match note.and_then(|note| note.certain(synced)).filter(|certain| *certain < cut) {
         None => Ok(()),
-        Some(synced) => {
-            let what =
-                format!("a sync has failed, and only what lies before offset {synced} is certain: cut there");
+        Some(certain) => {
+            let what = format!(
+                "a sync has failed, and only what lies before offset {certain} is certain: cut there"
+            );
             Err(site.error(ErrorKind::Invalid, what))
         }
     }

@@ -103,7 +103,8 @@ fn retreat(directory: &Path, catalogue: &Catalogue, unsynced: FoundMark) -> Resu
         unsynced.check_decisions_tell(directory)?;
     }
     let topics = catalogue.topics.iter().filter(|(_, entry)| is_synced(&entry.config, unsynced));
-    Ok(Arc::new(Retreat::new(topics.map(|(name, _)| name.clone()).collect())))
+    let synced = topics.map(|(name, _)| name.clone()).collect();
+    Ok(Arc::new(Retreat::new(synced, unsynced.may_be_read)))
 }
 
 /// Whether nothing of a topic was acknowledged before it was synced, by whoever had the log open last.

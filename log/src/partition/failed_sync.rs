@@ -29,7 +29,7 @@ fn path(site: &PartitionSite) -> PathBuf {
 }
 
 /// Notes that nothing at or behind `synced` can be relied on. A note that is there already stays.
-pub(super) fn write(site: &PartitionSite, synced: Offset) -> io::Result<()> {
+pub(crate) fn write(site: &PartitionSite, synced: Offset) -> io::Result<()> {
     let file = match site.storage().open(&path(site), OpenMode::Create) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         opened => opened?,
@@ -42,6 +42,15 @@ pub(super) fn write(site: &PartitionSite, synced: Offset) -> io::Result<()> {
 pub(crate) struct Note {
     /// Where to cut; none if the note is not whole. It is in the way of a later one then.
     pub(crate) synced: Option<Offset>,
+}
+
+impl Note {
+    /// Up to where the log is certain, with all before `recovery_point` synced; none if the note does not say. Points are
+    /// written down once all before them is synced: of a cut whose points nobody knows to be durable the partition does
+    /// not know that it is.
+    pub(crate) fn certain(self, recovery_point: Offset) -> Option<Offset> {
+        self.synced.map(|synced| synced.max(recovery_point))
+    }
 }
 
 /// The note, if there is one.
@@ -81,7 +90,8 @@ fn decode(bytes: &[u8]) -> Option<Offset> {
     let (version, rest) = bytes.split_first_chunk()?;
     let (offset, checksum) = rest.split_first_chunk()?;
     let is_whole = checksum == crc32fast::hash(&bytes[..12]).to_be_bytes();
-    (is_whole && u32::from_be_bytes(*version) == VERSION).then(|| Offset(i64::from_be_bytes(*offset)))
+    let offset = i64::from_be_bytes(*offset);
+    (is_whole && u32::from_be_bytes(*version) == VERSION && offset >= 0).then_some(Offset(offset))
 }
 
 #[cfg(test)]
@@ -100,5 +110,6 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(&bytes), None, "bit {bit}");
         }
+        assert_eq!(decode(&encode(Offset(-1))), None, "no partition ends there");
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1; 2 once it was cut off; 3 while it is being cut off |
+//! | 0..4 | version | `u32`, 1; 2 once it was cut off; 3 while a repair cuts it off, 4 while recovery does |
 //! | 4..12 | generation | `u64`, one more with every version of the file |
 //! | 12..20 | start | `i64`, the offset of the first record that is kept |
 //! | 20..28 | clean end | `i64`, up to where each key's newest record is known to be the only one |
@@ -36,7 +36,8 @@ const FILE_NAME: &str = "marks";
 const VERSION: u32 = 1;
 const BYTES: usize = 64;
 const CUT_VERSION: u32 = 2;
-const BEING_CUT_VERSION: u32 = 3;
+const REPAIRED_VERSION: u32 = 3;
+const RECOVERED_VERSION: u32 = 4;
 const CUT_BYTES: usize = 84;
 const NONE: i64 = -1;
 const NO_FLOOR: i64 = i64::MAX;
@@ -58,11 +59,20 @@ pub(crate) struct Marks {
     pub(crate) replacement: Option<Replaced>,
     /// Where it was cut off, so that other records may be behind by now.
     pub(crate) cuts: Option<Cuts>,
-    /// Whether the last of those is not done yet.
-    pub(crate) is_being_cut: bool,
+    /// Who has not done the last of those yet.
+    pub(crate) being_cut: Option<CutBy>,
 }
 
-/// Where a partition was cut off by hand.
+/// Who cuts a partition off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CutBy {
+    /// Recovery: what a sync has failed to take, and what is given up with it, though others may have read it.
+    Recovery,
+    /// A repair, whose note says more.
+    Repair,
+}
+
+/// Where a partition was cut off though its records may have been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cuts {
     /// How often: once or more.
@@ -96,11 +106,12 @@ pub(crate) struct Replaced {
     pub(crate) end: Offset,
 }
 
-fn path(site: &PartitionSite) -> PathBuf {
-    site.directory.join(FILE_NAME)
-}
-
 impl Marks {
+    /// The file that they are in.
+    pub(crate) fn path(site: &PartitionSite) -> PathBuf {
+        site.directory.join(FILE_NAME)
+    }
+
     /// The marks of a partition; the default where there is no file.
     ///
     /// # Errors
@@ -120,8 +131,8 @@ impl Marks {
         let read = whole_file::read(storage, &path);
         let read = read.map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
         let Some(bytes) = read else { return Ok(Self::default()) };
-        if bytes.len() >= 4 && bytes[..4] > BEING_CUT_VERSION.to_be_bytes()[..] && is_whole(&bytes) {
-            let what = format!("{} is of a later version than {BEING_CUT_VERSION}", path.display());
+        if bytes.len() >= 4 && bytes[..4] > RECOVERED_VERSION.to_be_bytes()[..] && is_whole(&bytes) {
+            let what = format!("{} is of a later version than {RECOVERED_VERSION}", path.display());
             return Err(Error::new(ErrorKind::Unsupported, what));
         }
         let what = || format!("{} is not what was written", path.display());
@@ -131,11 +142,54 @@ impl Marks {
     /// Makes these the marks of a partition, durably. Waits for the disk.
     pub(crate) fn write(&self, site: &PartitionSite) -> Result<()> {
         site.begin_writing()?;
-        let path = path(site);
+        let path = Self::path(site);
         let written = whole_file::replace(&**site.storage(), &path, &self.encode(), SyncPurpose::Marks);
         written.map_err(|error| site.io("write", &path, error))?;
         site.allow_gaps_up_to(self.rewritten_end);
         Ok(())
+    }
+
+    /// Says, durably, that the partition is being cut off at `offset`: nobody reads it before [`Self::end_cut`]. Where
+    /// this was cut short before, it is one cut all the same.
+    pub(crate) fn begin_cut(&mut self, site: &PartitionSite, offset: Offset, by: CutBy) -> Result<()> {
+        let changed = self.cut_at(offset, by);
+        if changed == *self { Ok(()) } else { self.replace(site, changed) }
+    }
+
+    /// Says, durably, that what `by` has cut off is gone, if it was being cut off by that.
+    pub(crate) fn end_cut(&mut self, site: &PartitionSite, by: CutBy) -> Result<()> {
+        if self.being_cut != Some(by) {
+            return Ok(());
+        }
+        self.replace(site, Self { being_cut: None, ..self.clone() })
+    }
+
+    fn replace(&mut self, site: &PartitionSite, changed: Self) -> Result<()> {
+        let changed = Self { generation: self.generation + 1, ..changed };
+        changed.write(site)?;
+        *self = changed;
+        Ok(())
+    }
+
+    /// Nothing is said any more of what lies behind the cut, but that other records may be there. Nobody has read it
+    /// between two cuts of which the first was never done.
+    fn cut_at(&self, offset: Offset, by: CutBy) -> Self {
+        let cuts = match self.cuts.filter(|_| self.being_cut.is_some()) {
+            Some(Cuts { count, last, lowest }) => {
+                Cuts { count, last: last.min(offset), lowest: lowest.min(offset) }
+            }
+            None => Cuts::and(self.cuts, offset),
+        };
+        Self {
+            start: self.start.min(offset),
+            clean_end: self.clean_end.min(offset),
+            rewritten_end: self.rewritten_end.min(offset),
+            replacement: None,
+            cuts: Some(cuts),
+            // What recovery cuts off in between is part of the repair, which alone knows what else there is to do.
+            being_cut: self.being_cut.max(Some(by)),
+            ..self.clone()
+        }
     }
 
     /// Up to where everything was synced when these were written.
@@ -154,10 +208,11 @@ impl Marks {
             replaced.end,
         ];
         let mut bytes = Vec::with_capacity(CUT_BYTES);
-        let version = match self.cuts {
-            None => VERSION,
-            Some(_) if self.is_being_cut => BEING_CUT_VERSION,
-            Some(_) => CUT_VERSION,
+        let version = match (self.cuts, self.being_cut) {
+            (None, _) => VERSION,
+            (Some(_), None) => CUT_VERSION,
+            (Some(_), Some(CutBy::Repair)) => REPAIRED_VERSION,
+            (Some(_), Some(CutBy::Recovery)) => RECOVERED_VERSION,
         };
         bytes.extend(version.to_be_bytes());
         bytes.extend(self.generation.to_be_bytes());
@@ -172,8 +227,14 @@ impl Marks {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let version = u32::from_be_bytes(*bytes.first_chunk()?);
-        let lengths = [(VERSION, BYTES), (CUT_VERSION, CUT_BYTES), (BEING_CUT_VERSION, CUT_BYTES)];
-        if !lengths.contains(&(version, bytes.len())) || !is_whole(bytes) {
+        let (length, being_cut) = match version {
+            VERSION => (BYTES, None),
+            CUT_VERSION => (CUT_BYTES, None),
+            REPAIRED_VERSION => (CUT_BYTES, Some(CutBy::Repair)),
+            RECOVERED_VERSION => (CUT_BYTES, Some(CutBy::Recovery)),
+            _ => return None,
+        };
+        if bytes.len() != length || !is_whole(bytes) {
             return None;
         }
         let number = |at: usize| {
@@ -196,7 +257,7 @@ impl Marks {
             tombstone_floor: Some(Offset(number(36))).filter(|floor| floor.0 != NO_FLOOR),
             replacement: Some(replaced).filter(|replaced| replaced.base.0 != NONE),
             cuts: (version != VERSION).then(cuts),
-            is_being_cut: version == BEING_CUT_VERSION,
+            being_cut,
         })
     }
 }
@@ -221,7 +282,7 @@ mod tests {
             floor in prop::option::of(0..1i64 << 60),
             replacement in prop::option::of((0..1i64 << 60, 0..1i64 << 60)),
             cuts in prop::option::of((1..u32::MAX, 0..1i64 << 60, 0..1i64 << 60)),
-            is_being_cut in any::<bool>(),
+            being_cut in prop::option::of(prop_oneof![Just(CutBy::Repair), Just(CutBy::Recovery)]),
         ) {
             let marks = Marks {
                 generation,
@@ -235,7 +296,7 @@ mod tests {
                     last: Offset(last),
                     lowest: Offset(lowest),
                 }),
-                is_being_cut: is_being_cut && cuts.is_some(),
+                being_cut: being_cut.filter(|_| cuts.is_some()),
             };
             prop_assert_eq!(Marks::decode(&marks.encode()), Some(marks));
         }
@@ -244,8 +305,10 @@ mod tests {
     #[test]
     fn what_is_not_whole_is_not_believed() {
         let cuts = Some(Cuts::and(None, Offset(5)));
-        for (cuts, is_being_cut) in [(None, false), (cuts, false), (cuts, true)] {
-            let bytes = Marks { start: Offset(7), cuts, is_being_cut, ..Marks::default() }.encode();
+        let being_cut =
+            [(None, None), (cuts, None), (cuts, Some(CutBy::Repair)), (cuts, Some(CutBy::Recovery))];
+        for (cuts, being_cut) in being_cut {
+            let bytes = Marks { start: Offset(7), cuts, being_cut, ..Marks::default() }.encode();
             for length in 0..bytes.len() {
                 assert_eq!(Marks::decode(&bytes[..length]), None);
             }
@@ -269,5 +332,19 @@ mod tests {
         assert_eq!(Cuts::since(first, second), Some(Offset(30)));
         assert_eq!(Cuts::since(second, third), Some(Offset(20)));
         assert_eq!(Cuts::since(first, third), Some(Offset(10)));
+    }
+    #[test]
+    fn a_cut_that_was_cut_short_and_is_made_again_further_down_counts_as_one_at_the_lower_offset() {
+        let once = Marks::default().cut_at(Offset(30), CutBy::Recovery);
+        let done = Marks { being_cut: None, ..once.clone() };
+        for by in [CutBy::Recovery, CutBy::Repair] {
+            let again = once.cut_at(Offset(20), by);
+            assert_eq!(again.cuts, Some(Cuts { count: 1, last: Offset(20), lowest: Offset(20) }));
+            assert_eq!(again.being_cut, Some(by));
+            let higher = again.cut_at(Offset(25), CutBy::Recovery);
+            assert_eq!(higher, again, "what was to be done is to be done still");
+            let twice = done.cut_at(Offset(40), by).cuts;
+            assert_eq!(twice, Some(Cuts { count: 2, last: Offset(40), lowest: Offset(30) }));
+        }
     }
 }

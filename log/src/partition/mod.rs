@@ -23,6 +23,7 @@ mod metadata;
 mod reader;
 pub(crate) mod replace;
 mod segment_list;
+pub(crate) mod shorten;
 mod site;
 mod sync;
 mod tail;
@@ -122,7 +123,7 @@ impl Partition {
         metadata::check(&site)?;
         let mut marks = Marks::read(&site)?;
         replace::recover(&site, &marks)?;
-        let (tail, report) = recovery::recover(&site, border, &marks)?;
+        let (tail, report) = recovery::recover(&site, border, &mut marks)?;
         // Behind the end no tombstone can be gone, wherever the floor was before a power cut.
         marks.tombstone_floor = marks.tombstone_floor.map(|floor| floor.min(tail.end));
         Ok((Self::with_tail(site, tail, Mode::Writing, marks), report))
@@ -187,7 +188,8 @@ impl Partition {
     }
 
     /// From which offset on other records may be here than in `before`, an earlier handle of the same
-    /// partition: it was cut off there since ([`crate::Log::repair`]). None if it was not.
+    /// partition: it was cut off there since, by [`crate::Log::repair`], or by recovery after a sync had failed. None if
+    /// it was not.
     pub fn rewritten_since(&self, before: &Self) -> Option<Offset> {
         let known = before.marks.lock().cuts;
         Cuts::since(known, self.marks.lock().cuts)

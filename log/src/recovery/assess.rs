@@ -46,6 +46,8 @@ pub(super) struct Scan {
 pub(super) struct Cut {
     pub(super) reason: String,
     pub(super) rest: Rest,
+    /// Whether others may have read what follows, beside the writer.
+    pub(super) may_be_read: bool,
 }
 
 /// What lies behind the end of a log that is cut.
@@ -75,12 +77,9 @@ impl Limits {
     pub(super) fn new(site: &PartitionSite, recovery_point: Option<Offset>) -> Result<Self> {
         let note = failed_sync::read(site).map_err(|error| site.io("read", &site.directory, error))?;
         let recovery_point = recovery_point.unwrap_or(Offset(0));
-        let failed_sync = note.and_then(|note| note.synced);
         Ok(Self {
             recovery_point,
-            // Points are written down once all before them is synced: of a cut whose points nobody knows to be durable
-            // the partition does not know that it is.
-            failed_sync: failed_sync.map(|synced| synced.max(recovery_point)),
+            failed_sync: note.and_then(|note| note.certain(recovery_point)),
             has_note: note.is_some(),
             retreat: site.context.retreat.load_full(),
         })
@@ -272,7 +271,7 @@ pub(super) fn scan(
         let Some(&base) = later.next() else { break };
         if scan.cut.is_none() && !site.density().allows(base, tail.end) {
             let reason = format!("the next segment begins with offset {base}");
-            scan.cut = Some(Cut { reason, rest: Rest::Torn });
+            scan.cut = Some(Cut { reason, rest: Rest::Torn, may_be_read: false });
         }
         if scan.cut.is_some() {
             scan.beyond = std::iter::once(base).chain(later.copied()).collect();
@@ -315,12 +314,13 @@ fn scan_segment(
         }
         if place.position < bytes && limits.failed_sync.is_some_and(|synced| offset >= synced) {
             let reason = "a sync of what follows has failed".to_owned();
-            return Ok(Some(Cut { reason, rest: Rest::Unsynced }));
+            return Ok(Some(Cut { reason, rest: Rest::Unsynced, may_be_read: true }));
         }
         match found {
             Ok(Some((_, batch))) if limits.is_beyond(site, &batch) => {
                 let reason = "a power cut may have taken what goes with what follows".to_owned();
-                return Ok(Some(Cut { reason, rest: Rest::GivenUp }));
+                let may_be_read = limits.retreat.as_ref().is_some_and(|retreat| retreat.may_be_read());
+                return Ok(Some(Cut { reason, rest: Rest::GivenUp, may_be_read }));
             }
             Ok(Some((_, batch))) => {
                 tail.absorb_read(&batch);
@@ -329,7 +329,7 @@ fn scan_segment(
             Ok(None) => return Ok(None),
             Err(ReadError::Bad { error, .. }) => {
                 let reason = error.to_string();
-                return Ok(Some(Cut { reason, rest: Rest::Torn }));
+                return Ok(Some(Cut { reason, rest: Rest::Torn, may_be_read: false }));
             }
             Err(error) => return Err(site.read_error(segment.path(), error)),
         }

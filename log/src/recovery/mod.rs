@@ -12,6 +12,9 @@
 //! clean shutdown everything is believed, and nothing but the end of the last segment is read. In either
 //! case an index that disagrees with its segment is not believed: the segment is read again.
 //!
+//! What a sync has failed to take, and what is given up with it, was there for everybody who reads beside the writer.
+//! So it is cut off as a repair would: the marks say so until it is done, and files are replaced by shorter ones.
+//!
 //! A crash while recovering leaves a directory that recovers to the same.
 
 mod assess;
@@ -27,8 +30,8 @@ use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Result};
 use crate::files::{FileKind, Listing, Stage};
-use crate::partition::marks::{Cuts, Marks};
-use crate::partition::{PartitionSite, Tail};
+use crate::partition::marks::{CutBy, Cuts, Marks};
+use crate::partition::{PartitionSite, Tail, failed_sync};
 use crate::record::{Offset, TopicPartition};
 use crate::scanner::BatchPlace;
 use crate::segment::Segment;
@@ -87,19 +90,28 @@ const READS_MAX: usize = 8;
 /// How often the names in a partition's directory are listed again because its marks have changed meanwhile.
 const LISTINGS_MAX: usize = 8;
 
-/// Recovers a partition to write to it.
+/// Recovers a partition to write to it. The marks become those of the partition as it is then.
 pub(crate) fn recover(
     site: &PartitionSite,
     border: &RecoveryBorder,
-    marks: &Marks,
+    marks: &mut Marks,
 ) -> Result<(Tail, RecoveryReport)> {
     let border = &border.with(marks);
     let listing = list(site, marks)?;
     if listing.segments.is_empty() {
-        return begin(site, border);
+        return begin(site, border, marks);
     }
-    let assessment = assess::assess(site, listing, border, marks, OpenMode::Write)?;
-    repair::repair(site, assessment, border)
+    let mut assessment = assess::assess(site, listing, border, marks, OpenMode::Write)?;
+    let announced = repair::cut_off_announced(site, &assessment, marks)?;
+    if announced.is_some() {
+        // The files are others now.
+        assessment = assess::assess(site, list(site, marks)?, border, marks, OpenMode::Write)?;
+    }
+    let (tail, mut report) = repair::repair(site, assessment, border)?;
+    report.truncated = announced.or(report.truncated);
+    marks.end_cut(site, CutBy::Recovery)?;
+    repair::tell(&report);
+    Ok((tail, report))
 }
 
 impl RecoveryBorder {
@@ -198,11 +210,15 @@ pub(crate) fn read_on(
 
 /// Refuses to read a partition of which some files are those of before a cut, and others those of after.
 fn check_not_being_cut(site: &PartitionSite, marks: &Marks) -> Result<()> {
-    let Some(Cuts { last, .. }) = marks.cuts.filter(|_| marks.is_being_cut) else { return Ok(()) };
-    let what = format!(
-        "it is being cut off at offset {last}: read it again; a repair that was cut short is finished by \
-         repeating it, or by opening the log"
-    );
+    let (Some(Cuts { last, .. }), Some(by)) = (marks.cuts, marks.being_cut) else { return Ok(()) };
+    let how = match by {
+        CutBy::Repair => {
+            "a repair that was cut short is finished by repeating it, or by opening the log for writing"
+        }
+        CutBy::Recovery => "recovery that was cut short is finished by opening the log for writing",
+    };
+    let says = Marks::path(site);
+    let what = format!("it is being cut off at offset {last}, says {}: read it again; {how}", says.display());
     Err(site.error(ErrorKind::Retry, what))
 }
 
@@ -244,7 +260,7 @@ fn list(site: &PartitionSite, marks: &Marks) -> Result<Listing> {
 }
 
 /// Begins a partition whose directory is there and holds no segment yet.
-fn begin(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, RecoveryReport)> {
+fn begin(site: &PartitionSite, border: &RecoveryBorder, marks: &mut Marks) -> Result<(Tail, RecoveryReport)> {
     if let Some(synced) = border.recovery_point.filter(|synced| *synced > Offset(0)) {
         let directory = site.directory.display();
         let what = format!("{directory} holds no segment, though offsets up to {synced} were synced");
@@ -252,8 +268,11 @@ fn begin(site: &PartitionSite, border: &RecoveryBorder) -> Result<(Tail, Recover
     }
     site.begin_writing()?;
     let io = |error| site.io("begin a segment in", &site.directory, error);
+    // What the sync of an earlier segment has failed to take is no business of this one.
+    failed_sync::remove(site).map_err(io)?;
     let segment = Segment::create(site, Offset(0)).map_err(io)?;
     site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
+    marks.end_cut(site, CutBy::Recovery)?;
     let tail = Tail::new(segment, site.config.index_interval_bytes);
     let partition = site.name.clone();
     Ok((tail, RecoveryReport { partition, end: Offset(0), scanned_bytes: 0, truncated: None }))

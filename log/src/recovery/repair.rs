@@ -8,6 +8,8 @@ use super::assess::{Assessment, Cut, Rest};
 use super::{RecoveryBorder, RecoveryReport, Truncation, torn};
 use crate::error::Result;
 use crate::files::FileKind;
+use crate::partition::marks::{CutBy, Marks};
+use crate::partition::shorten::shorten;
 use crate::partition::{PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
 use crate::scanner::{BatchPlace, Scanner};
@@ -35,11 +37,12 @@ enum Extent {
 impl Extent {
     fn of(found: &Assessment, strays: &[PathBuf], border: &RecoveryBorder) -> Self {
         let Assessment { listing, tail, scan, .. } = found;
-        let is_clean = scan.cut.is_none() && strays.is_empty();
+        // A note that stayed would take back what is synced from here on.
+        let is_clean = scan.cut.is_none() && strays.is_empty() && !found.has_note;
         if border.clean_shutdown && is_clean && scan.bytes == 0 {
             return Self::None;
         }
-        let is_believed = is_clean && !found.has_note && tail.snapshots == listing.snapshots;
+        let is_believed = is_clean && tail.snapshots == listing.snapshots;
         let is_one_segment = listing.segments.last().is_none_or(|last| *last <= found.scanned_from);
         if !is_believed || !is_one_segment {
             return Self::Whole;
@@ -58,6 +61,22 @@ impl Extent {
 /// before there is anything for the next.
 fn is_just_begun(tail: &Tail) -> bool {
     tail.active.position() == 0 && tail.active.segment.base() > Offset(0)
+}
+
+/// Cuts off what others may have read beside the writer: nobody is to read on in it before that is done, and whoever has
+/// it in hand is to find out. What was found is not what is there any more then.
+pub(super) fn cut_off_announced(
+    site: &PartitionSite,
+    found: &Assessment,
+    marks: &mut Marks,
+) -> Result<Option<Truncation>> {
+    let Some(cut) = found.scan.cut.as_ref().filter(|cut| cut.may_be_read) else { return Ok(None) };
+    let failed = |error| site.io("cut off the end of the log in", &site.directory, error);
+    site.begin_writing()?;
+    marks.begin_cut(site, found.tail.end, CutBy::Recovery)?;
+    let truncation = cut_off(site, &found.tail, cut, &found.scan.beyond).map_err(failed)?;
+    sync_names(site).map_err(failed)?;
+    Ok(Some(truncation))
 }
 
 /// Cuts off what is not kept, syncs what is, removes what is not believed.
@@ -102,7 +121,6 @@ pub(super) fn repair(
     }
     let partition = site.name.clone();
     let report = RecoveryReport { partition, end: tail.end, scanned_bytes: scan.bytes, truncated };
-    tell(&report);
     Ok((tail, report))
 }
 
@@ -154,7 +172,11 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
     }
     // What is kept aside is there before it is gone from the log.
     storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    file.truncate(position)?;
+    if cut.may_be_read {
+        shorten(site, segment.base(), position)?
+    } else {
+        file.truncate(position)?
+    }
     Ok(truncation)
 }
 
@@ -263,7 +285,8 @@ fn remove(site: &PartitionSite, paths: impl Iterator<Item = PathBuf>) -> io::Res
     Ok(())
 }
 
-fn tell(report: &RecoveryReport) {
+/// Says what was done.
+pub(super) fn tell(report: &RecoveryReport) {
     let (partition, end) = (&report.partition, report.end);
     match &report.truncated {
         Some(cut) => tracing::warn!(

@@ -12,18 +12,16 @@ use super::failed;
 use super::note::{CutNote, Stage, folder};
 use super::survey::{Cut, Survey};
 use crate::error::Result;
-use crate::files::{self, FileKind, Listing};
+use crate::files::{FileKind, Listing};
 use crate::flusher::Flush;
-use crate::partition::marks::{Cuts, Marks};
-use crate::partition::{Partition, PartitionSite, replace};
+use crate::partition::marks::{CutBy, Marks};
+use crate::partition::shorten::{copy_from, shorten};
+use crate::partition::{Partition, PartitionSite};
 use crate::record::Offset;
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile};
 use crate::segment::Segment;
-use crate::storage::{OpenMode, StorageFile, SyncPurpose};
-
-/// How much is copied at a time.
-const CHUNK_BYTES: usize = 256 << 10;
+use crate::storage::{OpenMode, SyncPurpose};
 
 /// Makes the folder for what is cut off, and copies into it what is cut off the end of a file. Returns its
 /// number, if there is anything to keep.
@@ -50,22 +48,6 @@ pub(super) fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Opt
     Ok(Some(number))
 }
 
-/// Copies what a file holds from `position` on, `bytes` of it at most.
-fn copy_from(source: &dyn StorageFile, position: u64, bytes: u64, copy: &dyn StorageFile) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut copied = 0;
-    while copied < bytes {
-        let wanted = (bytes - copied).min(CHUNK_BYTES as u64) as usize;
-        let read = source.read_at(position + copied, &mut chunk[..wanted])?;
-        if read == 0 {
-            return Ok(());
-        }
-        copy.write_at(copied, &chunk[..read])?;
-        copied += read as u64;
-    }
-    Ok(())
-}
-
 /// Makes the log end where `note` says, and takes note of that. `directory` is that of the whole log, which
 /// nobody else has open.
 ///
@@ -77,11 +59,7 @@ pub(super) fn carry_out(directory: &Path, site: &PartitionSite, note: CutNote) -
         Stage::ToBeCut => {
             site.begin_writing()?;
             lower_recovery_point(directory, site, note.cut.offset)?;
-            // They say so already where this was cut short: it is one cut all the same.
-            if !marks.is_being_cut {
-                lower(&mut marks, note.cut.offset);
-                marks.write(site)?;
-            }
+            marks.begin_cut(site, note.cut.offset, CutBy::Repair)?;
             let folder = note.folder(site);
             cut(site, note.cut, folder.as_deref()).map_err(|error| failed(site, "cut", error))?;
             let note = CutNote { stage: Stage::Cut, ..note };
@@ -90,11 +68,7 @@ pub(super) fn carry_out(directory: &Path, site: &PartitionSite, note: CutNote) -
         }
         Stage::Cut => note,
     };
-    if marks.is_being_cut {
-        marks.generation += 1;
-        marks.is_being_cut = false;
-        marks.write(site)?;
-    }
+    marks.end_cut(site, CutBy::Repair)?;
     if note.endings().is_empty() { CutNote::remove(site) } else { Ok(()) }
 }
 
@@ -104,17 +78,6 @@ fn lower_recovery_point(directory: &Path, site: &PartitionSite, cut: Offset) -> 
         *synced = cut.min(*synced);
     }
     RecoveryPointFile::create(site.storage().clone(), directory, points, Arc::default()).map(drop)
-}
-
-/// Nothing is said any more of what lies behind the cut, but that other records may be there.
-fn lower(marks: &mut Marks, cut: Offset) {
-    marks.generation += 1;
-    marks.start = marks.start.min(cut);
-    marks.clean_end = marks.clean_end.min(cut);
-    marks.rewritten_end = marks.rewritten_end.min(cut);
-    marks.replacement = None;
-    marks.cuts = Some(Cuts::and(marks.cuts, cut));
-    marks.is_being_cut = true;
 }
 
 /// Moves the later segments away, the last one first, and cuts the file.
@@ -134,37 +97,18 @@ fn cut(site: &PartitionSite, cut: Cut, folder: Option<&Path>) -> io::Result<()> 
         // All of it is missing from its start on.
         Segment::create(site, cut.base)?;
     } else if storage.open(&path, OpenMode::Read)?.len()? > cut.position {
-        replace::remove_cleaned(site, cut.base)?;
-        // The next to write to the partition cuts its indexes where they are.
-        for kind in replace::INDEXES {
-            put_copy(site, kind, cut.base, u64::MAX)?;
-        }
-        put_copy(site, FileKind::Log, cut.base, cut.position)?;
+        shorten(site, cut.base, cut.position)?;
     } else {
         storage.open(&path, OpenMode::Write)?.sync(SyncPurpose::Recovered).wait()?;
     }
     storage.sync_dir(&site.directory, SyncPurpose::Recovered)
 }
 
-/// Puts a copy of the first `bytes` of a segment's file in its place, if there is one.
-fn put_copy(site: &PartitionSite, kind: FileKind, base: Offset, bytes: u64) -> io::Result<()> {
-    let storage = &**site.storage();
-    let path = kind.path(&site.directory, base);
-    if !storage.exists(&path)? {
-        return Ok(());
-    }
-    let copy_path = kind.path_at(&site.directory, base, files::Stage::Cleaned);
-    let copy = storage.open(&copy_path, OpenMode::Create)?;
-    copy_from(&*storage.open(&path, OpenMode::Read)?, 0, bytes, &*copy)?;
-    copy.sync(SyncPurpose::Recovered).wait()?;
-    storage.rename(&copy_path, &path)
-}
-
-/// Recovers the partition, so that it need not be done when the log is opened.
-pub(super) fn recover(site: PartitionSite, cut: Offset) -> Result<()> {
-    let border = RecoveryBorder { recovery_point: Some(cut), clean_shutdown: false };
+/// Recovers the partition, so that it need not be done when the log is opened. It is closed again.
+pub(super) fn recover(site: PartitionSite, recovery_point: Option<Offset>) -> Result<Arc<Partition>> {
+    let border = RecoveryBorder { recovery_point, clean_shutdown: false };
     let (partition, _) = Partition::open(site, &border)?;
     partition.close()?;
     debug_assert_eq!(partition.durable(), partition.offsets().end, "closing makes everything durable");
-    Ok(())
+    Ok(partition)
 }

@@ -7,6 +7,9 @@
 //!                                                         \-- no transaction to be ended ----^
 //! ```
 //!
+//! A note that somebody removes before the cut is done is made again, as `Cut`, by whoever opens the log next or repairs
+//! it: with the end of the log as it is by then, and every transaction that is open there to be aborted.
+//!
 //! The marks say that the partition is being cut from within `ToBeCut` until `Cut` is written. So however often it is cut
 //! short, and wherever, they count it once.
 //!
@@ -31,14 +34,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::survey::Cut;
-use super::{TouchedTransaction, TransactionFate};
+use super::{TouchedTransaction, TransactionFate, failed};
 use crate::batch::MarkerKind;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{FileKind, Listing};
 use crate::message_reader::MessageReader;
 use crate::partition::PartitionSite;
 use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, ProducerEpoch, ProducerId};
-use crate::storage::SyncPurpose;
+use crate::storage::{OpenMode, SyncPurpose};
 use crate::transaction::Endings;
 use crate::whole_file;
 
@@ -71,12 +75,36 @@ pub(super) struct CutNote {
 }
 
 impl CutNote {
+    /// The note of a cut of which no more is known than that it was cut short, and that the log ends at `end` with these
+    /// transactions open.
+    pub(super) fn of_lost(site: &PartitionSite, end: Offset, open: &[OpenTransaction]) -> Result<Self> {
+        let storage = &**site.storage();
+        let last = || -> io::Result<Cut> {
+            let base = Listing::read(storage, &site.directory)?.segments.last().copied().unwrap_or(end);
+            let position = storage.open(&FileKind::Log.path(&site.directory, base), OpenMode::Read)?.len()?;
+            Ok(Cut { base, position, offset: end })
+        };
+        let cut = last().map_err(|error| failed(site, "look for the end of the log in", error))?;
+        let halved = |open: &OpenTransaction| TouchedTransaction {
+            producer_id: open.producer_id,
+            producer_epoch: open.producer_epoch,
+            fate: TransactionFate::Aborted,
+        };
+        let transactions = open.iter().map(halved).collect();
+        Ok(Self { stage: Stage::Cut, asked: end, cut, folder: None, transactions })
+    }
+
+    /// Where it is.
+    pub(super) fn path(site: &PartitionSite) -> PathBuf {
+        site.directory.join(FILE_NAME)
+    }
+
     /// The note in a partition's directory, if there is one.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`] for a later version; those of the operating system.
     pub(super) fn read(site: &PartitionSite) -> Result<Option<Self>> {
-        let path = path(site);
+        let path = Self::path(site);
         let bytes =
             whole_file::read(&**site.storage(), &path).map_err(|error| site.io("read", &path, error))?;
         bytes.map(|bytes| decode(&bytes).map_err(|error| error.within(path.display()))).transpose()
@@ -84,14 +112,14 @@ impl CutNote {
 
     /// Makes this the note of a partition, durably.
     pub(super) fn write(&self, site: &PartitionSite) -> Result<()> {
-        let path = path(site);
+        let path = Self::path(site);
         let written = whole_file::replace(&**site.storage(), &path, &self.encode(), SyncPurpose::Marks);
         written.map(drop).map_err(|error| site.io("write", &path, error))
     }
 
     /// Removes the note of a partition, durably: all that it says is done.
     pub(super) fn remove(site: &PartitionSite) -> Result<()> {
-        let path = path(site);
+        let path = Self::path(site);
         let removed = match site.storage().remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
@@ -150,10 +178,6 @@ impl CutNote {
 pub(super) fn folder(directory: &Path, cut: Offset, number: u32) -> PathBuf {
     let name = format!("{KEPT_PREFIX}{:020}", cut.0);
     directory.join(if number == 1 { name } else { format!("{name}-{number}") })
-}
-
-fn path(site: &PartitionSite) -> PathBuf {
-    site.directory.join(FILE_NAME)
 }
 
 fn fate_id(fate: TransactionFate) -> u8 {

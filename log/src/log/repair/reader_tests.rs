@@ -6,15 +6,14 @@ use std::io;
 use parking_lot::Mutex;
 
 use super::tests::{
-    BATCHES, DIRECTORY, at, batch, closed_log, closed_log_with, directory, numbers, open, options, repair,
-    segments,
+    BATCHES, DIRECTORY, at, closed_log, closed_log_with, directory, numbers, open, options, repair, segments,
 };
 use super::*;
-use crate::batch::DecompressionBuffer;
 use crate::clock::ManualClock;
 use crate::files::FileKind;
 use crate::log::Log;
-use crate::partition::{Isolation, Partition};
+use crate::log::follower::{Follower, Interrupted, append, numbers_from, partition, read};
+use crate::partition::Isolation;
 use crate::storage::interrupting::InterruptingStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::observed::{Call, ObservedStorage, Observer};
@@ -23,117 +22,17 @@ use crate::topic::TopicConfig;
 /// Where the logs are cut: in the middle of a file, which others follow.
 const CUT: i64 = 20;
 
-fn read(storage: &Arc<MemoryStorage>) -> Result<Log> {
-    Log::open_read_only(DIRECTORY, options(storage))
-}
-
-fn partition(log: &Log) -> Arc<Partition> {
-    log.topic("t").expect("it is there").partitions()[0].clone()
-}
-
-fn append(storage: &Arc<MemoryStorage>, numbers: std::ops::Range<i64>) {
-    let log = open(storage).expect("it is sound");
-    for number in numbers {
-        partition(&log).append(batch(number)).expect("the disk is fine");
-    }
-    log.close().expect("the disk is fine");
-}
-
-/// What there is from `from` on, as far as it can be read: the number at each offset.
-fn numbers_from(log: &Log, from: Offset) -> Result<BTreeMap<Offset, i64>> {
-    let (mut scratch, mut found, mut next) = (DecompressionBuffer::new(), BTreeMap::new(), from);
-    loop {
-        let fetched = partition(log).fetch(next, 200, Isolation::ReadUncommitted)?;
-        if fetched.bytes.is_empty() {
-            return Ok(found);
-        }
-        for batch in fetched.batches() {
-            for record in batch.expect("it is sound").records(&mut scratch).expect("it is not compressed") {
-                let record = record.expect("it is sound");
-                let value = std::str::from_utf8(record.value.expect("it has one")).expect("text");
-                found.insert(record.offset, value.parse().expect("a number"));
-            }
-        }
-        next = fetched.next;
-    }
-}
-
-/// Reads the log as it grows, and opens it again when it is told to: back to the cut if it was cut off.
-struct Follower {
-    storage: Arc<MemoryStorage>,
-    log: Log,
-    position: Offset,
-    seen: BTreeMap<Offset, i64>,
-    /// How often it was told to try again.
-    refused: usize,
-}
-
-impl Follower {
-    fn new(storage: &Arc<MemoryStorage>) -> Self {
-        let log = read(storage).expect("it is sound");
-        let (storage, seen) = (storage.clone(), BTreeMap::new());
-        let mut follower = Self { storage, log, position: Offset(0), seen, refused: 0 };
-        follower.look();
-        follower
-    }
-
-    fn look(&mut self) {
-        if let Err(error) = self.try_look() {
-            assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-            self.refused += 1;
-        }
-    }
-
-    fn try_look(&mut self) -> Result<()> {
-        match self.log.refresh() {
-            Err(error) if error.kind() == ErrorKind::Retry => {
-                let log = read(&self.storage)?;
-                let now = partition(&log);
-                let cut = now.rewritten_since(&partition(&self.log));
-                let offsets = now.offsets();
-                self.position = cut.map_or(self.position, |cut| cut.min(self.position));
-                self.position = self.position.clamp(offsets.start, offsets.high_watermark);
-                self.log = log;
-            }
-            refreshed => refreshed?,
-        }
-        let read = numbers_from(&self.log, self.position)?;
-        self.position = read.keys().last().map_or(self.position, |last| last.next());
-        self.seen.extend(read);
-        Ok(())
-    }
-}
-
-/// Has `look` look before one of the calls.
-struct Interrupted<F> {
-    calls: Mutex<usize>,
-    call: usize,
-    look: F,
-}
-
-impl<F: Fn() + Send + Sync + 'static> Observer for Interrupted<F> {
-    fn before(&self, _call: Call<'_>) -> io::Result<()> {
-        let mut calls = self.calls.lock();
-        *calls += 1;
-        if *calls - 1 == self.call {
-            (self.look)();
-        }
-        Ok(())
-    }
-}
-
 /// Repairs the log, and has `look` look before one of the calls. Whether there are so many.
 fn repair_looked_at(
     storage: &Arc<MemoryStorage>,
     call: usize,
     look: impl Fn() + Send + Sync + 'static,
 ) -> bool {
-    let observer = Interrupted { calls: Mutex::new(0), call, look };
+    let observer = Interrupted::at(call, look);
     let disk = ObservedStorage::observed_by(observer, storage.mount());
     let options = LogOptions::manual(disk.clone(), ManualClock::new(), 1);
     Log::repair(DIRECTORY, &options, &at(CUT)).expect("it is sound");
-    let calls = *disk.observer().calls.lock();
-    call < calls
+    call < disk.observer().calls()
 }
 
 #[test]
@@ -221,7 +120,7 @@ fn a_repair_that_is_cut_short_anywhere_counts_as_one_cut_and_is_not_read_half_do
             }
             let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
             let cuts = marks.cuts.expect("it was cut");
-            assert_eq!((cuts.count, marks.is_being_cut), (1, false), "after {operations} operations");
+            assert_eq!((cuts.count, marks.being_cut), (1, None), "after {operations} operations");
             let log = read(&storage).expect("it is done");
             assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..CUT).collect::<Vec<_>>());
             if is_done {
@@ -278,10 +177,7 @@ fn who_opens_a_log_that_is_cut_off_at_any_moment_of_that_finds_no_damage() {
         let storage = closed_log();
         let cut = storage.clone();
         let cut = move || drop(repair(&cut, &at(CUT)).expect("it is sound"));
-        let disk = ObservedStorage::observed_by(
-            Interrupted { calls: Mutex::new(0), call, look: cut },
-            storage.mount(),
-        );
+        let disk = ObservedStorage::observed_by(Interrupted::at(call, cut), storage.mount());
         match Log::open_read_only(DIRECTORY, LogOptions::manual(disk.clone(), ManualClock::new(), 1)) {
             Ok(log) => {
                 let end = partition(&log).offsets().end;
@@ -289,7 +185,7 @@ fn who_opens_a_log_that_is_cut_off_at_any_moment_of_that_finds_no_damage() {
             }
             Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "cut before call {call}: {error}"),
         }
-        if call >= *disk.observer().calls.lock() {
+        if call >= disk.observer().calls() {
             assert!(call > 20, "{call} calls");
             return;
         }

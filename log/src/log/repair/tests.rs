@@ -14,18 +14,18 @@ use crate::storage::memory::MemoryStorage;
 use crate::topic::TopicConfig;
 use crate::verify::{WalkEnd, walk_log};
 
-pub(super) const DIRECTORY: &str = "/log";
-pub(super) const BATCHES: i64 = 40;
+pub(in crate::log) const DIRECTORY: &str = "/log";
+pub(in crate::log) const BATCHES: i64 = 40;
 
-pub(super) fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
+pub(in crate::log) fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
     LogOptions::manual(storage.mount(), ManualClock::new(), 1)
 }
 
-pub(super) fn open(storage: &Arc<MemoryStorage>) -> Result<Log> {
+pub(in crate::log) fn open(storage: &Arc<MemoryStorage>) -> Result<Log> {
     Log::open(DIRECTORY, options(storage))
 }
 
-pub(super) fn batch(number: i64) -> SealedBatch {
+pub(in crate::log) fn batch(number: i64) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(number), None, Some(number.to_string().as_bytes()), &[]).expect("it is small");
     builder.seal()
@@ -45,7 +45,7 @@ pub(super) fn closed_log() -> Arc<MemoryStorage> {
 }
 
 /// A log with one topic of one record to a batch, that was closed.
-pub(super) fn closed_log_with(config: TopicConfig) -> Arc<MemoryStorage> {
+pub(in crate::log) fn closed_log_with(config: TopicConfig) -> Arc<MemoryStorage> {
     let storage = MemoryStorage::new(1);
     let log = open(&storage).expect("an empty disk");
     let topic = log.create_topic("t", config).expect("a new topic");
@@ -56,11 +56,11 @@ pub(super) fn closed_log_with(config: TopicConfig) -> Arc<MemoryStorage> {
     storage
 }
 
-pub(super) fn segments(storage: &MemoryStorage) -> Vec<Offset> {
+pub(in crate::log) fn segments(storage: &MemoryStorage) -> Vec<Offset> {
     Listing::read(storage, &directory()).expect("it is there").segments
 }
 
-pub(super) fn directory() -> PathBuf {
+pub(in crate::log) fn directory() -> PathBuf {
     Path::new(DIRECTORY).join("t-0")
 }
 
@@ -80,7 +80,7 @@ fn damage(storage: &MemoryStorage, offset: i64) {
     storage.corrupt(&path, position + 64, 1).expect("the byte is there");
 }
 
-pub(super) fn at(truncate_at: i64) -> Repair {
+pub(in crate::log) fn at(truncate_at: i64) -> Repair {
     Repair {
         topic: "t".to_owned(),
         partition: PartitionId(0),
@@ -89,15 +89,15 @@ pub(super) fn at(truncate_at: i64) -> Repair {
     }
 }
 
-pub(super) fn repair(storage: &Arc<MemoryStorage>, repair: &Repair) -> Result<RepairReport> {
+pub(in crate::log) fn repair(storage: &Arc<MemoryStorage>, repair: &Repair) -> Result<RepairReport> {
     Log::repair(DIRECTORY, &options(storage), repair)
 }
 
-pub(super) fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
+pub(in crate::log) fn numbers(log: &Log, isolation: Isolation) -> Vec<i64> {
     numbers_in(log, "t", isolation)
 }
 
-pub(super) fn numbers_in(log: &Log, topic: &str, isolation: Isolation) -> Vec<i64> {
+pub(in crate::log) fn numbers_in(log: &Log, topic: &str, isolation: Isolation) -> Vec<i64> {
     let partition = log.topic(topic).expect("it is there").partitions()[0].clone();
     let mut scratch = DecompressionBuffer::new();
     let (mut numbers, mut next) = (Vec::new(), partition.offsets().start);

@@ -16,13 +16,13 @@ use crate::storage::memory::MemoryStorage;
 use crate::topic::TopicConfig;
 
 /// How many transactions there are, all of one id.
-const TRANSACTIONS: i64 = 6;
+pub(super) const TRANSACTIONS: i64 = 6;
 
 /// The one that is aborted.
-const ABORTED: i64 = 4;
+pub(super) const ABORTED: i64 = 4;
 
 /// What a transaction takes in the topic: three records, its marker, and a record outside of it.
-const OFFSETS: i64 = 5;
+pub(super) const OFFSETS: i64 = 5;
 
 /// What is to end an interrupted repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ enum Next {
 }
 
 /// A log of transactions over two topics, of many small segments, that was closed.
-fn decided_log(seed: u64) -> Arc<MemoryStorage> {
+pub(super) fn decided_log(seed: u64) -> Arc<MemoryStorage> {
     let storage = MemoryStorage::new(seed);
     let log = open(&storage).expect("an empty disk");
     let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
