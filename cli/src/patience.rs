@@ -12,10 +12,10 @@ pub(crate) const PATIENCE: Patience = Patience { retries_max: 100, pause: Durati
 
 /// How often the same is tried again.
 pub(crate) struct Patience {
-    /// Not more often than that.
+    /// Not more often than that in a row.
     pub(crate) retries_max: u32,
     /// How long is waited before each.
-    pause: Duration,
+    pub(crate) pause: Duration,
 }
 
 /// Whether an error says that the same may succeed a little later.
@@ -28,32 +28,70 @@ impl Patience {
     /// `is_told_to_end` before. That it waits is said, once.
     pub(crate) fn until_done<T>(
         &self,
+        attempt: impl FnMut() -> Result<T, Error>,
+        passes: impl Fn(&Error) -> bool,
+        is_told_to_end: impl Fn() -> bool,
+    ) -> Result<Option<T>, Failure> {
+        self.tries().until_done(attempt, passes, is_told_to_end)
+    }
+
+    /// Nothing has been refused yet.
+    pub(crate) fn tries(&self) -> Tries<'_> {
+        Tries { patience: self, refused: 0 }
+    }
+}
+
+/// How often in a row something was refused, whichever part of it: all of them together are as many as patience allows.
+pub(crate) struct Tries<'a> {
+    patience: &'a Patience,
+    pub(crate) refused: u32,
+}
+
+impl Tries<'_> {
+    /// Does what [`Patience::until_done`] does, after what was refused before.
+    pub(crate) fn until_done<T>(
+        &mut self,
         mut attempt: impl FnMut() -> Result<T, Error>,
         passes: impl Fn(&Error) -> bool,
         is_told_to_end: impl Fn() -> bool,
     ) -> Result<Option<T>, Failure> {
-        for retries in 0.. {
+        loop {
             match attempt() {
-                Err(error) if passes(&error) && retries < self.retries_max => {
-                    if retries == 0 {
-                        writeln!(io::stderr(), "lotic: {error}; it is tried again")?;
-                    }
-                }
+                Err(error) if passes(&error) => self.note(error)?,
                 outcome => return Ok(Some(outcome?)),
             }
             if is_told_to_end() {
-                break;
+                return Ok(None);
             }
             self.wait();
         }
-        Ok(None)
+    }
+
+    /// Takes note of one more refusal, which is said if it is the first.
+    ///
+    /// # Errors
+    /// The refusal, once there were too many.
+    pub(crate) fn note(&mut self, refusal: Error) -> Result<(), Failure> {
+        if self.refused >= self.patience.retries_max {
+            return Err(refusal.into());
+        }
+        if self.refused == 0 {
+            writeln!(io::stderr(), "lotic: {refusal}; it is tried again")?;
+        }
+        self.refused += 1;
+        Ok(())
+    }
+
+    /// Something was not refused.
+    pub(crate) fn forget(&mut self) {
+        self.refused = 0;
     }
 
     /// Lets the time go by that is to pass before the next try.
     pub(crate) fn wait(&self) {
         // Nothing moves it: this is a wait for the time.
         let pause = Progress::default();
-        pause.wait(pause.count(), self.pause);
+        pause.wait(pause.count(), self.patience.pause);
     }
 }
 
@@ -87,5 +125,24 @@ mod tests {
     #[test]
     fn who_is_told_to_end_tries_no_more() {
         assert_eq!(check(&[ErrorKind::Retry; 9], true), (Ok(None), 1));
+    }
+
+    #[test]
+    fn what_was_refused_before_counts_until_something_is_not() {
+        let count = |tries: &mut Tries<'_>| {
+            let mut attempts = 0;
+            let attempt = || -> Result<(), Error> {
+                attempts += 1;
+                Err(Error::new(ErrorKind::Retry, "not now"))
+            };
+            tries.until_done(attempt, passes, || false).expect_err("it never succeeds");
+            attempts
+        };
+        let mut tries = BRIEF.tries();
+        tries.note(Error::new(ErrorKind::Retry, "not now")).expect("that was the first");
+        assert_eq!(count(&mut tries), 3, "four in all");
+        assert_eq!(count(&mut tries), 1);
+        tries.forget();
+        assert_eq!(count(&mut tries), 4);
     }
 }

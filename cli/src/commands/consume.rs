@@ -16,7 +16,7 @@ use lotic_log::{
 
 use super::{open, open_read_only};
 use crate::args::{ConsumeOptions, Start};
-use crate::patience::{PATIENCE, passes};
+use crate::patience::{PATIENCE, Tries, passes};
 use crate::{Failure, print};
 
 /// How long `--follow` waits before it looks for what another process has appended.
@@ -45,7 +45,7 @@ pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Fai
         };
         match refusal {
             Some(refusal) => reader = reader.go_on(refusal, data, options, &interrupted)?,
-            None => reader.refused = 0,
+            None => reader.tries.forget(),
         }
     }
     if options.group.is_some() {
@@ -62,8 +62,8 @@ struct Reader {
     topic: Topic,
     partitions: Vec<TopicPartition>,
     consumer: Consumer,
-    /// How often in a row it was told to try again.
-    refused: u32,
+    /// How often in a row it could not read on, nor be opened anew.
+    tries: Tries<'static>,
 }
 
 impl Reader {
@@ -75,7 +75,7 @@ impl Reader {
         };
         let mut consumer = Consumer::new(&log, consumer_options(options))?;
         consumer.assign(&partitions)?;
-        Ok(Self { log, topic, partitions, consumer, refused: 0 })
+        Ok(Self { log, topic, partitions, consumer, tries: PATIENCE.tries() })
     }
 
     fn seek(&mut self, start: &Start) -> Result<(), Failure> {
@@ -110,18 +110,15 @@ impl Reader {
         options: &ConsumeOptions,
         interrupted: &AtomicBool,
     ) -> Result<Self, Failure> {
-        self.refused += 1;
-        if self.refused > PATIENCE.retries_max {
-            return Err(refusal.into());
-        }
-        PATIENCE.wait();
+        self.tries.note(refusal)?;
+        self.tries.wait();
         if self.log.is_read_only() { self.reopen(data, options, interrupted) } else { Ok(self) }
     }
 
     /// Opens the log anew, which another process is recovering or has recovered, and goes on where this
     /// one stands.
     fn reopen(
-        self,
+        mut self,
         data: &Path,
         options: &ConsumeOptions,
         interrupted: &AtomicBool,
@@ -131,11 +128,11 @@ impl Reader {
             Self::new(log, options)
         };
         let is_told_to_end = || interrupted.load(Ordering::Relaxed);
-        match PATIENCE.until_done(open, is_being_recovered, is_told_to_end)? {
+        match self.tries.until_done(open, is_being_recovered, is_told_to_end)? {
             Some(mut reader) => {
                 reader.go_on_after(&self)?;
                 // Opening it is not yet reading on in it.
-                reader.refused = self.refused;
+                reader.tries = self.tries;
                 Ok(reader)
             }
             None => Ok(self),
@@ -164,7 +161,7 @@ impl Reader {
             let there = there.clamp(offsets.start, offsets.high_watermark);
             if there != position {
                 let why = match rewritten {
-                    Some(_) => "the log was cut off there by a repair, and other records may follow by now",
+                    Some(_) => "the log was cut off there, and other records may follow by now",
                     None => "the records between were deleted, or cut off by recovery",
                 };
                 writeln!(
@@ -270,6 +267,7 @@ mod tests {
     use lotic_log::{Error, Producer, ProducerOptions, Record, TopicConfig};
 
     use super::*;
+    use crate::patience::Patience;
 
     const GROUP: &str = "readers";
 
@@ -284,6 +282,13 @@ mod tests {
             max_records: None,
             json: false,
         }
+    }
+
+    const BRIEF: Patience = Patience { retries_max: 3, pause: Duration::ZERO };
+
+    /// The same reader, which gives up sooner.
+    fn brief(reader: Reader) -> Reader {
+        Reader { tries: BRIEF.tries(), ..reader }
     }
 
     fn refusal() -> Error {
@@ -302,7 +307,7 @@ mod tests {
             producer.send("words", record).wait().expect("it is sent");
         };
         send("one");
-        let mut reader = Reader::new(log.clone(), &options()).expect("there is the topic");
+        let mut reader = brief(Reader::new(log.clone(), &options()).expect("there is the topic"));
         let read = |reader: &mut Reader| {
             reader.consumer.poll(|_, _| ControlFlow::Continue(())).expect("it is readable")
         };
@@ -315,7 +320,9 @@ mod tests {
         reader.consumer.commit().expect("it has the log for itself");
         assert_eq!(log.group(GROUP).expect("it is there").lag(), 0);
 
-        reader.refused = PATIENCE.retries_max;
+        for _ in 1..BRIEF.retries_max {
+            reader = reader.go_on(refusal(), folder.path(), &options(), &interrupted).expect("it is read on");
+        }
         let failed = reader.go_on(refusal(), folder.path(), &options(), &interrupted).err();
         assert_eq!(failed.expect("that was too often").to_string(), "not now");
     }
@@ -329,14 +336,30 @@ mod tests {
         let options = ConsumeOptions { group: None, ..options() };
         let interrupted = AtomicBool::new(false);
         let read_only = open_read_only(folder.path()).expect("it is sound");
-        let reader = Reader::new(read_only, &options).expect("there is the topic");
-        let go_on = |reader: Reader, times| {
-            Reader { refused: times, ..reader }.go_on(refusal(), folder.path(), &options, &interrupted)
-        };
-        let reader = go_on(reader, 0).expect("it is opened again");
-        assert_eq!(reader.refused, 1, "it has read nothing since");
-        let reader = go_on(reader, PATIENCE.retries_max - 1).expect("it is opened again");
-        let failed = reader.go_on(refusal(), folder.path(), &options, &interrupted).err();
+        let mut reader = brief(Reader::new(read_only, &options).expect("there is the topic"));
+        let go_on = |reader: Reader| reader.go_on(refusal(), folder.path(), &options, &interrupted);
+        for _ in 0..BRIEF.retries_max {
+            reader = go_on(reader).expect("it is opened again, and has read nothing since");
+        }
+        let failed = go_on(reader).err();
         assert_eq!(failed.expect("that was too often").to_string(), "not now");
+    }
+
+    #[test]
+    fn what_cannot_be_read_on_and_what_cannot_be_opened_anew_count_together() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log =
+            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
+        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let options = ConsumeOptions { group: None, ..options() };
+        let read_only = open_read_only(folder.path()).expect("it is sound");
+        let reader = brief(Reader::new(read_only, &options).expect("there is the topic"));
+        let interrupted = AtomicBool::new(true);
+        let elsewhere = folder.path().join("nothing");
+        let reader = reader.go_on(refusal(), &elsewhere, &options, &interrupted).expect("it is told to end");
+        assert_eq!(reader.tries.refused, 2, "it could not be read on, and there is no log to be opened");
+        let failed = reader.go_on(refusal(), &elsewhere, &options, &AtomicBool::new(false)).err();
+        let failed = failed.expect("that was too often").to_string();
+        assert!(failed.contains("there is no log"), "{failed}");
     }
 }
