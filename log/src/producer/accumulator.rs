@@ -21,10 +21,12 @@ const RECORD_OVERHEAD_BYTES_MAX: usize = 5 + 1 + 10 + 5 + 3 * 5;
 const HEADER_OVERHEAD_BYTES_MAX: usize = 2 * 5;
 
 /// How the batches of a lane are made.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LaneConfig {
-    /// When a batch is full.
-    pub(super) limit: BatchLimit,
+    /// The size that a batch is to have.
+    pub(super) batch_bytes: usize,
+    /// What the topic takes.
+    pub(super) topic_bytes_max: usize,
     pub(super) compression: Compression,
 }
 
@@ -52,6 +54,8 @@ pub(super) struct Accumulator {
 #[derive(Debug)]
 struct LaneState {
     config: LaneConfig,
+    /// When a batch is full.
+    limit: BatchLimit,
     /// The batch that is being filled.
     open: Option<OpenBatch>,
 }
@@ -70,6 +74,7 @@ pub(super) struct DueBatch {
     pub(super) outcome: Arc<Outcome>,
     /// When it has failed unless it is durable, on the clock's elapsed time.
     pub(super) deadline: Duration,
+    compression: Compression,
     /// Its bytes before and after compression; none before it is sealed.
     sizes: Option<(usize, usize)>,
 }
@@ -102,8 +107,16 @@ impl Accumulator {
     /// Lanes for `count` more partitions; returns the first.
     pub(super) fn add_lanes(&mut self, count: usize, config: LaneConfig) -> Lane {
         let first = self.lanes.len();
-        self.lanes.resize_with(first + count, || LaneState { config, open: None });
+        self.lanes.resize_with(first + count, || LaneState::new(config));
         Lane(first)
+    }
+
+    /// From now on the lane's batches are made so. One that was begun otherwise is due.
+    pub(super) fn set_config(&mut self, lane: Lane, config: LaneConfig) {
+        if self.lanes[lane.0].config != config {
+            self.close(lane);
+            self.lanes[lane.0] = LaneState::new(config);
+        }
     }
 
     /// Bytes of memory that records hold.
@@ -118,16 +131,15 @@ impl Accumulator {
 
     /// Whether a record would join the batch that is open already; `None` if none is.
     pub(super) fn joins_open_batch(&self, lane: Lane, measured: Measured<'_>) -> Option<bool> {
-        let LaneState { config, open } = &self.lanes[lane.0];
-        let joins = |open: &OpenBatch| {
-            open.batch.builder.encoded_len() + measured.bytes_max <= config.limit.plain_bytes()
-        };
+        let LaneState { limit, open, .. } = &self.lanes[lane.0];
+        let joins =
+            |open: &OpenBatch| open.batch.builder.encoded_len() + measured.bytes_max <= limit.plain_bytes();
         open.as_ref().map(joins)
     }
 
     /// How large the lane's batches become, before compression.
     pub(super) fn batch_bytes(&self, lane: Lane) -> usize {
-        self.lanes[lane.0].config.limit.plain_bytes()
+        self.lanes[lane.0].limit.plain_bytes()
     }
 
     /// Adds a record to the lane's batch, to a new one if it does not fit. `now` tells the elapsed time.
@@ -147,14 +159,14 @@ impl Accumulator {
             self.close(lane);
             self.lanes[lane.0].open = Some(self.open_batch(lane, now()));
         }
-        let LaneState { config, open } = &mut self.lanes[lane.0];
+        let LaneState { limit, open, .. } = &mut self.lanes[lane.0];
         let batch = &mut open.as_mut().expect("a batch is open").batch;
         let before = if is_new { 0 } else { batch.builder.encoded_len() };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let pushed = batch.builder.push(timestamp, key, value, &record.headers);
         let (outcome, index) = (batch.outcome.clone(), batch.builder.record_count() - 1);
         let length = batch.builder.encoded_len();
-        let fills = length >= config.limit.plain_bytes();
+        let fills = length >= limit.plain_bytes();
         if pushed.is_err() && is_new {
             self.discard(lane);
         }
@@ -200,27 +212,29 @@ impl Accumulator {
     /// Takes a batch back that has been sealed or given up: its builder for the next one of a lane like
     /// this, its sizes for the next ones of this lane.
     pub(super) fn take_back(&mut self, batch: DueBatch) {
-        let DueBatch { lane, mut builder, sizes, .. } = batch;
-        let config = &mut self.lanes[lane.0].config;
-        if let Some((plain, written)) = sizes {
-            config.limit.note(plain, written);
+        let DueBatch { lane, mut builder, compression, sizes, .. } = batch;
+        let LaneState { config, limit, .. } = &mut self.lanes[lane.0];
+        if let Some((plain, written)) = sizes
+            && compression == config.compression
+        {
+            limit.note(plain, written);
         }
         if self.spare.len() < SPARE_BUILDERS_MAX {
             builder.clear();
-            self.spare.push((config.compression, builder));
+            self.spare.push((compression, builder));
         }
     }
 
     fn open_batch(&mut self, lane: Lane, now: Duration) -> OpenBatch {
-        let wanted = self.lanes[lane.0].config.compression;
-        let spare = self.spare.iter().rposition(|(compression, _)| *compression == wanted);
+        let compression = self.lanes[lane.0].config.compression;
+        let spare = self.spare.iter().rposition(|(of, _)| *of == compression);
         let builder = match spare {
             Some(index) => self.spare.swap_remove(index).1,
-            None => BatchBuilder::sharing(self.compressor(wanted)),
+            None => BatchBuilder::sharing(self.compressor(compression)),
         };
         let due = now.saturating_add(self.linger);
         let deadline = now.saturating_add(self.delivery_timeout);
-        let batch = DueBatch { lane, builder, outcome: Arc::default(), deadline, sizes: None };
+        let batch = DueBatch { lane, builder, outcome: Arc::default(), deadline, compression, sizes: None };
         OpenBatch { batch, due }
     }
 
@@ -240,8 +254,16 @@ impl Accumulator {
         }
     }
 
-    fn close(&mut self, lane: Lane) {
+    /// Has what is open of the lane written, and before what is sent later.
+    pub(super) fn close(&mut self, lane: Lane) {
         self.full.extend(self.lanes[lane.0].open.take().map(|open| open.batch));
+    }
+}
+
+impl LaneState {
+    fn new(config: LaneConfig) -> Self {
+        let LaneConfig { batch_bytes, topic_bytes_max, .. } = config;
+        Self { config, limit: BatchLimit::new(batch_bytes, topic_bytes_max), open: None }
     }
 }
 
@@ -279,9 +301,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1);
     const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
+    fn config(batch_bytes: usize, compression: Compression) -> LaneConfig {
+        LaneConfig { batch_bytes, topic_bytes_max: 100_000, compression }
+    }
+
     fn accumulator() -> (Accumulator, Lane, Lane) {
         let mut accumulator = Accumulator::new(LINGER, DELIVERY_TIMEOUT);
-        let config = LaneConfig { limit: BatchLimit::new(400, 100_000), compression: Compression::None };
+        let config = config(400, Compression::None);
         let first = accumulator.add_lanes(2, config);
         (accumulator, first, Lane(first.0 + 1))
     }
@@ -372,7 +398,7 @@ mod tests {
     #[test]
     fn each_lane_compresses_its_own_way() {
         let (mut accumulator, plain, _) = accumulator();
-        let config = LaneConfig { limit: BatchLimit::new(10_000, 10_000), compression: Compression::Lz4 };
+        let config = config(10_000, Compression::Lz4);
         let compressed = accumulator.add_lanes(1, config);
         for _ in 0..3 {
             let mut due = Vec::new();
@@ -390,8 +416,7 @@ mod tests {
     #[test]
     fn a_lane_that_compresses_well_gets_batches_of_more_records() {
         let (mut accumulator, plain, _) = accumulator();
-        let limit = BatchLimit::new(400, 100_000);
-        let compressed = accumulator.add_lanes(1, LaneConfig { limit, compression: Compression::Lz4 });
+        let compressed = accumulator.add_lanes(1, config(400, Compression::Lz4));
         let mut size_learnt = |lane| {
             let mut due = Vec::new();
             for _ in 0..500 {

@@ -15,7 +15,7 @@ pub(super) struct BatchLimit {
     /// The size that a batch is to have, as it is written.
     batch_bytes: usize,
     /// Bytes before compression that no batch exceeds: what its topic takes, so that no batch has to be
-    /// split where the estimate was wrong.
+    /// split where the estimate was wrong. Only what was gathered when the topic took more may be refused.
     plain_bytes_max: usize,
     /// What compression leaves of a byte, as estimated.
     ratio: f64,

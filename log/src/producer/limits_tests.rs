@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::*;
-use crate::batch::DecompressionBuffer;
+use crate::batch::{Compression, DecompressionBuffer};
 use crate::clock::Clock;
 use crate::partition::Isolation;
 use crate::record::{Offset, PartitionId};
@@ -176,6 +176,54 @@ fn a_partition_that_is_named_is_taken_whatever_the_key_and_has_to_exist() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("topic in has no partition"), "{error}");
     }
+}
+
+#[test]
+fn batches_keep_to_what_their_topic_takes_also_once_it_takes_less() {
+    let log = TestLog::new(Drive::Manual);
+    let compression = Some(Compression::Lz4);
+    log.create_topic("in", 1);
+    let producer = Producer::new(
+        &log,
+        ProducerOptions { batch_bytes: 10_000, compression, ..ProducerOptions::default() },
+    )
+    .expect("a producer");
+    for _ in 0..1_000 {
+        drop(producer.send("in", value(1_000)));
+    }
+    producer.flush().expect("what compresses well fits");
+    log.alter_topic("in", |config| config.batch_bytes_max = 5_000).expect("it can be altered");
+    let mut state = 1u64;
+    for _ in 0..1_000 {
+        // Xorshift: does not compress.
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        });
+        let record = Record { value: Some(noise.take(1_000).collect()), ..Record::default() };
+        drop(producer.send("in", record));
+    }
+    producer.flush().expect("each batch is as large as the topic takes");
+    assert_eq!(ends(&log), [2_000]);
+}
+
+#[test]
+fn partitions_that_are_added_get_their_share_and_the_others_go_on_without_a_gap() {
+    let (log, producer) = setup(ProducerOptions {
+        idempotent: true,
+        partitioner: Partitioner::RoundRobin,
+        ..ProducerOptions::default()
+    });
+    let send = |count: usize| (0..count).for_each(|_| drop(producer.send("in", value(10))));
+    send(8);
+    producer.flush().expect("written");
+    send(4);
+    log.alter_topic("in", |config| config.partitions = 6).expect("it can be altered");
+    send(12);
+    producer.flush().expect("written, in sequence");
+    assert_eq!(ends(&log), [5, 5, 5, 5, 2, 2]);
 }
 
 #[test]

@@ -39,7 +39,6 @@ use crate::topic::Topic;
 use crate::transaction::{TransactionOptions, TransactionalProducer};
 
 use accumulator::{Accumulator, Lane, LaneConfig, Measured, Pushed};
-use batch_limit::BatchLimit;
 use outcome::Outcome;
 use room::RoomWaiter;
 use transactions::Transaction;
@@ -265,9 +264,13 @@ struct Route {
     cursor: i32,
     /// Bytes that went to it since it became that one.
     cursor_bytes: usize,
-    /// A write failed: the topic may be another one by now, or open again.
-    is_stale: bool,
+    /// The log's count of changes to its topics when this was looked up: behind a change the topic may be
+    /// another one, or have more partitions or other settings.
+    topics_version: u64,
 }
+
+/// None of the counts: what was looked up then is to be looked up again.
+const STALE: u64 = 0;
 
 /// Where a record is to go.
 #[derive(Clone, Copy)]
@@ -330,7 +333,8 @@ impl Shared {
         measured: Measured<'_>,
     ) -> Result<Option<Pushed>> {
         self.check_transaction(&state)?;
-        let Some(lane) = state.choose_lane(to, measured)? else { return Ok(None) };
+        let topics_version = self.log.topics_version();
+        let Some(lane) = state.choose_lane(to, measured, topics_version)? else { return Ok(None) };
         let clock = self.log.clock();
         let timestamp = measured.record.timestamp.unwrap_or_else(|| clock.now());
         let pushed = state.accumulator.push(lane, measured, timestamp, || clock.elapsed());
@@ -344,12 +348,15 @@ impl Shared {
 
     /// Gives the topic lanes, or finds out where those of a stale route go now.
     fn resolve(&self, name: &str) -> Result<()> {
+        // Before the topic: what changes in between is looked up again.
+        let topics_version = self.log.topics_version();
         let topic = self.log.topic(name)?;
         let config = LaneConfig {
-            limit: BatchLimit::new(self.options.batch_bytes, topic.config().batch_bytes_max),
+            batch_bytes: self.options.batch_bytes,
+            topic_bytes_max: topic.config().batch_bytes_max,
             compression: self.options.compression.unwrap_or(topic.config().compression),
         };
-        self.state.lock().add_route(&topic, config);
+        self.state.lock().add_route(&topic, config, topics_version);
         Ok(())
     }
 
@@ -381,8 +388,14 @@ impl State {
     ///
     /// # Errors
     /// `NotFound` if the topic has no such partition.
-    fn choose_lane(&mut self, to: Destination<'_>, measured: Measured<'_>) -> Result<Option<Lane>> {
-        let Some(route) = self.topics.get_mut(to.topic).filter(|route| !route.is_stale) else {
+    fn choose_lane(
+        &mut self,
+        to: Destination<'_>,
+        measured: Measured<'_>,
+        topics_version: u64,
+    ) -> Result<Option<Lane>> {
+        let route = self.topics.get_mut(to.topic);
+        let Some(route) = route.filter(|route| route.topics_version == topics_version) else {
             return Ok(None);
         };
         let count = route.partition_count;
@@ -400,25 +413,29 @@ impl State {
         Ok(Some(route.lane(index)))
     }
 
-    /// Notes where the topic's batches go. The lanes of a stale route are kept where they fit.
-    fn add_route(&mut self, topic: &Topic, config: LaneConfig) {
+    /// Notes where the topic's batches go, and how they are made. The lanes of a stale route are kept where
+    /// they fit; where they do not, what is in them is written before what is sent from now on.
+    fn add_route(&mut self, topic: &Topic, config: LaneConfig, topics_version: u64) {
         let (name, partitions) = (topic.name(), topic.partitions());
         let partition_count = partitions.len() as i32;
         let targets =
             partitions.iter().map(|partition| Target { topic: name.into(), partition: partition.clone() });
-        if let Some(route) = self.topics.get_mut(name)
-            && route.partition_count == partition_count
-        {
-            route.is_stale = false;
-            let first = route.first.0;
-            self.lanes.splice(first..first + partitions.len(), targets);
-            return;
+        if let Some(route) = self.topics.get_mut(name) {
+            let lanes = (0..route.partition_count).map(|partition| route.lane(partition));
+            if route.partition_count == partition_count {
+                lanes.for_each(|lane| self.accumulator.set_config(lane, config));
+                route.topics_version = topics_version;
+                let first = route.first.0;
+                self.lanes.splice(first..first + partitions.len(), targets);
+                return;
+            }
+            lanes.for_each(|lane| self.accumulator.close(lane));
         }
         let first = self.accumulator.add_lanes(partitions.len(), config);
         self.lanes.extend(targets);
         // In turn, the first record goes to partition 0 too.
         let cursor = if self.partitioner == Partitioner::RoundRobin { partition_count - 1 } else { 0 };
-        let route = Route { first, partition_count, cursor, cursor_bytes: 0, is_stale: false };
+        let route = Route { first, partition_count, cursor, cursor_bytes: 0, topics_version };
         self.topics.insert(name.to_owned(), route);
     }
 }

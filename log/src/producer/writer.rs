@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::accumulator::{DueBatch, Lane};
+use super::accumulator::DueBatch;
 use super::outcome::{Outcome, RecordPlace};
-use super::{Shared, State, Target};
+use super::{STALE, Shared, State, Target};
 use crate::batch::ProducerStamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::Flush;
 use crate::partition::{Durability, Partition};
-use crate::record::{ProducerEpoch, ProducerId, Sequence};
+use crate::record::{PartitionKey, ProducerEpoch, ProducerId, Sequence};
 use crate::storage::SyncPurpose;
 use crate::ticket::FlushTicket;
 use crate::transaction::TransactionalProducer;
@@ -44,8 +45,8 @@ pub(super) fn gone() -> Error {
 pub(super) struct Writer {
     /// Who the batches are stamped by.
     identity: Option<ProducerId>,
-    /// The next sequence of each lane; moves on only when an append succeeds, so that none is missing.
-    sequences: HashMap<Lane, Sequence>,
+    /// The next sequence in each partition; moves on only when an append succeeds, so that none is missing.
+    sequences: HashMap<PartitionKey, Sequence>,
     /// Rounds that are being synced, oldest first.
     syncing: VecDeque<Round>,
 }
@@ -229,7 +230,7 @@ impl State {
         if error.kind() != ErrorKind::Timeout
             && let Some(route) = self.topics.get_mut(&*written.target.topic)
         {
-            route.is_stale = true;
+            route.topics_version = STALE;
         }
     }
 }
@@ -241,7 +242,7 @@ impl Writer {
 
     fn append(&mut self, batch: &mut DueBatch, partition: &Partition) -> Result<RecordPlace> {
         let mut sealed = batch.seal();
-        let base_sequence = self.sequences.get(&batch.lane).copied().unwrap_or_default();
+        let base_sequence = self.sequences.get(&partition.key()).copied().unwrap_or_default();
         let next_sequence = base_sequence.plus(sealed.record_count());
         sealed.stamp(self.identity.map(|id| ProducerStamp {
             id,
@@ -250,7 +251,7 @@ impl Writer {
             transactional: false,
         }));
         let appended = partition.append(sealed)?;
-        self.sequences.insert(batch.lane, next_sequence);
+        self.sequences.insert(partition.key(), next_sequence);
         Ok(RecordPlace { partition: partition.name().partition, offset: appended.base_offset })
     }
 

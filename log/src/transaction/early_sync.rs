@@ -9,7 +9,7 @@ pub(super) const EARLY_SYNC_BYTES: usize = 4 << 20;
 /// What a transaction has written to one partition since it was last asked to be synced.
 ///
 /// Nothing waits for these syncs and nothing stands on them: they only bring forward what the commit waits
-/// for. Where one fails the partition is poisoned, so that the commit fails too.
+/// for. A sync that fails poisons the partition, so that the commit fails too.
 #[derive(Default)]
 pub(super) struct EarlySync {
     bytes: usize,

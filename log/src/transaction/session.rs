@@ -365,7 +365,9 @@ impl Written {
         let appended = self.partition.append_to_transaction(batch)?;
         progress.next_sequence = base_sequence.plus(count);
         progress.end = Some(appended.last_offset.next());
-        if self.partition.config().durability == Durability::Sync {
+        // What is entangled is synced with everything that it stands on, which is not done early.
+        let is_synced_alone = !self.partition.is_entangled();
+        if is_synced_alone && self.partition.config().durability == Durability::Sync {
             progress.early_sync.note(bytes, || flush(&self.partition));
         }
         Ok(appended.base_offset)

@@ -114,6 +114,26 @@ fn a_large_transaction_is_synced_while_it_is_open_one_sync_at_a_time() {
 }
 
 #[test]
+fn a_transaction_is_not_committed_when_a_sync_has_failed_while_it_was_open() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage);
+    let out = topic(&log, 1).partitions()[0].clone();
+    let producer = log.transactional("a").unwrap();
+    storage.set_sync_mode(SyncMode::Delayed);
+    producer.begin().unwrap();
+    producer.append(&out, batch(&"x".repeat(EARLY_SYNC_BYTES))).unwrap();
+    step_all(&log);
+    assert!(storage.fail_syncs(std::io::ErrorKind::Other) > 0, "one was under way");
+    storage.set_sync_mode(SyncMode::Immediate);
+    assert!(producer.commit(&[]).wait().is_err());
+    drop((producer, out));
+    drop(log);
+    let log = open(&storage);
+    let out = log.topic("out").unwrap().partitions()[0].clone();
+    assert!(values(&out).is_empty());
+}
+
+#[test]
 fn a_commit_takes_two_rounds_of_syncs() {
     let storage = MemoryStorage::new(1);
     let log = open(&storage);
