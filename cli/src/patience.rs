@@ -8,14 +8,17 @@ use lotic_log::{Error, ErrorKind, Progress};
 use crate::Failure;
 
 /// With a log that another process writes to, recovers or cuts off.
-pub(crate) const PATIENCE: Patience = Patience { retries_max: 100, pause: Duration::from_millis(100) };
+pub(crate) const PATIENCE: Patience<'_> =
+    Patience { retries_max: 100, pause: Duration::from_millis(100), let_pass: &let_pass };
 
 /// How often the same is tried again.
-pub(crate) struct Patience {
+pub(crate) struct Patience<'a> {
     /// Not more often than that in a row.
     pub(crate) retries_max: u32,
     /// How long is waited before each.
     pub(crate) pause: Duration,
+    /// Lets so much time go by.
+    pub(crate) let_pass: &'a dyn Fn(Duration),
 }
 
 /// Whether an error says that the same may succeed a little later.
@@ -23,7 +26,7 @@ pub(crate) fn passes(error: &Error) -> bool {
     error.kind() == ErrorKind::Retry
 }
 
-impl Patience {
+impl Patience<'_> {
     /// Does `attempt` until it succeeds, or fails with an error that does not pass or did not in time. None if
     /// `is_told_to_end` before. That it waits is said, once.
     pub(crate) fn until_done<T>(
@@ -41,9 +44,10 @@ impl Patience {
     }
 }
 
-/// How often in a row something was refused, whichever part of it: all of them together are as many as patience allows.
+/// How often in a row something was refused, whichever part of it: all of them together are as many as
+/// patience allows.
 pub(crate) struct Tries<'a> {
-    patience: &'a Patience,
+    patience: &'a Patience<'a>,
     pub(crate) refused: u32,
 }
 
@@ -89,42 +93,56 @@ impl Tries<'_> {
 
     /// Lets the time go by that is to pass before the next try.
     pub(crate) fn wait(&self) {
-        // Nothing moves it: this is a wait for the time.
-        let pause = Progress::default();
-        pause.wait(pause.count(), self.patience.pause);
+        (self.patience.let_pass)(self.patience.pause);
     }
+}
+
+fn let_pass(time: Duration) {
+    // Nothing moves it: this is a wait for the time.
+    let pause = Progress::default();
+    pause.wait(pause.count(), time);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use lotic_log::{Clock, ManualClock};
+
     use super::*;
 
-    const BRIEF: Patience = Patience { retries_max: 3, pause: Duration::ZERO };
+    const PAUSE: Duration = Duration::from_millis(10);
 
-    /// What comes of attempts that fail so, and then succeed; and how many were made.
-    fn check(errors: &[ErrorKind], is_told_to_end: bool) -> (Result<Option<()>, String>, usize) {
-        let mut attempts = 0;
+    /// What comes of attempts that fail so, and then succeed; and at which millisecond each was made.
+    fn check(errors: &[ErrorKind], is_told_to_end: bool) -> (Result<Option<()>, String>, Vec<u128>) {
+        let clock = ManualClock::new();
+        let patience = Patience { retries_max: 3, pause: PAUSE, let_pass: &|time| clock.advance(time) };
+        let made = RefCell::new(Vec::new());
         let attempt = || {
-            attempts += 1;
-            let kind = errors.get(attempts - 1);
-            kind.map_or(Ok(()), |kind| Err(Error::new(*kind, format!("error {attempts}"))))
+            let mut made = made.borrow_mut();
+            made.push(clock.elapsed().as_millis());
+            let kind = errors.get(made.len() - 1);
+            kind.map_or(Ok(()), |kind| Err(Error::new(*kind, format!("error {}", made.len()))))
         };
-        let outcome = BRIEF.until_done(attempt, passes, || is_told_to_end);
-        (outcome.map_err(|failure| failure.to_string()), attempts)
+        let outcome = patience.until_done(attempt, passes, || is_told_to_end);
+        (outcome.map_err(|failure| failure.to_string()), made.into_inner())
     }
 
     #[test]
     fn what_passes_is_tried_again_so_often_and_what_does_not_is_told_at_once() {
         let retry = ErrorKind::Retry;
-        assert_eq!(check(&[], false), (Ok(Some(())), 1));
-        assert_eq!(check(&[retry; 3], false), (Ok(Some(())), 4));
-        assert_eq!(check(&[retry; 9], false), (Err("error 4".to_owned()), 4));
-        assert_eq!(check(&[retry, ErrorKind::Corrupt, retry], false), (Err("error 2".to_owned()), 2));
+        assert_eq!(check(&[], false), (Ok(Some(())), vec![0]));
+        assert_eq!(check(&[retry; 3], false), (Ok(Some(())), vec![0, 10, 20, 30]));
+        assert_eq!(check(&[retry; 9], false), (Err("error 4".to_owned()), vec![0, 10, 20, 30]));
+        assert_eq!(
+            check(&[retry, ErrorKind::Corrupt, retry], false),
+            (Err("error 2".to_owned()), vec![0, 10])
+        );
     }
 
     #[test]
     fn who_is_told_to_end_tries_no_more() {
-        assert_eq!(check(&[ErrorKind::Retry; 9], true), (Ok(None), 1));
+        assert_eq!(check(&[ErrorKind::Retry; 9], true), (Ok(None), vec![0]));
     }
 
     #[test]
@@ -138,7 +156,8 @@ mod tests {
             tries.until_done(attempt, passes, || false).expect_err("it never succeeds");
             attempts
         };
-        let mut tries = BRIEF.tries();
+        let patience = Patience { retries_max: 3, pause: PAUSE, let_pass: &|_| () };
+        let mut tries = patience.tries();
         tries.note(Error::new(ErrorKind::Retry, "not now")).expect("that was the first");
         assert_eq!(count(&mut tries), 3, "four in all");
         assert_eq!(count(&mut tries), 1);

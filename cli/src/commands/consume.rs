@@ -57,16 +57,16 @@ pub(crate) fn run(data: &Path, options: &ConsumeOptions) -> Result<ExitCode, Fai
 }
 
 /// A topic that is read.
-struct Reader {
+struct Reader<'a> {
     log: Log,
     topic: Topic,
     partitions: Vec<TopicPartition>,
     consumer: Consumer,
     /// How often in a row it could not read on, nor be opened anew.
-    tries: Tries<'static>,
+    tries: Tries<'a>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn new(log: Log, options: &ConsumeOptions) -> Result<Self, lotic_log::Error> {
         let topic = log.topic(&options.topic)?;
         let partitions = match options.partition {
@@ -264,7 +264,7 @@ impl Printer {
 
 #[cfg(test)]
 mod tests {
-    use lotic_log::{Error, Producer, ProducerOptions, Record, TopicConfig};
+    use lotic_log::{Clock, Error, ManualClock, Producer, ProducerOptions, Record, TopicConfig};
 
     use super::*;
     use crate::patience::Patience;
@@ -284,11 +284,18 @@ mod tests {
         }
     }
 
-    const BRIEF: Patience = Patience { retries_max: 3, pause: Duration::ZERO };
+    const BRIEF: Patience<'_> = Patience { retries_max: 3, pause: Duration::from_secs(1), let_pass: &|_| () };
 
-    /// The same reader, which gives up sooner.
-    fn brief(reader: Reader) -> Reader {
-        Reader { tries: BRIEF.tries(), ..reader }
+    /// The same reader, which gives up when this one does.
+    fn with<'a>(patience: &'a Patience<'a>, reader: Reader<'a>) -> Reader<'a> {
+        Reader { tries: patience.tries(), ..reader }
+    }
+
+    /// A log that is open for writing, with a topic.
+    fn written_by_another(folder: &Path) -> Log {
+        let log = Log::open(folder, LogOptions::disk().expect("there is a disk")).expect("it is empty");
+        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        log
     }
 
     fn refusal() -> Error {
@@ -298,16 +305,14 @@ mod tests {
     #[test]
     fn who_reads_for_a_group_and_is_told_to_try_again_keeps_the_log_and_can_commit() {
         let folder = tempfile::tempdir().expect("a folder");
-        let log =
-            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
-        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let log = written_by_another(folder.path());
         let producer = Producer::new(&log, ProducerOptions::default()).expect("a producer");
         let send = |value: &'static str| {
             let record = Record { value: Some(value.into()), ..Record::default() };
             producer.send("words", record).wait().expect("it is sent");
         };
         send("one");
-        let mut reader = brief(Reader::new(log.clone(), &options()).expect("there is the topic"));
+        let mut reader = with(&BRIEF, Reader::new(log.clone(), &options()).expect("there is the topic"));
         let read = |reader: &mut Reader| {
             reader.consumer.poll(|_, _| ControlFlow::Continue(())).expect("it is readable")
         };
@@ -330,30 +335,66 @@ mod tests {
     #[test]
     fn who_can_open_a_log_that_another_process_writes_to_and_not_read_on_in_it_gives_up_in_the_end() {
         let folder = tempfile::tempdir().expect("a folder");
-        let log =
-            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
-        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let log = written_by_another(folder.path());
         let options = ConsumeOptions { group: None, ..options() };
         let interrupted = AtomicBool::new(false);
         let read_only = open_read_only(folder.path()).expect("it is sound");
-        let mut reader = brief(Reader::new(read_only, &options).expect("there is the topic"));
-        let go_on = |reader: Reader| reader.go_on(refusal(), folder.path(), &options, &interrupted);
-        for _ in 0..BRIEF.retries_max {
-            reader = go_on(reader).expect("it is opened again, and has read nothing since");
+        let clock = ManualClock::new();
+        let patience = Patience { let_pass: &|time| clock.advance(time), ..BRIEF };
+        let mut reader = with(&patience, Reader::new(read_only, &options).expect("there is the topic"));
+        for times in 1..=BRIEF.retries_max {
+            reader =
+                reader.go_on(refusal(), folder.path(), &options, &interrupted).expect("it is opened again");
+            assert_eq!(reader.tries.refused, times, "it has read nothing since");
+            assert_eq!(clock.elapsed(), times * BRIEF.pause, "a little later each time");
         }
-        let failed = go_on(reader).err();
+        let failed = reader.go_on(refusal(), folder.path(), &options, &interrupted).err();
         assert_eq!(failed.expect("that was too often").to_string(), "not now");
+        assert_eq!(clock.elapsed(), BRIEF.retries_max * BRIEF.pause, "nothing is waited for any more");
+        log.close().expect("it was sound");
+    }
+
+    #[test]
+    fn who_opens_a_log_anew_that_another_process_changes_waits_before_each_time_and_not_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = written_by_another(folder.path());
+        // It is there from the decision to replace segments until they are replaced.
+        let swap = folder.path().join("words-0/00000000000000000000.log.swap");
+        let options = ConsumeOptions { group: None, ..options() };
+        let check = |pauses_until_replaced: u32, is_interrupted: bool, opens: bool, pauses: u32| {
+            let clock = ManualClock::new();
+            let replaced = pauses_until_replaced * BRIEF.pause;
+            let let_pass = |time| {
+                clock.advance(time);
+                if clock.elapsed() == replaced {
+                    std::fs::remove_file(&swap).expect("it is there");
+                }
+            };
+            let patience = Patience { let_pass: &let_pass, ..BRIEF };
+            let interrupted = AtomicBool::new(is_interrupted);
+            let read_only = open_read_only(folder.path()).expect("it is sound");
+            let reader = with(&patience, Reader::new(read_only, &options).expect("there is the topic"));
+            std::fs::write(&swap, "").expect("the folder is there");
+            let gone_on = reader.go_on(refusal(), folder.path(), &options, &interrupted);
+            assert_eq!(gone_on.is_ok(), opens);
+            assert_eq!(clock.elapsed(), pauses * BRIEF.pause);
+            // Where nobody has waited for so long.
+            drop(std::fs::remove_file(&swap));
+        };
+        check(1, false, true, 1);
+        check(BRIEF.retries_max, false, true, BRIEF.retries_max);
+        check(BRIEF.retries_max + 1, false, false, BRIEF.retries_max);
+        check(2, true, true, 1);
+        log.close().expect("it was sound");
     }
 
     #[test]
     fn what_cannot_be_read_on_and_what_cannot_be_opened_anew_count_together() {
         let folder = tempfile::tempdir().expect("a folder");
-        let log =
-            Log::open(folder.path(), LogOptions::disk().expect("there is a disk")).expect("it is empty");
-        log.create_topic("words", TopicConfig::default()).expect("a new topic");
+        let log = written_by_another(folder.path());
         let options = ConsumeOptions { group: None, ..options() };
         let read_only = open_read_only(folder.path()).expect("it is sound");
-        let reader = brief(Reader::new(read_only, &options).expect("there is the topic"));
+        let reader = with(&BRIEF, Reader::new(read_only, &options).expect("there is the topic"));
         let interrupted = AtomicBool::new(true);
         let elsewhere = folder.path().join("nothing");
         let reader = reader.go_on(refusal(), &elsewhere, &options, &interrupted).expect("it is told to end");
@@ -361,5 +402,6 @@ mod tests {
         let failed = reader.go_on(refusal(), &elsewhere, &options, &AtomicBool::new(false)).err();
         let failed = failed.expect("that was too often").to_string();
         assert!(failed.contains("there is no log"), "{failed}");
+        log.close().expect("it was sound");
     }
 }
