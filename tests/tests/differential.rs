@@ -10,8 +10,16 @@ fn the_same_scripts_come_to_the_same_on_lotic_and_on_kafka() -> Result<()> {
         return Ok(());
     };
     let mut told = Vec::new();
-    let comparison =
-        Comparison { scripts: 450, compacting: 60, overdue: 6, retaining: 12, restarting: 30, seed: 1 };
+    let comparison = Comparison {
+        scripts: 450,
+        compacting: 60,
+        overdue: 6,
+        retaining: 12,
+        sizing: 24,
+        restarting: 30,
+        forgetting: 24,
+        seed: 1,
+    };
     let outcome = comparison.run(&kafka, &mut told);
     println!("{}", String::from_utf8_lossy(&told));
     outcome

@@ -7,6 +7,7 @@ import java.io.BufferedOutputStream;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.Socket;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -20,10 +21,13 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
@@ -45,12 +49,15 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.compress.Compression;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.OffsetOutOfRangeException;
+import org.apache.kafka.common.errors.RetriableException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.message.DescribeTransactionsRequestData;
 import org.apache.kafka.common.message.DescribeTransactionsResponseData;
 import org.apache.kafka.common.message.FetchRequestData;
 import org.apache.kafka.common.message.FetchResponseData;
+import org.apache.kafka.common.message.OffsetCommitRequestData;
+import org.apache.kafka.common.message.OffsetCommitResponseData;
 import org.apache.kafka.common.message.ProduceRequestData;
 import org.apache.kafka.common.message.ProduceResponseData;
 import org.apache.kafka.common.message.RequestHeaderData;
@@ -81,6 +88,12 @@ public class Scripts {
     /** How long anything is waited for. */
     static final Duration LIMIT = Duration.ofSeconds(60);
 
+    /** How long what was committed is waited for to expire; the broker keeps it for no less than a minute. */
+    static final Duration EXPIRY_LIMIT = Duration.ofSeconds(150);
+
+    /** How long what is committed later than the rest is kept: longer than a run takes. */
+    static final Duration LATER = Duration.ofHours(1);
+
     /** How many scripts are done at once. Most of a script's time is spent waiting for the broker. */
     static final int WORKERS = 4;
 
@@ -91,14 +104,14 @@ public class Scripts {
 
     public static void main(String[] arguments) throws Exception {
         String address = arguments[1];
-        Path checkpoint = Path.of(arguments[2], "cleaner-offset-checkpoint");
+        Path data = Path.of(arguments[2]);
         List<JsonNode> scripts = new ArrayList<>();
         for (String line : Files.readAllLines(Path.of(arguments[0]))) {
             scripts.add(JSON.readTree(line));
         }
         Admin admin = Admin.create(Map.of("bootstrap.servers", address, "retry.backoff.ms", "10"));
         ExecutorService pool = Executors.newFixedThreadPool(WORKERS);
-        ThreadLocal<Worker> workers = ThreadLocal.withInitial(() -> new Worker(address, checkpoint, admin));
+        ThreadLocal<Worker> workers = ThreadLocal.withInitial(() -> new Worker(address, data, admin));
         List<Future<ObjectNode>> answers = new ArrayList<>();
         for (int first = 0; first < scripts.size(); first += TOPICS_AT_ONCE) {
             List<JsonNode> some = scripts.subList(first, Math.min(scripts.size(), first + TOPICS_AT_ONCE));
@@ -144,7 +157,7 @@ public class Scripts {
     /** Does one script after the other. What is not the script's own, clients among it, serves all of them. */
     static final class Worker {
         final String address;
-        final Path checkpoint;
+        final Path data;
         final Admin admin;
         final Wire wire;
         final Map<IsolationLevel, KafkaConsumer<byte[], byte[]>> consumers = new HashMap<>();
@@ -155,10 +168,12 @@ public class Scripts {
         Map<Integer, KafkaProducer<byte[], byte[]>> producers;
         /** By transactional producer the last batch that it has sent. */
         Map<Integer, RecordBatch> lastSent;
+        /** How often the topic's config was set. */
+        int settings;
 
-        Worker(String address, Path checkpoint, Admin admin) {
+        Worker(String address, Path data, Admin admin) {
             this.address = address;
-            this.checkpoint = checkpoint;
+            this.data = data;
             this.admin = admin;
             this.wire = new Wire(address);
             for (IsolationLevel isolation : IsolationLevel.values()) {
@@ -217,11 +232,16 @@ public class Scripts {
                 case "abort" -> end(step, false);
                 case "overstay" -> overstay(step);
                 case "commit-offset" -> commitOffset(step);
+                case "commit-later" -> commitLater(step);
                 case "send-offset" -> sendOffset(step);
                 case "committed" -> committed(step);
+                case "await-forgotten" -> awaitForgotten(step);
+                case "delete-offset" -> deleteOffset(step);
+                case "delete-group" -> deleteGroup(step);
                 case "delete" -> delete(step);
                 case "compact" -> compact(step);
                 case "expire" -> expire(step);
+                case "shed" -> shed(step);
                 case "offsets" -> offsets(step);
                 case "find-time" -> findTime(step);
                 case "find-newest" -> findNewest(step);
@@ -399,6 +419,12 @@ public class Scripts {
             return done();
         }
 
+        /** group, partition, offset: one that stays when what was committed before expires. */
+        ObjectNode commitLater(JsonNode step) throws Exception {
+            wire.commit(text(step, "group"), partition(step), step.get("offset").asLong(), LATER.toMillis());
+            return done();
+        }
+
         /** The constructor that only brokers of old need is to go; no other takes a group that has no member. */
         @SuppressWarnings("removal")
         ObjectNode sendOffset(JsonNode step) {
@@ -417,6 +443,44 @@ public class Scripts {
             return answer;
         }
 
+        /**
+         * group, partition: waits until the broker has forgotten what the group has committed, and has looked through all
+         * groups once more from the start to the end: what was committed before that is forgotten too, whatever group it
+         * looks at first. Two commits that expire at once show it: each of them goes when the groups are looked through, and
+         * not the time that the one before went.
+         */
+        ObjectNode awaitForgotten(JsonNode step) throws Exception {
+            awaitNothingCommitted(step);
+            for (int time = 0; time < 2; time++) {
+                wire.commit(text(step, "group"), partition(step), 0, 1);
+                awaitNothingCommitted(step);
+            }
+            return done();
+        }
+
+        void awaitNothingCommitted(JsonNode step) throws Exception {
+            long deadline = System.nanoTime() + EXPIRY_LIMIT.toNanos();
+            while (!committed(step).get("committed").isEmpty()) {
+                if (System.nanoTime() > deadline) {
+                    throw new IOException("what " + text(step, "group") + " has committed is kept for " + EXPIRY_LIMIT);
+                }
+                Thread.sleep(20);
+            }
+        }
+
+        /** group, partition. */
+        ObjectNode deleteOffset(JsonNode step) throws Exception {
+            TopicPartition partition = partition(step);
+            admin.deleteConsumerGroupOffsets(text(step, "group"), Set.of(partition)).partitionResult(partition).get();
+            return done();
+        }
+
+        /** group. */
+        ObjectNode deleteGroup(JsonNode step) throws Exception {
+            admin.deleteConsumerGroups(List.of(text(step, "group"))).all().get();
+            return done();
+        }
+
         /** partition, of, plus. */
         ObjectNode delete(JsonNode step) throws Exception {
             long offset = resolve(step);
@@ -430,17 +494,15 @@ public class Scripts {
          * waits until the cleaner has done with all before. Where a transaction is open it would wait for that.
          */
         ObjectNode compact(JsonNode step) throws Exception {
-            int partitions = step.get("partitions").asInt();
-            for (int partition = 0; partition < partitions; partition++) {
-                if (hasOpenTransaction(JSON.createObjectNode().put("partition", partition))) {
-                    return done();
-                }
+            if (hasOpenTransactions(step)) {
+                return done();
             }
-            for (int partition = 0; partition < partitions; partition++) {
+            for (int partition = 0; partition < step.get("partitions").asInt(); partition++) {
                 ObjectNode send = JSON.createObjectNode().put("producer", step.get("producer").asInt()).put("partition", partition);
                 send.putArray("records").add(step.get("record"));
                 long offset = send(send).get("places").get(0).get(1).asLong();
-                if (offset > 0) {
+                // Where all before is deleted there is nothing to be cleaned.
+                if (offset > offsets(send).get("start").asLong()) {
                     awaitCleaned(partition, offset);
                 }
             }
@@ -465,7 +527,7 @@ public class Scripts {
 
         List<String> checkpointLines() throws IOException {
             try {
-                return Files.readAllLines(checkpoint);
+                return Files.readAllLines(data.resolve("cleaner-offset-checkpoint"));
             } catch (NoSuchFileException missing) {
                 return List.of();
             }
@@ -473,17 +535,14 @@ public class Scripts {
 
         /** partitions: keeps nothing until all is gone; nothing where a transaction is open. */
         ObjectNode expire(JsonNode step) throws Exception {
-            int partitions = step.get("partitions").asInt();
-            for (int partition = 0; partition < partitions; partition++) {
-                if (hasOpenTransaction(JSON.createObjectNode().put("partition", partition))) {
-                    return done();
-                }
+            if (hasOpenTransactions(step)) {
+                return done();
             }
-            keep("1");
+            set("retention.ms", "1");
             long deadline = System.nanoTime() + LIMIT.toNanos();
-            for (int partition = 0; partition < partitions; partition++) {
+            for (JsonNode partition : partitions(step)) {
                 while (true) {
-                    ObjectNode offsets = offsets(JSON.createObjectNode().put("partition", partition));
+                    ObjectNode offsets = offsets(partition);
                     if (offsets.get("start").equals(offsets.get("end"))) {
                         break;
                     }
@@ -493,13 +552,102 @@ public class Scripts {
                     Thread.sleep(20);
                 }
             }
-            keep("-1");
+            set("retention.ms", "-1");
             return done();
         }
 
-        void keep(String milliseconds) throws Exception {
-            AlterConfigOp set = new AlterConfigOp(new ConfigEntry("retention.ms", milliseconds), AlterConfigOp.OpType.SET);
-            admin.incrementalAlterConfigs(Map.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), List.of(set))).all().get();
+        /**
+         * partitions, partition, segments, plus: keeps no more bytes of each partition than this one has behind so many of
+         * its segments, and so many more, until what is too much is gone; nothing where a transaction is open. The bytes of
+         * its segments before, and where the partitions begin now.
+         */
+        ObjectNode shed(JsonNode step) throws Exception {
+            if (hasOpenTransactions(step)) {
+                return done();
+            }
+            List<Long> before = segmentBytes(step);
+            long behind = before.stream().skip(step.get("segments").asLong()).mapToLong(Long::longValue).sum();
+            long kept = Math.max(0, behind + step.get("plus").asLong());
+            set("retention.bytes", Long.toString(kept));
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            for (JsonNode partition : partitions(step)) {
+                while (hasExcess(segmentBytes(partition), kept)) {
+                    if (System.nanoTime() > deadline) {
+                        throw new IOException("more than " + kept + " bytes of " + topic + " are kept for " + LIMIT);
+                    }
+                    Thread.sleep(20);
+                }
+            }
+            set("retention.bytes", "-1");
+            ObjectNode answer = JSON.createObjectNode();
+            before.forEach(answer.putArray("shed")::add);
+            ArrayNode starts = answer.putArray("starts");
+            partitions(step).forEach(partition -> starts.add(offsets(partition).get("start").asLong()));
+            return answer;
+        }
+
+        /** Whether the first segment is still to go. The last one goes too, unless it is empty. */
+        static boolean hasExcess(List<Long> segments, long kept) {
+            long first = segments.get(0);
+            return (segments.size() > 1 || first > 0) && segments.stream().mapToLong(Long::longValue).sum() - kept >= first;
+        }
+
+        /** The bytes of each segment; those before the start of the partition, which may be gone any time, are left out. */
+        List<Long> segmentBytes(JsonNode step) throws Exception {
+            Path folder = data.resolve(partition(step).toString());
+            while (true) {
+                long start = offsets(step).get("start").asLong();
+                try (Stream<Path> files = Files.list(folder)) {
+                    List<Path> segments = files.filter(file -> file.toString().endsWith(".log")).sorted().toList();
+                    List<Long> bytes = new ArrayList<>();
+                    for (int index = 0; index < segments.size(); index++) {
+                        if (index + 1 == segments.size() || base(segments.get(index + 1)) > start) {
+                            bytes.add(Files.size(segments.get(index)));
+                        }
+                    }
+                    if (!bytes.isEmpty()) {
+                        return bytes;
+                    }
+                } catch (NoSuchFileException | UncheckedIOException gone) {
+                    // It was being deleted: what is left is looked at.
+                }
+            }
+        }
+
+        static long base(Path segment) {
+            String name = segment.getFileName().toString();
+            return Long.parseLong(name.substring(0, name.indexOf('.')));
+        }
+
+        /** partitions: a step for each. */
+        static List<JsonNode> partitions(JsonNode step) {
+            int count = step.get("partitions").asInt();
+            return IntStream.range(0, count).<JsonNode>mapToObj(one -> JSON.createObjectNode().put("partition", one)).toList();
+        }
+
+        boolean hasOpenTransactions(JsonNode step) {
+            return partitions(step).stream().anyMatch(this::hasOpenTransaction);
+        }
+
+        /**
+         * Sets the topic's config, and waits until the broker goes by it. It shows what it was told before it goes by that;
+         * once it shows what it was told after that, it does.
+         */
+        void set(String name, String value) throws Exception {
+            setAndShow(name, value);
+            setAndShow("file.delete.delay.ms", Integer.toString(60_000 + ++settings));
+        }
+
+        void setAndShow(String name, String value) throws Exception {
+            ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+            AlterConfigOp set = new AlterConfigOp(new ConfigEntry(name, value), AlterConfigOp.OpType.SET);
+            admin.incrementalAlterConfigs(Map.of(resource, List.of(set))).all().get();
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            while (!admin.describeConfigs(List.of(resource)).all().get().get(resource).get(name).value().equals(value)) {
+                if (System.nanoTime() > deadline) {
+                    throw new IOException(name + " of " + topic + " was not set to " + value + " within " + LIMIT);
+                }
+            }
         }
 
         /** partition: where it begins and ends. */
@@ -747,6 +895,29 @@ public class Scripts {
             var one = answer.responses().get(0).partitions().get(0);
             check(one.errorCode());
             return one;
+        }
+
+        /** An offset of a group without members, which is kept for so long. Version 4 is the last one that says how long. */
+        void commit(String group, TopicPartition partition, long offset, long milliseconds) throws Exception {
+            var one = new OffsetCommitRequestData.OffsetCommitRequestPartition().setPartitionIndex(partition.partition())
+                .setCommittedOffset(offset).setCommittedMetadata("");
+            var topics = List.of(new OffsetCommitRequestData.OffsetCommitRequestTopic().setName(partition.topic())
+                .setPartitions(List.of(one)));
+            var request = new OffsetCommitRequestData().setGroupId(group).setRetentionTimeMs(milliseconds).setTopics(topics);
+            long deadline = System.nanoTime() + LIMIT.toNanos();
+            while (true) {
+                var answer = new OffsetCommitResponseData(call(ApiKeys.OFFSET_COMMIT, 4, request), (short) 4);
+                try {
+                    check(answer.topics().get(0).partitions().get(0).errorCode());
+                    return;
+                } catch (RetriableException notYet) {
+                    // The coordinator is being made, or reads what it knows.
+                    if (System.nanoTime() > deadline) {
+                        throw notYet;
+                    }
+                    Thread.sleep(20);
+                }
+            }
         }
 
         static void check(short code) {

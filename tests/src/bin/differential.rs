@@ -1,4 +1,4 @@
-//! `differential [--scripts N] [--compacting N] [--overdue N] [--retaining N] [--restarting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
+//! `differential [--scripts N] [--compacting N] [--overdue N] [--retaining N] [--sizing N] [--restarting N] [--forgetting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
 
 use std::io;
 use std::process::ExitCode;
@@ -25,18 +25,27 @@ struct Arguments {
     /// How many in which records expire.
     #[arg(long, value_name = "N", default_value_t = 20)]
     retaining: u64,
+    /// How many in which so many bytes are kept.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    sizing: u64,
     /// How many in which the machine, and Kafka's broker, stops and starts again.
     #[arg(long, value_name = "N", default_value_t = 40)]
     restarting: u64,
+    /// How many in which what groups have committed expires.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    forgetting: u64,
     /// The seed of the first one; by the clock if not given.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { scripts, compacting, overdue, retaining, restarting, seed } = Arguments::parse();
+    let Arguments { scripts, compacting, overdue, retaining, sizing, restarting, forgetting, seed } =
+        Arguments::parse();
     let seed = seed.unwrap_or_else(|| SystemClock::new().now().0.unsigned_abs());
-    match run(Comparison { scripts, compacting, overdue, retaining, restarting, seed }) {
+    let comparison =
+        Comparison { scripts, compacting, overdue, retaining, sizing, restarting, forgetting, seed };
+    match run(comparison) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("differential: {failure}");

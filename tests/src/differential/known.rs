@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Shed};
 use super::script::{Operation, Script, WriterKind};
 
 /// Offset and timestamp of a record.
@@ -75,6 +75,14 @@ impl Known {
             (Operation::Delete { partition: of, .. }, Outcome::Deleted(start)) if *of == partition => {
                 self.start = self.start.max(*start);
             }
+            // Whole segments are gone, of which Kafka knows nothing any more.
+            (Operation::Shed { .. }, Outcome::Shed(Shed { starts, .. })) => {
+                let start = starts.get(partition as usize).copied().unwrap_or_default();
+                if start > self.start {
+                    self.start = start;
+                    self.written = self.written.split_off(&start);
+                }
+            }
             _ => {}
         }
     }
@@ -100,6 +108,11 @@ impl Known {
     /// as long as the segment is there.
     pub(super) fn deleted(&self) -> impl Iterator<Item = Found> {
         self.written.range(..self.start).map(|(offset, time)| (*offset, *time))
+    }
+
+    /// Whether a record is or was at an offset. Of what is gone for good none is known to have been.
+    pub(super) fn is_record(&self, offset: i64) -> bool {
+        offset < self.start || self.written.contains_key(&offset)
     }
 
     /// The records that a reader is shown, those of aborted transactions among them.

@@ -60,8 +60,12 @@ pub struct Comparison {
     pub overdue: u64,
     /// How many in which records expire.
     pub retaining: u64,
+    /// How many in which so many bytes are kept.
+    pub sizing: u64,
     /// How many in which the machine, and Kafka's broker, stops and starts again.
     pub restarting: u64,
+    /// How many in which what groups have committed expires.
+    pub forgetting: u64,
     /// The seed of the first one; the next one's is one more.
     pub seed: u64,
 }
@@ -73,13 +77,15 @@ impl Comparison {
     /// # Errors
     /// If Lotic and Kafka differ, or a script cannot be done.
     pub fn run(self, kafka: &Kafka, told: &mut impl Write) -> Result<()> {
-        let Self { scripts: deleting, compacting, overdue, retaining, restarting, seed } = self;
+        let Self { scripts: deleting, seed, .. } = self;
         // Those that wait, for Kafka's cleaner or for its clock, go first.
-        let families: [(&str, u64, Draw); 5] = [
-            ("compacting", compacting, generate::compacting),
-            ("overdue", overdue, generate::overdue),
-            ("retaining", retaining, generate::retaining),
-            ("restarting", restarting, generate::restarting),
+        let families: [(&str, u64, Draw); 7] = [
+            ("forgetting", self.forgetting, generate::forgetting),
+            ("compacting", self.compacting, generate::compacting),
+            ("overdue", self.overdue, generate::overdue),
+            ("retaining", self.retaining, generate::retaining),
+            ("sizing", self.sizing, generate::sizing),
+            ("restarting", self.restarting, generate::restarting),
             ("deleting", deleting, generate::deleting),
         ];
         let mut scripts = Vec::new();
@@ -119,13 +125,15 @@ impl Comparison {
 /// Which script it is, and how it is done again.
 fn about(script: &Script) -> String {
     let seed = script.seed;
-    let counts = ["scripts", "compacting", "overdue", "retaining", "restarting"];
+    let counts = ["scripts", "compacting", "overdue", "retaining", "sizing", "restarting", "forgetting"];
     let which = match script.family {
         Family::Deleting => 0,
         Family::Compacting | Family::CompactingAndDeleting => 1,
         Family::Overdue => 2,
         Family::Retaining => 3,
-        Family::Restarting => 4,
+        Family::Sizing => 4,
+        Family::Restarting => 5,
+        Family::Forgetting => 6,
     };
     let again: Vec<_> = counts
         .iter()
@@ -171,23 +179,23 @@ impl<'a> Sides<'a> {
     fn perform(&mut self, scripts: &[Script]) -> Result<Vec<Result<Pair>>> {
         let numbers = self.done..self.done + scripts.len();
         self.done = numbers.end;
+        self.broker.keep_offsets()?;
         let begun: Vec<_> =
             numbers.clone().zip(scripts).map(|(number, script)| script.to_json(number)).collect();
         let begun = self.kafka.run_scripts(&begun, &self.broker)?;
-        let resumed = |(number, script): (usize, &Script)| script.to_json_after_restart(number);
-        let resumed: Vec<_> = numbers.clone().zip(scripts).filter_map(resumed).collect();
-        let mut resumed = if resumed.is_empty() {
-            Vec::new().into_iter()
-        } else {
-            self.broker.restart()?;
-            self.kafka.run_scripts(&resumed, &self.broker)?.into_iter()
-        };
+        let mut restarted = self.resume(numbers.start, scripts, false)?.into_iter();
+        let mut outlasted = self.resume(numbers.start, scripts, true)?.into_iter();
         let clock = self.begun.0..=SystemClock::new().now().0;
         let mut pairs = Vec::new();
         for ((number, script), answer) in numbers.zip(scripts).zip(&begun) {
-            let after = script.restart().and_then(|_| resumed.next());
+            let resumed = if script.outlasts() { &mut outlasted } else { &mut restarted };
+            let after = script.stop().and_then(|_| resumed.next());
             let pair = parse(answer).and_then(|mut theirs| {
                 if let Some(after) = after {
+                    if script.outlasts() {
+                        let last = theirs.pop();
+                        ensure(last == Some(Outcome::Done), || format!("{last:?} is not to expire"))?;
+                    }
                     theirs.push(Outcome::Done);
                     theirs.extend(parse_resumed(script, &after)?);
                 }
@@ -199,6 +207,19 @@ impl<'a> Sides<'a> {
             pairs.push(pair);
         }
         Ok(pairs)
+    }
+
+    /// Does what is left of those scripts for which the broker is stopped, once it was.
+    fn resume(&mut self, first: usize, scripts: &[Script], outlasting: bool) -> Result<Vec<Value>> {
+        let resumed = (first..).zip(scripts).filter(|(_, script)| script.outlasts() == outlasting);
+        let resumed: Vec<_> =
+            resumed.filter_map(|(number, script)| script.to_json_after_restart(number)).collect();
+        match (resumed.is_empty(), outlasting) {
+            (true, _) => return Ok(resumed),
+            (false, true) => self.broker.forget_offsets()?,
+            (false, false) => self.broker.restart()?,
+        }
+        self.kafka.run_scripts(&resumed, &self.broker)
     }
 
     /// What is left of a script that fails, in words.
@@ -225,13 +246,13 @@ fn parse(answer: &Value) -> Result<Vec<Outcome>> {
     answers.iter().map(Outcome::parse).collect()
 }
 
-/// What was done after a restart, without the transactional ids that were taken again.
+/// What was done after a restart, without what belongs to that.
 fn parse_resumed(script: &Script, answer: &Value) -> Result<Vec<Outcome>> {
     let mut outcomes = parse(answer)?;
-    let again = script.opened_before_restart().count();
-    let taken: Vec<_> = outcomes.drain(..again.min(outcomes.len())).collect();
-    ensure(taken.len() == again && taken.iter().all(|outcome| *outcome == Outcome::Done), || {
-        format!("transactional ids were not taken again: {taken:?}")
+    let first = script.steps_of_restart();
+    let restarted: Vec<_> = outcomes.drain(..first.min(outcomes.len())).collect();
+    ensure(restarted.len() == first && restarted.iter().all(|outcome| *outcome == Outcome::Done), || {
+        format!("transactional ids were not taken again, or nothing has expired: {restarted:?}")
     })?;
     Ok(outcomes)
 }

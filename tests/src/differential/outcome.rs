@@ -18,6 +18,7 @@ pub(super) enum Outcome {
     /// Where the partition begins now.
     Deleted(i64),
     Offsets(Offsets),
+    Shed(Shed),
     /// Offset and timestamp of a record that was looked for.
     Found(Option<(i64, i64)>),
     /// A record that was looked for by the time that its log has given it.
@@ -35,6 +36,15 @@ pub(super) struct Offsets {
     pub(super) start: i64,
     pub(super) stable: i64,
     pub(super) end: i64,
+}
+
+/// What was too much is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shed {
+    /// The bytes of each segment of the partition before, those that hold nothing any more left out.
+    pub(super) before: Vec<u64>,
+    /// Where each partition begins now: what is kept of one is kept of the others.
+    pub(super) starts: Vec<i64>,
 }
 
 /// What was found by a log's own times.
@@ -81,7 +91,7 @@ pub(super) enum EntryKind {
 }
 
 /// What an exception of Kafka's clients is to Lotic. One that is not listed was not thought of.
-const KINDS: [(&str, ErrorKind); 14] = [
+const KINDS: [(&str, ErrorKind); 15] = [
     ("OffsetOutOfRangeException", ErrorKind::OffsetOutOfRange),
     ("RecordTooLargeException", ErrorKind::Invalid),
     ("InvalidRecordException", ErrorKind::Invalid),
@@ -95,6 +105,7 @@ const KINDS: [(&str, ErrorKind); 14] = [
     ("IllegalStateException", ErrorKind::TransactionState),
     ("KafkaException", ErrorKind::TransactionState),
     ("UnknownTopicOrPartitionException", ErrorKind::NotFound),
+    ("GroupIdNotFoundException", ErrorKind::NotFound),
     ("TopicExistsException", ErrorKind::AlreadyExists),
     ("CorruptRecordException", ErrorKind::Corrupt),
 ];
@@ -118,6 +129,9 @@ impl Outcome {
             Ok(Self::Written(pairs(&answer["places"])?))
         } else if has("deleted") {
             Ok(Self::Deleted(number(&answer["deleted"])?))
+        } else if has("shed") {
+            let before = serde_json::from_value(answer["shed"].clone())?;
+            Ok(Self::Shed(Shed { before, starts: serde_json::from_value(answer["starts"].clone())? }))
         } else if has("dated") {
             let entry = |entry: &Value| {
                 let (offset, time, is_marker) = serde_json::from_value(entry.clone())?;

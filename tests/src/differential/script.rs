@@ -26,6 +26,10 @@ pub(super) enum Family {
     Overdue,
     /// Records are kept for some time.
     Retaining,
+    /// So many bytes of records are kept.
+    Sizing,
+    /// What groups commit is kept for some time.
+    Forgetting,
     /// The machine stops and starts again.
     Restarting,
 }
@@ -41,6 +45,9 @@ pub(super) const FIRST_TIMESTAMP: i64 = 4_000_000_000_000;
 
 /// A record of which the timestamp is so much later than that of a segment's first one begins the next.
 pub(super) const SEGMENT_MS: i64 = 60_000;
+
+/// Of a script that keeps so many bytes the segments are as large as this on either side.
+pub(super) const SEGMENT_BYTES: u64 = 2_500;
 
 /// From here on producer ids are those that a script says, out of every log's own reach.
 pub(super) const FIRST_STAMPED_ID: i64 = 1 << 40;
@@ -134,6 +141,12 @@ pub(super) enum Operation {
         partition: i32,
         offset: i64,
     },
+    /// The same, so much later than what was committed before that it stays when that has expired.
+    CommitLater {
+        group: usize,
+        partition: i32,
+        offset: i64,
+    },
     /// Commits an offset with the open transaction.
     SendOffset {
         producer: usize,
@@ -143,6 +156,18 @@ pub(super) enum Operation {
     },
     /// Asks for the committed offsets of a group.
     Committed(usize),
+    /// Forgets what a group has committed for a partition.
+    DeleteOffset {
+        group: usize,
+        partition: i32,
+    },
+    /// Forgets a group.
+    DeleteGroup(usize),
+    /// Nearly as much time passes as offsets are kept for.
+    Age,
+    /// The rest of it passes: what was committed before [`Self::Age`] expires. Kafka's broker is stopped for that,
+    /// and started to keep offsets for a minute only: producers of before are gone.
+    Outlast,
     /// Deletes the records before a place.
     Delete {
         partition: i32,
@@ -156,6 +181,13 @@ pub(super) enum Operation {
     /// Waits until all records that there are have been kept for long enough and are gone; nothing while a
     /// transaction is open.
     Expire,
+    /// Keeps no more bytes of each partition than this one has behind so many of its segments, and so many more,
+    /// until what is too much is gone; nothing while a transaction is open.
+    Shed {
+        partition: i32,
+        segments: usize,
+        plus: i64,
+    },
     /// Asks where a partition begins and ends.
     Offsets(i32),
     /// Looks for the first record that is as late.
@@ -218,7 +250,7 @@ impl Family {
 
     /// Whether time has to pass that a script cannot wait for.
     pub(super) fn needs_manual_clock(self) -> bool {
-        matches!(self, Self::Overdue | Self::Retaining)
+        matches!(self, Self::Overdue | Self::Retaining | Self::Sizing | Self::Forgetting)
     }
 }
 
@@ -233,15 +265,32 @@ impl Script {
         format!("group-{number}-{group}")
     }
 
-    /// The place of the operation that stops the machine.
-    pub(super) fn restart(&self) -> Option<usize> {
-        self.operations.iter().position(|operation| *operation == Operation::Restart)
+    /// A group of the script that commits the last of all that is to expire.
+    pub(super) fn last_group(number: usize) -> String {
+        format!("group-{number}-last")
+    }
+
+    /// The place of the operation for which Kafka's broker is stopped.
+    pub(super) fn stop(&self) -> Option<usize> {
+        let stops = |operation: &Operation| matches!(operation, Operation::Restart | Operation::Outlast);
+        self.operations.iter().position(stops)
+    }
+
+    /// Whether Kafka's broker is to keep offsets for a minute only once it was stopped.
+    pub(super) fn outlasts(&self) -> bool {
+        self.operations.contains(&Operation::Outlast)
     }
 
     /// The taking of transactional ids before the machine stops.
     pub(super) fn opened_before_restart(&self) -> impl Iterator<Item = &Operation> {
-        let before = &self.operations[..self.restart().unwrap_or(0)];
-        before.iter().filter(|operation| matches!(operation, Operation::Open(_)))
+        let end = self.stop().filter(|_| !self.outlasts()).unwrap_or(0);
+        self.operations[..end].iter().filter(|operation| matches!(operation, Operation::Open(_)))
+    }
+
+    /// The bytes of segments that are kept behind the first `segments` of them, and `plus` more.
+    pub(super) fn kept_bytes(bytes: &[u64], segments: usize, plus: i64) -> u64 {
+        let behind: u64 = bytes.iter().skip(segments).sum();
+        behind.saturating_add_signed(plus)
     }
 
     /// Whether a producer had its transactional id before the operation at `before` and has it no more: another

@@ -3,8 +3,8 @@
 use lotic_log::ErrorKind;
 
 use super::clocked::without_times;
-use super::outcome::{DatedEntry, DatedFound, Outcome};
-use super::script::{Content, Dated, Family, Operation, Place, Script, Writer, WriterKind};
+use super::outcome::{DatedEntry, DatedFound, Outcome, Shed};
+use super::script::{Content, Dated, FIRST_TIMESTAMP, Family, Operation, Place, Script, Writer, WriterKind};
 use super::shrink::shrink;
 use super::verdict::Verdict;
 use crate::kafka::ReadRecord;
@@ -178,8 +178,7 @@ fn a_batch_that_is_refused_may_be_so_by_another_reason_where_its_transaction_has
     assert!(!differs(0, 1, &unknown, &fenced), "an epoch that nobody has");
     assert!(differs(0, 0, &unknown, &fenced), "the partition knows of it");
     assert!(differs(0, -1, &unknown, &fenced));
-    assert!(!differs(0, -1, &fenced, &Outcome::Done), "there may be no earlier epoch");
-    assert!(differs(0, -1, &written(1..2), &Outcome::Done));
+    assert!(differs(0, -1, &fenced, &Outcome::Done), "nothing was opened again");
     assert!(differs(0, 0, &fenced, &Outcome::Done));
     for partition in [0, 1] {
         assert!(differs(partition, 0, &fenced, &unknown));
@@ -187,6 +186,138 @@ fn a_batch_that_is_refused_may_be_so_by_another_reason_where_its_transaction_has
         assert!(differs(partition, 0, &unknown, &written(1..2)));
         assert!(!differs(partition, 0, &fenced, &fenced));
     }
+}
+
+#[test]
+fn there_may_be_an_earlier_epoch_on_lotic_alone_and_only_where_its_log_was_opened_again_and_kafka_was_not() {
+    let [fenced, unknown] = [ErrorKind::Fenced, ErrorKind::TransactionState].map(Outcome::Refused);
+    let differs = |before: &[Operation], later: i16, ours: &Outcome, theirs: &Outcome| {
+        let (producer, sequence, records) = (TRANSACTIONAL, 0, Vec::new());
+        let batch =
+            Operation::AppendAs { producer, partition: 0, later, sequence, transactional: true, records };
+        let script = script([before, &[batch]].concat());
+        let with = |outcome: &Outcome| {
+            let mut outcomes = vec![Outcome::Done; before.len()];
+            outcomes.push(outcome.clone());
+            outcomes
+        };
+        let (ours, theirs) = (with(ours), with(theirs));
+        !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+    };
+    let open = Operation::Open(TRANSACTIONAL);
+    let reopened = [open.clone(), Operation::Reopen];
+    assert!(!differs(&reopened, -1, &fenced, &Outcome::Done));
+    assert!(!differs(&reopened, -1, &unknown, &Outcome::Done));
+    assert!(differs(&reopened, -1, &Outcome::Done, &fenced), "Kafka was not opened again");
+    assert!(differs(&reopened, -1, &written(0..1), &Outcome::Done), "it is not written");
+    assert!(differs(&reopened, -1, &Outcome::Refused(ErrorKind::OutOfOrderSequence), &Outcome::Done));
+    assert!(differs(&reopened, 0, &fenced, &Outcome::Done), "its own epoch there is");
+    assert!(differs(&[Operation::Reopen, open.clone()], -1, &fenced, &Outcome::Done), "it had no id then");
+    assert!(
+        differs(&[open.clone(), Operation::Restart], -1, &fenced, &Outcome::Done),
+        "Kafka was restarted too"
+    );
+    assert!(differs(&[open], -1, &fenced, &Outcome::Done));
+}
+
+#[test]
+fn what_was_shed_is_found_by_nobody() {
+    // Three records, of which the first two are gone with their segments, and a marker.
+    let differs = |question: &Operation, ours: Option<(i64, i64)>, theirs: Option<(i64, i64)>| {
+        let shed = Operation::Shed { partition: 0, segments: 1, plus: 0 };
+        let late = |time: i64| FIRST_TIMESTAMP + time;
+        let records = send(PLAIN, &[late(500), late(900), late(300)]);
+        let script = script(vec![records, shed, question.clone()]);
+        let with = |answer| {
+            let shed = Outcome::Shed(Shed { before: vec![400, 300], starts: vec![2, 0] });
+            vec![written(0..3), shed, Outcome::Found(answer)]
+        };
+        let of = |found: Option<(i64, i64)>| with(found.map(|(offset, time)| (offset, late(time))));
+        let (ours, theirs) = (of(ours), of(theirs));
+        !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+    };
+    let newest = Operation::FindNewest { partition: 0, committed: false };
+    assert!(!differs(&newest, Some((2, 300)), Some((2, 300))));
+    assert!(differs(&newest, Some((2, 300)), Some((1, 900))), "its segment is gone");
+    assert!(differs(&newest, Some((1, 900)), Some((1, 900))));
+    assert!(differs(&newest, Some((2, 300)), Some((3, -500))), "a marker is not as new");
+    let find =
+        |time| Operation::FindTime { partition: 0, committed: false, timestamp: FIRST_TIMESTAMP + time };
+    assert!(!differs(&find(200), Some((2, 300)), Some((2, 300))));
+    assert!(differs(&find(200), Some((2, 300)), None), "there is nothing deleted to go by");
+    assert!(!differs(&find(400), None, None));
+}
+
+#[test]
+fn where_nothing_but_markers_is_left_kafka_finds_one_of_these_and_lotic_nothing() {
+    let differs = |ours: Option<(i64, i64)>, theirs: Option<(i64, i64)>| {
+        let newest = Operation::FindNewest { partition: 0, committed: false };
+        let delete = Operation::Delete { partition: 0, to: Place::End(0) };
+        let script = script(vec![send(PLAIN, &[FIRST_TIMESTAMP]), delete, newest]);
+        let with = |answer| vec![written(0..1), Outcome::Deleted(1), Outcome::Found(answer)];
+        let (ours, theirs) = (with(ours), with(theirs));
+        !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+    };
+    assert!(!differs(None, None));
+    assert!(!differs(None, Some((1, 700))));
+    assert!(differs(Some((1, 700)), Some((1, 700))), "a marker is no record");
+    assert!(differs(None, Some((1, FIRST_TIMESTAMP))), "no marker is as late");
+    assert!(differs(None, Some((0, 700))), "a record was there");
+}
+
+#[test]
+fn who_deletes_what_was_not_committed_may_be_told_so_here_alone() {
+    let refused = Outcome::Refused(ErrorKind::NotFound);
+    let differs = |delete: &Operation, offsets: &[(i32, i64)], ours: &Outcome, theirs: &Outcome| {
+        let script = script(vec![Operation::Committed(0), delete.clone()]);
+        let committed = Outcome::Committed(offsets.iter().copied().collect());
+        let with = |outcome: &Outcome| [committed.clone(), outcome.clone()];
+        let (ours, theirs) = (with(ours), with(theirs));
+        !Verdict { script: &script, ours: &ours, theirs: &theirs }.differences().is_empty()
+    };
+    let offset = Operation::DeleteOffset { group: 0, partition: 1 };
+    assert!(!differs(&offset, &[(0, 7)], &refused, &Outcome::Done));
+    assert!(differs(&offset, &[(0, 7)], &Outcome::Done, &refused));
+    assert!(differs(&offset, &[(1, 7)], &refused, &Outcome::Done), "it was committed");
+    assert!(!differs(&offset, &[(1, 7)], &Outcome::Done, &Outcome::Done));
+    let group = Operation::DeleteGroup(0);
+    assert!(!differs(&group, &[], &refused, &Outcome::Done));
+    assert!(differs(&group, &[], &Outcome::Done, &refused));
+    assert!(differs(&group, &[(0, 7)], &refused, &Outcome::Done), "there is such a group");
+    let other = Operation::DeleteGroup(1);
+    assert!(differs(&other, &[], &refused, &Outcome::Done), "another one was looked at");
+}
+
+#[test]
+fn a_script_goes_on_behind_the_restart_of_the_broker_once_what_is_to_expire_has() {
+    let does = |line: &serde_json::Value| {
+        let steps = line["steps"].as_array().expect("it has steps");
+        steps.iter().map(|step| step["do"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    let open = Operation::Open(TRANSACTIONAL);
+    let told = |stop: Operation| {
+        let script = script(vec![open.clone(), Operation::Age, stop, Operation::Committed(0)]);
+        let after = script.to_json_after_restart(3).expect("the broker is stopped");
+        let does = (does(&script.to_json(3)), does(&after));
+        let first = script.steps_of_restart();
+        (does, first)
+    };
+    let ((before, after), first) = told(Operation::Outlast);
+    assert_eq!(before, ["open", "nothing", "commit-offset"]);
+    assert_eq!((after, first), (vec!["await-forgotten".to_owned(), "committed".to_owned()], 1));
+    let ((before, after), first) = told(Operation::Restart);
+    assert_eq!(before, ["open", "nothing"]);
+    assert_eq!((after, first), (vec!["open".to_owned(), "committed".to_owned()], 1));
+    let whole = script(vec![open.clone(), Operation::Reopen]);
+    assert_eq!(does(&whole.to_json(3)), ["open", "nothing"]);
+    assert!(whole.to_json_after_restart(3).is_none());
+}
+
+#[test]
+fn so_many_bytes_are_kept_as_are_behind_so_many_segments() {
+    let kept = |segments, plus| Script::kept_bytes(&[100, 200, 50], segments, plus);
+    assert_eq!([kept(0, 0), kept(1, 0), kept(2, 1), kept(1, -1)], [350, 250, 51, 249]);
+    assert_eq!([kept(3, 0), kept(3, -1), kept(9, 1)], [0, 0, 1]);
 }
 
 #[test]

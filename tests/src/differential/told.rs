@@ -3,25 +3,43 @@
 use serde_json::{Map, Value, json};
 
 use super::script::{
-    BATCH_BYTES_MAX, Content, Dated, Family, Operation, PARTITIONS, Place, SEGMENT_MS, Script, Writer,
-    WriterKind,
+    BATCH_BYTES_MAX, Content, Dated, Family, Operation, PARTITIONS, Place, SEGMENT_BYTES, SEGMENT_MS, Script,
+    Writer, WriterKind,
 };
 
 impl Script {
     /// The script as `Scripts.java` reads it, up to where the broker is stopped if it is.
     pub(super) fn to_json(&self, number: usize) -> Value {
-        let before = &self.operations[..self.restart().unwrap_or(self.operations.len())];
-        self.line(number, before.iter().map(|operation| operation.to_json(number)).collect())
+        let before = &self.operations[..self.stop().unwrap_or(self.operations.len())];
+        let mut steps: Vec<_> = before.iter().map(|operation| operation.to_json(number)).collect();
+        if self.outlasts() {
+            // All that is to expire has, once this has.
+            let group = Self::last_group(number);
+            steps.push(json!({"do": "commit-offset", "group": group, "partition": 0, "offset": 0}));
+        }
+        self.line(number, steps)
     }
 
-    /// What is done once the broker was started again, as another script on the same topic: first, all who had a
-    /// transactional id take it again, in the same order.
+    /// What is done once the broker was started again, as another script on the same topic: first, what belongs to
+    /// that, with [`Self::steps_of_restart`] answers.
     pub(super) fn to_json_after_restart(&self, number: usize) -> Option<Value> {
-        let after = &self.operations[self.restart()? + 1..];
-        let operations = self.opened_before_restart().chain(after);
-        let mut line = self.line(number, operations.map(|operation| operation.to_json(number)).collect());
+        let after = &self.operations[self.stop()? + 1..];
+        let mut steps: Vec<_> =
+            self.opened_before_restart().map(|operation| operation.to_json(number)).collect();
+        if self.outlasts() {
+            steps.push(json!({"do": "await-forgotten", "group": Self::last_group(number), "partition": 0}));
+        }
+        debug_assert_eq!(steps.len(), self.steps_of_restart());
+        steps.extend(after.iter().map(|operation| operation.to_json(number)));
+        let mut line = self.line(number, steps);
         line["exists"] = true.into();
         Some(line)
+    }
+
+    /// How many steps there are before those of the operations after a restart: all who had a transactional id take
+    /// it again, in the same order; it is waited until what was committed has expired.
+    pub(super) fn steps_of_restart(&self) -> usize {
+        self.opened_before_restart().count() + usize::from(self.outlasts())
     }
 
     fn line(&self, number: usize, steps: Vec<Value>) -> Value {
@@ -42,6 +60,11 @@ impl Script {
         });
         if self.append_time {
             config["message.timestamp.type"] = "LogAppendTime".into();
+        }
+        if self.family == Family::Sizing {
+            // Less than a megabyte can be said in this way alone.
+            config["internal.segment.bytes"] = SEGMENT_BYTES.to_string().into();
+            config["segment.ms"] = i64::MAX.to_string().into();
         }
         if self.family.compacts() {
             let policy = if self.family == Family::Compacting { "compact" } else { "compact,delete" };
@@ -112,7 +135,17 @@ impl Operation {
                 "do": "send-offset", "producer": producer, "group": group(*of), "partition": partition,
                 "offset": offset,
             }),
+            Self::CommitLater { group: of, partition, offset } => json!({
+                "do": "commit-later", "group": group(*of), "partition": partition, "offset": offset,
+            }),
             Self::Committed(of) => json!({"do": "committed", "group": group(*of)}),
+            Self::DeleteOffset { group: of, partition } => {
+                json!({"do": "delete-offset", "group": group(*of), "partition": partition})
+            }
+            Self::DeleteGroup(of) => json!({"do": "delete-group", "group": group(*of)}),
+            Self::Shed { partition, segments, plus } => json!({
+                "do": "shed", "partitions": PARTITIONS, "partition": partition, "segments": segments, "plus": plus,
+            }),
             Self::Delete { partition, to } => {
                 let (of, plus) = to.to_json();
                 json!({"do": "delete", "partition": partition, "of": of, "plus": plus})
@@ -140,7 +173,7 @@ impl Operation {
             }
             Self::Walk(partition) => json!({"do": "walk", "partition": partition}),
             Self::FetchMissing => json!({"do": "fetch-missing"}),
-            Self::Reopen | Self::Restart => json!({"do": "nothing"}),
+            Self::Reopen | Self::Restart | Self::Age | Self::Outlast => json!({"do": "nothing"}),
         }
     }
 }

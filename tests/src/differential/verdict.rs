@@ -1,5 +1,6 @@
 //! Whether both came to the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use lotic_log::ErrorKind;
@@ -7,7 +8,7 @@ use lotic_log::ErrorKind;
 use super::clocked::Markers;
 use super::known::{Found, Known};
 use super::outcome::Outcome;
-use super::script::{Dated, Operation, Script};
+use super::script::{Dated, FIRST_TIMESTAMP, Operation, Script};
 
 /// Two outcomes of one script.
 pub(super) struct Verdict<'a> {
@@ -52,15 +53,21 @@ impl Verdict<'_> {
         self.ours[index] == right && (self.theirs[index] == right || misses())
     }
 
-    /// Lotic finds the newest record that is left, and Kafka that or a newer one that is deleted.
+    /// Lotic finds the newest record that is left, and Kafka that or a newer one that is deleted; or, where there is
+    /// none, a marker, which is a record to its lookups.
     fn agree_on_newest(&self, index: usize, partition: i32, committed: bool) -> bool {
         let known = Known::before(self.script, self.theirs, index, partition);
         let newest = known.newest(committed);
         let is_as_new = |deleted: &Found| newest.is_none_or(|newest| newest.1 <= deleted.1);
         let mut deleted = known.deleted().filter(is_as_new);
         let right = Outcome::Found(newest);
+        let is_marker = |found: &Found| found.1 < FIRST_TIMESTAMP && !known.is_record(found.0);
+        let finds_marker = || {
+            newest.is_none() && matches!(&self.theirs[index], Outcome::Found(Some(found)) if is_marker(found))
+        };
         self.ours[index] == right
             && (self.theirs[index] == right
+                || finds_marker()
                 || deleted.any(|deleted| self.theirs[index] == Outcome::Found(Some(deleted))))
     }
 
@@ -87,9 +94,16 @@ impl Verdict<'_> {
                 self.is_told_later(index, producer, &[]) || self.is_told_of_an_earlier_send(index, producer)
             }
             Operation::Append { .. } => self.is_forgotten(index),
+            Operation::DeleteOffset { group, partition } => {
+                let was_committed = |offsets: &BTreeMap<i32, i64>| offsets.contains_key(&partition);
+                self.is_refused_here_alone(index, group, was_committed)
+            }
+            Operation::DeleteGroup(group) => {
+                self.is_refused_here_alone(index, group, |offsets| !offsets.is_empty())
+            }
             Operation::AppendAs { producer, partition, later, .. } => {
                 self.is_judged_by_the_partition(index, producer, partition, later)
-                    || later < 0 && self.is_before_the_first_epoch(index)
+                    || later < 0 && self.is_before_the_first_epoch(index, producer)
             }
             Operation::Walk(_) if self.script.family.compacts() => {
                 match (&self.ours[index], &self.theirs[index]) {
@@ -139,12 +153,35 @@ impl Verdict<'_> {
             && self.theirs[index] == Outcome::Refused(ErrorKind::Fenced)
     }
 
-    /// Who takes an id again when Lotic's log is opened again gets the next epoch, so that there may be one before
-    /// it on one side, and none on the other.
-    fn is_before_the_first_epoch(&self, index: usize) -> bool {
-        let outcomes = [&self.ours[index], &self.theirs[index]];
-        outcomes.contains(&&Outcome::Done)
-            && outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done | Outcome::Refused(_)))
+    /// When Lotic's log is opened again, who has an id takes it again, and Kafka, which goes on, knows nothing of
+    /// that. So the producer may have an epoch before its own here, where it is refused, and none on Kafka.
+    fn is_before_the_first_epoch(&self, index: usize, producer: usize) -> bool {
+        let mut before = self.script.operations[..index].iter();
+        before.any(|operation| *operation == Operation::Open(producer))
+            && before.any(|operation| *operation == Operation::Reopen)
+            && matches!(self.ours[index], Outcome::Refused(ErrorKind::Fenced | ErrorKind::TransactionState))
+            && self.theirs[index] == Outcome::Done
+    }
+
+    /// Whoever is to forget what a group has not committed is told by Lotic that it is not there. Kafka says so of a
+    /// group that it does not know, and it knows one of which all offsets were deleted until it looks through them.
+    fn is_refused_here_alone(
+        &self,
+        index: usize,
+        group: usize,
+        was_committed: impl Fn(&BTreeMap<i32, i64>) -> bool,
+    ) -> bool {
+        let Some(before) = index.checked_sub(1) else { return false };
+        let was_looked_at = self.script.operations[before] == Operation::Committed(group);
+        let is_committed = |outcomes: &[Outcome]| match &outcomes[before] {
+            Outcome::Committed(offsets) => was_committed(offsets),
+            _ => true,
+        };
+        was_looked_at
+            && !is_committed(self.ours)
+            && !is_committed(self.theirs)
+            && self.ours[index] == Outcome::Refused(ErrorKind::NotFound)
+            && self.theirs[index] == Outcome::Done
     }
 
     /// Whether the last transaction that a producer has sent something in has records in the partition.

@@ -16,13 +16,14 @@ use crate::process::{LIMIT, Process};
 const PORT_ATTEMPTS_MAX: usize = 20;
 
 /// One replica of everything is all there is, and one partition of what is internal.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "offsets.topic.num.partitions=1",
     "transaction.state.log.num.partitions=1",
     "log.cleaner.backoff.ms=100",
     "log.initial.task.delay.ms=100",
     "log.cleaner.threads=1",
     "log.retention.check.interval.ms=3600000",
+    "offsets.retention.check.interval.ms=3600000",
 ];
 
 /// What has it see to old records and transactions that are open for too long at once.
@@ -30,6 +31,9 @@ const HASTE: [&str; 2] = [
     "log.retention.check.interval.ms=500",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
 ];
+
+/// Has it keep what groups commit for as short a time as can be said, and look for what is older all the time.
+const FORGETFULNESS: [&str; 2] = ["offsets.retention.minutes=1", "offsets.retention.check.interval.ms=500"];
 
 /// A broker that runs until [`Self::stop`], or until it is dropped.
 #[derive(Debug)]
@@ -104,6 +108,25 @@ impl Broker {
     pub fn restart(&mut self) -> Result<()> {
         self.command("stop", &[])?;
         self.command("start", &self.settings).map(drop)
+    }
+
+    /// Stops it in good order and starts it again, so that it keeps what groups commit for a minute only.
+    ///
+    /// # Errors
+    /// As [`Self::restart`].
+    pub(crate) fn forget_offsets(&mut self) -> Result<()> {
+        self.settings.extend(FORGETFULNESS);
+        self.restart()
+    }
+
+    /// If it was started so, stops it and starts it again, so that it keeps them for long as before.
+    ///
+    /// # Errors
+    /// As [`Self::restart`].
+    pub(crate) fn keep_offsets(&mut self) -> Result<()> {
+        let settings = self.settings.len();
+        self.settings.retain(|setting| !FORGETFULNESS.contains(setting));
+        if self.settings.len() < settings { self.restart() } else { Ok(()) }
     }
 
     /// Kills it with SIGKILL.

@@ -5,7 +5,7 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::script::{Content, FIRST_STAMPED_ID, Operation, PARTITIONS, SEGMENT_MS};
-use super::Generator;
+use super::{Generator, UNCOMPRESSED};
 
 /// Producers whose sequences are drawn, not counted.
 pub(super) const STAMPED_PRODUCERS: i64 = 3;
@@ -57,6 +57,14 @@ impl Generator {
     pub(super) fn batch(&mut self, keyed: bool) -> Vec<Content> {
         let keyed = keyed || self.script.family.compacts() && !self.rng.random_ratio(1, 25);
         self.records(keyed)
+    }
+
+    /// A batch that fills a good part of a segment.
+    pub(super) fn send_much(&mut self) {
+        let value = Some("x".repeat(self.rng.random_range(300..1_500)));
+        let record = Content { timestamp: self.next_time(), key: None, value, headers: Vec::new() };
+        let partition = Some(self.partition());
+        self.push(Operation::Send { producer: UNCOMPRESSED, partition, records: vec![record] });
     }
 
     pub(super) fn records(&mut self, keyed: bool) -> Vec<Content> {

@@ -6,9 +6,10 @@ use super::super::script::{Family, Operation, Script};
 use super::transactions::Owner;
 use super::{GROUPS, Generator, IDS, TIMEOUT_MS};
 
-/// Times a compacting script compacts, and records expire.
+/// Times a compacting script compacts, records expire, and bytes are too many.
 const COMPACTIONS: usize = 2;
 const EXPIRATIONS: usize = 2;
+const SHEDDINGS: usize = 4;
 
 /// How long a transaction may be open that is open for too long: no stall of a broker on a busy machine is as
 /// long as this is, so that what comes before is over.
@@ -86,6 +87,50 @@ pub(in super::super) fn retaining(seed: u64) -> Script {
     generator.finish()
 }
 
+/// A script in which so many bytes are kept.
+pub(in super::super) fn sizing(seed: u64) -> Script {
+    let mut generator = Generator::new(seed, Family::Sizing);
+    for _ in 0..SHEDDINGS {
+        for _ in 0..generator.rng.random_range(8..20) {
+            if generator.rng.random_ratio(1, 2) { generator.send_much() } else { generator.draw() }
+        }
+        generator.end_transactions();
+        let partition = generator.partition();
+        // Just so many that a segment goes, one fewer, one more.
+        let (segments, plus) = (generator.rng.random_range(0..5), generator.rng.random_range(-1..=1));
+        generator.push(Operation::Shed { partition, segments, plus });
+        generator.look();
+    }
+    generator.finish()
+}
+
+/// A script in which what groups have committed expires, but for what is committed late.
+pub(in super::super) fn forgetting(seed: u64) -> Script {
+    let mut generator = Generator::new(seed, Family::Forgetting);
+    generator.draw_what_is_committed(6..20, Commits::AtOnce);
+    generator.end_transactions();
+    generator.look_at_groups();
+    generator.push(Operation::Age);
+    generator.draw_what_is_committed(0..6, Commits::Later);
+    generator.look_at_groups();
+    if generator.rng.random_ratio(1, 3) {
+        generator.push(Operation::Reopen);
+    }
+    generator.push(Operation::Outlast);
+    // Kafka's broker knows nothing of them any more.
+    generator.owners = Default::default();
+    generator.look_at_groups();
+    generator.draw_what_is_committed(0..10, Commits::Later);
+    generator.finish()
+}
+
+/// When offsets are committed that are not to expire with those of before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commits {
+    AtOnce,
+    Later,
+}
+
 /// A script in the midst of which the machine stops.
 pub(in super::super) fn restarting(seed: u64) -> Script {
     let mut generator = Generator::new(seed, Family::Restarting);
@@ -105,6 +150,34 @@ pub(in super::super) fn restarting(seed: u64) -> Script {
 impl Generator {
     fn draw_some(&mut self, count: std::ops::Range<i32>) {
         (0..self.rng.random_range(count)).for_each(|_| self.draw());
+    }
+
+    /// What groups commit, and what is deleted of it.
+    fn draw_what_is_committed(&mut self, count: std::ops::Range<i32>, commits: Commits) {
+        for _ in 0..self.rng.random_range(count) {
+            let (group, partition) = (self.rng.random_range(0..GROUPS), self.partition());
+            let offset = self.rng.random_range(0..20);
+            match (self.rng.random_range(0..100), commits) {
+                (0..40, Commits::AtOnce) => self.push(Operation::CommitOffset { group, partition, offset }),
+                // What a transaction commits cannot be said to be kept for longer.
+                (40..70, Commits::AtOnce) => self.transact(),
+                (0..70, Commits::Later) => self.push(Operation::CommitLater { group, partition, offset }),
+                (70..80, _) => {
+                    self.push(Operation::Committed(group));
+                    self.push(Operation::DeleteOffset { group, partition });
+                }
+                (80..90, _) => {
+                    self.push(Operation::Committed(group));
+                    self.push(Operation::DeleteGroup(group));
+                }
+                (90..95, _) => self.reopen(),
+                _ => self.push(Operation::Committed(group)),
+            }
+        }
+    }
+
+    fn look_at_groups(&mut self) {
+        (0..GROUPS).for_each(|group| self.push(Operation::Committed(group)));
     }
 
     /// Anything but batches of a stamp of their own: Kafka forgets producers by the time of their records.

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 
 use super::super::script::{Content, Operation, PARTITIONS, Writer, WriterKind};
 use super::batches::wrapping;
-use super::{CODECS, GROUPS, Generator, IDS, TIMEOUT_MS};
+use super::{GROUPS, Generator, IDS, TIMEOUT_MS, codec};
 
 /// The sequence of batches of another epoch than the open transaction's. Kafka refuses them, but keeps the lowest
 /// sequence of what it was asked to verify, and refuses what the open transaction sends behind that.
@@ -113,7 +113,7 @@ impl Generator {
     /// The same, of which transactions may be open for so long.
     pub(super) fn open_for(&mut self, id: usize, timeout_ms: i64) -> usize {
         let producer = self.script.producers.len();
-        let compression = *CODECS.choose(&mut self.rng).expect("there are some");
+        let compression = codec(self.script.family, &mut self.rng);
         let kind = WriterKind::Transactional(id);
         self.script.producers.push(Writer { kind, compression, timeout_ms });
         if let Some(before) = self.owners[id].replace(Owner::new(producer)) {

@@ -1,11 +1,13 @@
 //! Where the log is, and what stops it; the passing of time.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lotic_log::storage::disk::DiskStorage;
 use lotic_log::storage::memory::MemoryStorage;
-use lotic_log::{Durability, Error, Log, LogOptions, ManualClock, SystemClock};
+use lotic_log::storage::{Entry, OpenMode, Storage};
+use lotic_log::{Durability, Error, Log, LogOptions, ManualClock, SystemClock, TopicPartition};
 use tempfile::TempDir;
 
 use super::super::script::Script;
@@ -43,6 +45,23 @@ impl Machine {
         if let Self::Memory(_, clock) = self {
             clock.advance(time);
         }
+    }
+
+    /// The base offset and the bytes of each segment of a partition.
+    pub(super) fn segments(&self, log: &Log, partition: &TopicPartition) -> io::Result<Vec<(i64, u64)>> {
+        let storage: Arc<dyn Storage> = match self {
+            Self::Memory(storage, _) => storage.mount(),
+            Self::Disk(_, storage) => storage.clone(),
+        };
+        let folder = log.directory().join(partition.to_string());
+        let mut segments = Vec::new();
+        for Entry { name, .. } in storage.list(&folder)? {
+            if let Some(base) = name.strip_suffix(".log") {
+                let base = base.parse().map_err(io::Error::other)?;
+                segments.push((base, storage.open(&folder.join(&name), OpenMode::Read)?.len()?));
+            }
+        }
+        Ok(segments)
     }
 
     /// Stops what runs. It is opened again after that.

@@ -6,8 +6,12 @@
 //! | `session` | who has a transactional id |
 //! | `batches` | records on their way into a batch |
 //! | `reading` | what is there, and where |
+//! | `keeping` | what is kept of it, and what goes |
+//! | `groups` | what groups have committed |
 
 mod batches;
+mod groups;
+mod keeping;
 mod machine;
 mod reading;
 mod session;
@@ -17,17 +21,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lotic_log::batch::{Compression, ProducerStamp, TimestampType};
-use lotic_log::group::{CommittedOffsets, ConsumerGroupMetadata};
 use lotic_log::storage::SyncPurpose;
 use lotic_log::{
-    CleanupPolicy, Consumer, ConsumerOptions, Error, ErrorKind, Log, Offset, OffsetSpec, Partition,
-    PartitionId, Producer, ProducerEpoch, ProducerId, ProducerOptions, Retention, SendFuture, Sequence,
-    Timestamp, Topic, TopicConfig, TransactionOptions,
+    CleanupPolicy, Error, ErrorKind, Log, Offset, OffsetSpec, Partition, PartitionId, Producer,
+    ProducerEpoch, ProducerId, ProducerOptions, SendFuture, Sequence, Timestamp, Topic, TopicConfig,
+    TransactionOptions,
 };
 
 use super::clocked::without_times;
 use super::outcome::Outcome;
-use super::script::{BATCH_BYTES_MAX, Content, Family, Operation, PARTITIONS, Script, WriterKind};
+use super::script::{
+    BATCH_BYTES_MAX, Content, Family, Operation, PARTITIONS, SEGMENT_BYTES, Script, WriterKind,
+};
 use crate::failure::Result;
 use batches::{builder, by_key, places, record};
 use machine::Machine;
@@ -39,12 +44,6 @@ const CLOCK_STEP: Duration = Duration::from_millis(3);
 
 /// Longer than a log waits until it looks again for transactions that are open for too long.
 const OVERDUE_STEP: Duration = Duration::from_secs(2);
-
-/// Longer than a log waits until it seals a segment again because of its age, and looks at its partitions.
-const EXPIRE_STEP: Duration = Duration::from_secs(61 * 60);
-
-/// How often partitions are looked at until what is old is sealed, synced and deleted.
-const EXPIRE_STEPS: usize = 3;
 
 /// A log, and who writes to its one topic.
 struct Ours<'a> {
@@ -95,7 +94,10 @@ fn config(script: &Script) -> TopicConfig {
             _ => CleanupPolicy::Delete,
         },
         batch_bytes_max: BATCH_BYTES_MAX,
-        segment_bytes: [300, 800, 2_500, 1 << 20][(script.seed / 2 % 4) as usize],
+        segment_bytes: match script.family {
+            Family::Sizing => SEGMENT_BYTES,
+            _ => [300, 800, 2_500, 1 << 20][(script.seed / 2 % 4) as usize],
+        },
         index_interval_bytes: 200,
         snapshot_interval_bytes: 700,
         timestamp_type: if script.append_time { TimestampType::LogAppend } else { TimestampType::Create },
@@ -162,13 +164,21 @@ impl Ours<'_> {
             Operation::SendOffset { producer, group, partition, offset } => {
                 self.send_offset(*producer, *group, *partition, Offset(*offset)).map(done)
             }
+            Operation::CommitLater { group, partition, offset } => {
+                self.commit_offset(*group, *partition, Offset(*offset)).map(done)
+            }
             Operation::Committed(group) => self.committed(*group),
+            Operation::DeleteOffset { group, partition } => self.delete_offset(*group, *partition).map(done),
+            Operation::DeleteGroup(group) => self.delete_group(*group).map(done),
+            Operation::Age => self.age().map(done),
+            Operation::Outlast => self.outlast().map(done),
             Operation::Delete { partition, to } => {
                 let to = self.resolve(*partition, *to)?;
                 let start = self.log.delete_records(&self.topic(), PartitionId(*partition), to)?;
                 Ok(Outcome::Deleted(start.0))
             }
             Operation::Expire => self.expire().map(done),
+            Operation::Shed { partition, segments, plus } => self.shed(*partition, *segments, *plus),
             Operation::Compact { record, .. } => self.compact(record).map(done),
             Operation::Offsets(partition) => self.offsets(*partition).map(Outcome::Offsets),
             Operation::FindTime { partition, committed, timestamp } => {
@@ -292,61 +302,6 @@ impl Ours<'_> {
         Ok(places(partition, appended.base_offset, records))
     }
 
-    fn commit_offset(&self, group: usize, partition: i32, offset: Offset) -> Result<(), Error> {
-        let group = Some(Script::group(self.number, group));
-        let mut consumer = Consumer::new(&self.log, ConsumerOptions { group, ..ConsumerOptions::default() })?;
-        let name = self.partition(partition)?.name().clone();
-        consumer.assign(std::slice::from_ref(&name))?;
-        consumer.seek(&name, offset)?;
-        consumer.commit()
-    }
-
-    fn send_offset(
-        &self,
-        producer: usize,
-        group: usize,
-        partition: i32,
-        offset: Offset,
-    ) -> Result<(), Error> {
-        let name = self.partition(partition)?.name().clone();
-        let group = ConsumerGroupMetadata::new(Script::group(self.number, group));
-        self.session(producer)?.handle()?.send_offsets_to_transaction(&[(name, offset.into())], &group)
-    }
-
-    fn committed(&self, group: usize) -> Result<Outcome, Error> {
-        let committed = CommittedOffsets::read(&self.log)?;
-        let group = Script::group(self.number, group);
-        let offsets = committed.group(&group).map(|(name, committed)| (name.partition.0, committed.offset.0));
-        Ok(Outcome::Committed(offsets.collect()))
-    }
-
-    fn compact(&self, record: &Content) -> Result<(), Error> {
-        if self.has_open_transaction()? {
-            return Ok(());
-        }
-        for partition in 0..PARTITIONS {
-            self.append(partition, Compression::None, None, std::slice::from_ref(record))?;
-        }
-        self.log.compact(&self.topic()).map(drop)
-    }
-
-    /// Keeps nothing for a while.
-    fn expire(&self) -> Result<(), Error> {
-        if self.has_open_transaction()? {
-            return Ok(());
-        }
-        let keep = |time| {
-            let retention = Retention { time, bytes: None };
-            self.log.alter_topic(&self.topic(), |config| config.retention = retention)
-        };
-        keep(Some(Duration::from_millis(1)))?;
-        for _ in 0..EXPIRE_STEPS {
-            self.machine.pass(EXPIRE_STEP);
-            self.settle()?;
-        }
-        keep(None).map(drop)
-    }
-
     fn has_open_transaction(&self) -> Result<bool, Error> {
         for partition in 0..PARTITIONS {
             let offsets = self.offsets(partition)?;
@@ -362,6 +317,7 @@ impl Ours<'_> {
         while self.log.step()? {}
         Ok(())
     }
+
     /// Opens the log again, after it was closed or without. Whoever has a transactional id takes it again.
     fn restart(&mut self, operation: &Operation) -> Result<(), Error> {
         if *operation == Operation::Restart {
