@@ -92,7 +92,7 @@ pub(in super::super) fn sizing(seed: u64) -> Script {
     let mut generator = Generator::new(seed, Family::Sizing);
     for _ in 0..SHEDDINGS {
         for _ in 0..generator.rng.random_range(8..20) {
-            if generator.rng.random_ratio(1, 2) { generator.send_much() } else { generator.draw() }
+            generator.draw_what_is_written();
         }
         generator.end_transactions();
         let partition = generator.partition();
@@ -150,6 +150,21 @@ pub(in super::super) fn restarting(seed: u64) -> Script {
 impl Generator {
     fn draw_some(&mut self, count: std::ops::Range<i32>) {
         (0..self.rng.random_range(count)).for_each(|_| self.draw());
+    }
+
+    /// Anything but batches that are repeated or refused because of their stamp: Kafka begins a segment for one
+    /// that is too much for the last before it looks at that.
+    fn draw_what_is_written(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..40 => self.send_much(),
+            40..52 => self.send(),
+            52..80 => self.transact(),
+            80..86 => self.delete(),
+            86..89 => self.commit_offset(),
+            89..92 => self.reopen(),
+            92..94 => self.send_too_much(),
+            _ => self.observe(),
+        }
     }
 
     /// What groups commit, and what is deleted of it.
