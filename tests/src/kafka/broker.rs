@@ -15,6 +15,10 @@ use crate::process::{LIMIT, Process};
 /// How often a pair of ports is looked for: somebody may take the second one in between.
 const PORT_ATTEMPTS_MAX: usize = 20;
 
+/// The first port that a broker may have, and how many pairs there are: up to where Linux begins to give ports.
+const PORT_MIN: u16 = 12_000;
+const PORT_PAIRS: u16 = 10_000;
+
 /// One replica of everything is all there is, and one partition of what is internal.
 const SETTINGS: [&str; 7] = [
     "offsets.topic.num.partitions=1",
@@ -164,12 +168,15 @@ impl Drop for Broker {
     }
 }
 
-/// A free port with a free one behind it, for the controller.
+/// A free port with a free one behind it, for the controller. They are none of those that operating systems give to
+/// whoever connects, or asks for any: such a one would be gone before the broker has it, or while it is stopped.
 fn free_ports() -> Result<u16> {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     for _ in 0..PORT_ATTEMPTS_MAX {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+        // Which one is given is not known before: it draws the pair.
+        let given = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = PORT_MIN + given % PORT_PAIRS * 2;
+        if is_free(port) && is_free(port + 1) {
             return Ok(port);
         }
     }
