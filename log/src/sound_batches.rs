@@ -68,6 +68,11 @@ impl<'a> SoundBatches<'a> {
         Ok(None)
     }
 
+    /// Where the last batch ends that was found.
+    pub(crate) fn position(&self) -> u64 {
+        self.next
+    }
+
     /// The header at `position`, if one may be there. Almost all that is none is refused by the format's
     /// version.
     fn candidate(&mut self, position: u64) -> io::Result<Option<BatchHeader>> {

@@ -9,8 +9,8 @@
 //! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none, or where some of them are lost |
 //! | 21..25 | checksum | CRC-32 of the bytes before it |
 //!
-//! It is durable before the first such record is appended. Where everything is synced it goes, or is made anew for
-//! what is appended next: when the log is closed, or has been recovered.
+//! It is durable before the first such record is appended. Where everything is synced it goes: when the log is closed, and
+//! when each partition has been recovered, before transactions are ended. It is made anew for what is appended next.
 //!
 //! A log with a mark of version 1 opens as long as nothing is lost, and has one of version 2 from then on. Where something
 //! is, nobody can tell any more which of its decisions go back, and it is refused.

@@ -25,8 +25,8 @@
 //! its recovery point, and `__consumer_offsets` at that point ([`Retreat`]). What a killed process has written is in
 //! the page cache, and nothing is lost then: the two are told apart by the [`UnsyncedMark`], which names the boot in
 //! which it was made. The log goes back too where a sync of one of the parts has failed: that one ends where it was
-//! durable, whatever the others hold. The mark names no boot from before the first part is cut off until all are. Where they
-//! end then is a cut as well, and is written down before transactions are ended: by what the table says next, a
+//! durable, whatever the others hold. The mark names no boot from before the first part is cut off until all are, and is gone
+//! then. Where they end is a cut as well, and is written down before transactions are ended: by what the table says next, a
 //! recovery that is cut short and begun anew would not know how those ended whose markers went back.
 //!
 //! What a part holds can be synced for a cut though writing to it has failed. Where a sync has failed there is no cut

@@ -18,7 +18,7 @@ use crate::clock::ManualClock;
 use crate::consumer::{Consumer, ConsumerOptions};
 use crate::error::Result;
 use crate::group::offsets_partition;
-use crate::log::{Log, LogOptions};
+use crate::log::{Log, LogOptions, Repair};
 use crate::partition::{Durability, Isolation, Partition};
 use crate::recovery_point;
 use crate::storage::SyncPurpose;
@@ -95,6 +95,10 @@ struct World {
     has_failed_sync: bool,
     /// The process that is to be struck.
     left: Option<Process>,
+    /// What says whether somebody repairs the log before it is opened again; none where nobody does. Numbers of their own,
+    /// so that the others are as they would be.
+    repairs: Option<ChaCha8Rng>,
+    repaired: usize,
 }
 
 struct Process {
@@ -140,6 +144,22 @@ pub(crate) fn committed(partition: &Partition) -> Vec<usize> {
     }
 }
 
+/// Behind the last batch that is no marker.
+fn end_of_records(partition: &Partition) -> Offset {
+    let (mut end, mut next) = (Offset(0), Offset(0));
+    loop {
+        let fetched = partition.fetch(next, 1, Isolation::ReadUncommitted).unwrap();
+        if fetched.next == next {
+            return end;
+        }
+        next = fetched.next;
+        for batch in fetched.batches() {
+            let header = batch.unwrap().header().clone();
+            end = if header.is_control { end } else { header.next_offset() };
+        }
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -161,14 +181,20 @@ impl World {
             is_faulty: false,
             has_failed_sync: false,
             left: None,
+            repairs: None,
+            repaired: 0,
         }
+    }
+
+    fn options(&self) -> LogOptions {
+        let options = LogOptions::manual(self.storage.mount(), self.clock.clone(), 1);
+        LogOptions { durability: self.default, ..options }
     }
 
     fn open(&mut self) -> Result<Process> {
         let options = LogOptions {
-            durability: self.default,
             recovery_point_interval: self.rng.random_bool(0.5).then_some(recovery_point::INTERVAL),
-            ..LogOptions::manual(self.storage.mount(), self.clock.clone(), 1)
+            ..self.options()
         };
         let log = Log::open("/log", options)?;
         let given_up = log.recovery_report().iter().filter_map(|report| report.truncated.as_ref());
@@ -383,7 +409,8 @@ impl World {
     fn strike(&mut self) {
         let mut goes_back = self.has_failed_sync;
         let process = loop {
-            if self.rng.random_bool(0.6) {
+            let is_power_cut = self.rng.random_bool(0.6);
+            if is_power_cut {
                 self.storage.crash();
                 goes_back = true;
             } else {
@@ -391,6 +418,7 @@ impl World {
             }
             self.storage.set_sync_mode(SyncMode::Immediate);
             self.left = None;
+            goes_back |= self.repair(is_power_cut);
             match self.open() {
                 Ok(process) if !self.storage.is_unplugged() => break process,
                 // The next one has met its end while it recovered.
@@ -401,6 +429,45 @@ impl World {
         (self.is_faulty, self.has_failed_sync) = (false, false);
         // What recovery has kept stays.
         self.storage.crash();
+    }
+
+    /// Somebody cuts partitions off where opening the log would, or before the markers that would be the last; the power
+    /// may fail then. Says whether it has.
+    fn repair(&mut self, is_power_cut: bool) -> bool {
+        let Some(mut rng) = self.repairs.take() else { return false };
+        let partitions = [("often", 0), ("often", 1), ("never", 0), ("kept", 0)];
+        for (topic, number) in partitions {
+            if rng.random_bool(0.3) {
+                let is_synced = topic == "kept";
+                self.cut_off(topic, number, rng.random_bool(0.5), is_power_cut && !is_synced);
+            }
+        }
+        let fails = rng.random_bool(0.3);
+        if fails {
+            self.storage.crash();
+        }
+        self.repairs = Some(rng);
+        fails
+    }
+
+    /// What is torn is cut off only where it `may_be_torn`: by a kill it is damage, for all that a repair knows.
+    fn cut_off(&mut self, topic: &str, number: usize, is_before_markers: bool, may_be_torn: bool) {
+        let Ok(follower) = Log::open_read_only("/log", self.options()) else { return };
+        let Ok(found) = follower.topic(topic) else { return };
+        let partition = found.partitions()[number].clone();
+        let truncate_at =
+            if is_before_markers { end_of_records(&partition) } else { partition.offsets().end };
+        drop((follower, found, partition));
+        let partition = PartitionId(number as i32);
+        let cut = Repair { topic: topic.to_owned(), partition, truncate_at, dry_run: true };
+        let Ok(said) = Log::repair("/log", &self.options(), &cut) else { return };
+        if said.damaged_bytes > 0 && !may_be_torn {
+            return;
+        }
+        match Log::repair("/log", &self.options(), &Repair { dry_run: false, ..cut }) {
+            Ok(_) => self.repaired += 1,
+            Err(error) => assert!(self.storage.is_unplugged(), "{error}"),
+        }
     }
 
     /// What is there is what was there at one moment, and nothing that may not be missing is.
@@ -477,12 +544,16 @@ fn source_name() -> TopicPartition {
 
 /// Some lives of one world, each of which is struck. How often a partition was taken back to a cut.
 fn run(seed: u64, ignored: Option<SyncPurpose>) -> usize {
-    // The last one that is printed is the one that failed.
-    println!("seed {seed}");
-    let mut world = World::new(seed);
+    let world = World::new(seed);
     if let Some(purpose) = ignored {
         world.storage.ignore_syncs(purpose);
     }
+    run_in(seed, world).given_up
+}
+
+fn run_in(seed: u64, mut world: World) -> World {
+    // The last one that is printed is the one that failed.
+    println!("seed {seed}");
     for _ in 0..LIVES {
         let operations = world.rng.random_range(20..500);
         world.storage.fail_after(operations);
@@ -491,13 +562,23 @@ fn run(seed: u64, ignored: Option<SyncPurpose>) -> usize {
         world.strike();
     }
     world.strike();
-    world.given_up
+    world
 }
 
 #[test]
 fn what_is_lost_takes_transactions_back_to_one_moment_and_a_kill_alone_takes_none() {
     let given_up: usize = (0..150).chain(REMARKABLE).map(|seed| run(seed, None)).sum();
     assert!(given_up > 50, "the log went back {given_up} times");
+}
+
+#[test]
+fn what_is_cut_off_by_hand_ends_no_transaction_otherwise_than_the_log_that_goes_back_or_does_not() {
+    let repaired = |seed| {
+        let world = World::new(seed);
+        run_in(seed, World { repairs: Some(ChaCha8Rng::seed_from_u64(seed)), ..world }).repaired
+    };
+    let repaired: usize = (0..150).map(repaired).sum();
+    assert!(repaired > 200, "the log was repaired {repaired} times");
 }
 
 fn is_missed(purpose: SyncPurpose) -> bool {
@@ -517,6 +598,11 @@ fn the_mark_of_unsynced_records_must_be_synced_before_the_first_of_them() {
 #[test]
 fn a_cut_must_be_written_down_before_anyone_is_told() {
     assert!(is_missed(SyncPurpose::RecoveryPoint));
+}
+
+#[test]
+fn what_recovery_has_kept_must_be_written_down_before_transactions_are_ended() {
+    assert!(is_missed(SyncPurpose::RecoveryPointFile));
 }
 
 #[test]

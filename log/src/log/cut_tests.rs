@@ -24,25 +24,25 @@ use crate::whole_file;
 const MARK: &str = "/log/unsynced";
 
 /// A log that syncs by default, on a disk that can be struck.
-struct Fixture {
-    disk: Arc<MemoryStorage>,
-    clock: Arc<ManualClock>,
+pub(super) struct Fixture {
+    pub(super) disk: Arc<MemoryStorage>,
+    pub(super) clock: Arc<ManualClock>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_seed(1)
     }
 
-    fn with_seed(seed: u64) -> Self {
+    pub(super) fn with_seed(seed: u64) -> Self {
         Self { disk: MemoryStorage::new(seed), clock: ManualClock::new() }
     }
 
-    fn open(&self) -> Log {
+    pub(super) fn open(&self) -> Log {
         self.try_open().expect("the disk is well")
     }
 
-    fn try_open(&self) -> Result<Log> {
+    pub(super) fn try_open(&self) -> Result<Log> {
         self.open_on(self.disk.mount())
     }
 
@@ -57,7 +57,7 @@ impl Fixture {
     }
 
     /// Steps until a cut is taken because it is time to.
-    fn cut(&self, log: &Log) {
+    pub(super) fn cut(&self, log: &Log) {
         let before = self.disk.sync_count(SyncPurpose::Cut);
         self.clock.advance(INTERVAL);
         step_all(log);
@@ -70,13 +70,13 @@ fn step_all(log: &Log) {
 }
 
 /// The partition of a topic, which is made where it is missing.
-fn partition(log: &Log, topic: &str, durability: Durability) -> Arc<Partition> {
+pub(super) fn partition(log: &Log, topic: &str, durability: Durability) -> Arc<Partition> {
     let config = TopicConfig { durability: Some(durability), ..TopicConfig::default() };
     let topic = log.topic(topic).or_else(|_| log.create_topic(topic, config)).expect("the disk is well");
     topic.partitions()[0].clone()
 }
 
-fn begin(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value: usize) {
+pub(super) fn begin(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value: usize) {
     producer.begin().expect("none is open");
     for partition in partitions {
         producer.append(partition, batch(&value.to_string())).expect("the disk is well");
@@ -84,35 +84,39 @@ fn begin(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value
 }
 
 /// Commits a record with this value in each of the partitions.
-fn commit(producer: &TransactionalProducer, partitions: &[&Arc<Partition>], value: usize) -> Result<()> {
+pub(super) fn commit(
+    producer: &TransactionalProducer,
+    partitions: &[&Arc<Partition>],
+    value: usize,
+) -> Result<()> {
     begin(producer, partitions, value);
     producer.commit(&[]).wait()
 }
 
-fn values(log: &Log, topic: &str) -> Vec<usize> {
+pub(super) fn values(log: &Log, topic: &str) -> Vec<usize> {
     committed(&log.topic(topic).expect("it was made").partitions()[0])
 }
 
 /// Two topics that nobody syncs, and who writes to both.
-struct Pair {
-    one: Arc<Partition>,
-    other: Arc<Partition>,
-    producer: TransactionalProducer,
+pub(super) struct Pair {
+    pub(super) one: Arc<Partition>,
+    pub(super) other: Arc<Partition>,
+    pub(super) producer: TransactionalProducer,
 }
 
 impl Pair {
-    fn of(log: &Log) -> Self {
+    pub(super) fn of(log: &Log) -> Self {
         let [one, other] = ["one", "other"].map(|name| partition(log, name, Durability::Os));
         Self { one, other, producer: log.transactional("alpha").expect("the disk is well") }
     }
 
     /// Commits a record with this value in both.
-    fn commit(&self, value: usize) {
+    pub(super) fn commit(&self, value: usize) {
         commit(&self.producer, &[&self.one, &self.other], value).expect("nothing waits for the disk");
     }
 
     /// What is committed in both.
-    fn values(log: &Log) -> [Vec<usize>; 2] {
+    pub(super) fn values(log: &Log) -> [Vec<usize>; 2] {
         ["one", "other"].map(|topic| values(log, topic))
     }
 }
@@ -289,6 +293,32 @@ fn a_log_whose_decisions_do_not_tell_whether_they_were_synced_tells_from_the_nex
     assert_eq!(values(&log, "one"), [1]);
     fixture.disk.crash();
     assert_eq!(Pair::values(&fixture.open()), [[1], [1]], "recovery has synced them");
+}
+
+#[test]
+fn a_log_whose_decisions_do_not_tell_opens_again_once_recovery_has_written_down_what_it_has_made_durable() {
+    let mut written_down = 0;
+    for operation in 0.. {
+        let fixture = untold_log(commit_to_both);
+        let before = fixture.disk.sync_count(SyncPurpose::RecoveryPointFile);
+        fixture.disk.fail_after(operation);
+        let opened = fixture.try_open();
+        let is_cut_short = fixture.disk.is_unplugged();
+        let is_written_down = fixture.disk.sync_count(SyncPurpose::RecoveryPointFile) > before;
+        fixture.disk.crash();
+        fixture.disk.clear_faults();
+        drop(opened);
+        match fixture.try_open() {
+            Ok(log) => assert_eq!(Pair::values(&log), [[1], [1]], "operation {operation}"),
+            Err(error) if !is_written_down => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
+            Err(error) => panic!("operation {operation}: {error}"),
+        }
+        written_down += usize::from(is_written_down);
+        if !is_cut_short {
+            break;
+        }
+    }
+    assert!(written_down > 5, "{written_down} times");
 }
 
 /// What there is of a transaction over two topics when the power fails between the closing of one and of the other, though

@@ -61,21 +61,26 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     inner.finish_deletions(is_clean)?;
     let unsynced = unsynced.filter(|_| !is_clean);
     let retreat = unsynced.map_or(Ok(None), |found| inner.begin_retreat(found))?;
-    let cut = inner.finish_cuts()?;
+    let cut = inner.finish_cuts(retreat.is_some())?;
     let stored = if cut.is_empty() { stored } else { recovery_point::read(&*storage, directory)? };
     inner.context.retreat.store(retreat);
     let topics = inner.recover_partitions(&stored.points, is_clean)?;
     let partitions: Vec<_> = topics.iter().flat_map(Topic::partitions).cloned().collect();
-    // What was kept fits together, and what is made of it next is not to go without it: whoever is cut short from here on
-    // and goes back goes no further than this, nor behind a marker that the table has already taken note of.
+    if !is_clean {
+        // All that was kept is durable and fits together: nobody goes back who opens it as it is now.
+        inner.context.unsynced.take_away()?;
+    }
+    // What is made of it next is not to go without it: whoever is cut short from here on and goes back goes no further
+    // than this, nor behind a marker that the table has already taken note of.
     inner.open_recovery_points(&stored, is_clean, recovery_points(&partitions))?;
+    cut.iter().try_for_each(|(site, _)| repair::settle(site))?;
     let home = topics.iter().find(|topic| topic.name() == TRANSACTION_TOPIC);
     let home = home.map(|topic| topic.partitions()[0].clone());
     let endings = cut.iter().map(|(site, endings)| (site.name.clone(), endings.clone())).collect();
     inner.core.coordinator.recover(home, &partitions, &endings, &*storage, directory)?;
     cut.iter().try_for_each(|(site, _)| repair::forget(site))?;
     if !is_clean {
-        inner.renew_unsynced_mark(&partitions)?;
+        inner.leave_unsynced_mark(&partitions)?;
     }
     inner.context.retreat.store(None);
     topics.into_iter().for_each(|topic| inner.publish(topic));
@@ -209,12 +214,13 @@ impl Inner {
     }
 
     /// Finishes the repairs that were cut short. Returns how transactions end in the partitions that were
-    /// repaired since the log was open last.
-    fn finish_cuts(&mut self) -> Result<Vec<(PartitionSite, Endings)>> {
+    /// repaired since the log was open last; it `goes_back` now or does not.
+    fn finish_cuts(&mut self, goes_back: bool) -> Result<Vec<(PartitionSite, Endings)>> {
         let mut cut = Vec::new();
         for (name, CatalogueEntry { id, config }) in &self.catalogued.lock().catalogue.topics {
             for partition in (0..config.partitions).map(PartitionId) {
-                cut.extend(repair::resume(&self.directory, || self.site(name, *id, config, partition))?);
+                let site = || self.site(name, *id, config, partition);
+                cut.extend(repair::resume(&self.directory, site, goes_back)?);
             }
         }
         Ok(cut)
@@ -250,14 +256,10 @@ impl Inner {
         Ok(entries.into_iter().map(topic).collect())
     }
 
-    /// Everything is synced. The mark says so, or is made for what will be appended in this boot.
-    fn renew_unsynced_mark(&self, partitions: &[Arc<Partition>]) -> Result<()> {
+    /// The mark is there for what will be appended, if nobody syncs that: the first append need not wait for it.
+    fn leave_unsynced_mark(&self, partitions: &[Arc<Partition>]) -> Result<()> {
         let is_synced = |partition: &Arc<Partition>| partition.config().durability == Durability::Sync;
-        if partitions.iter().all(is_synced) {
-            self.context.unsynced.take_away()
-        } else {
-            self.context.unsynced.leave()
-        }
+        if partitions.iter().all(is_synced) { Ok(()) } else { self.context.unsynced.leave() }
     }
 
     /// Goes on with the recovery points as they were stored, or writes them anew: also where they say the same and

@@ -14,10 +14,13 @@
 //!
 //! Opening the log then ends the transactions that were cut, as the note says. One that lost some of its
 //! records is aborted here: whatever was decided, half of it is not shown. One that lost its marker alone
-//! gets it again, though the log may remember no more how it was decided. Where a sync of the partition has
-//! failed, opening the log takes all of it back to the last consistent cut, as it would have without the repair.
+//! gets it again, though the log may remember no more how it was decided. Where there was a power cut, or a sync of the
+//! partition has failed, opening the log takes all of it back to the last consistent cut, as it would have without the
+//! repair: what lies behind the recovery point says nothing of a transaction then.
 
 mod carry_out;
+#[cfg(test)]
+mod doubt_tests;
 #[cfg(test)]
 mod lost_note_tests;
 mod note;
@@ -34,12 +37,14 @@ use std::sync::Arc;
 
 use super::{LogOptions, holder, retreat};
 use crate::batch::MarkerKind;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, CatalogueEntry};
 use crate::clean_shutdown::CleanShutdown;
+use crate::consistent_cut::FoundMark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open_files::OpenFiles;
 use crate::partition::marks::{CutBy, Marks};
 use crate::partition::{PartitionContext, PartitionSite, failed_sync, replace};
+use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
 use crate::recovery_point;
 use crate::storage::Storage;
@@ -47,8 +52,8 @@ use crate::topic::{directory_name, no_such_topic};
 use crate::transaction::Endings;
 
 use carry_out::carry_out;
-use note::{CutNote, Stage};
-use survey::Survey;
+use note::{CutNote, Noted, Stage};
+use survey::{Doubt, Survey};
 
 /// What is to be cut, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,13 +114,20 @@ pub enum TransactionFate {
     /// All of its records in this partition went.
     Lost,
     /// Some of its records went, or may have: opening the log aborts it in this partition, whatever was
-    /// decided.
+    /// decided. What is bad and was not known to be synced is no record any more if the machine goes down first.
     Aborted,
-    /// Only its marker went, which was sound: opening the log writes it again.
+    /// Only its marker went, which was sound: opening the log writes it again. Not if nobody had synced it and the machine
+    /// goes down first: then it ends as is decided in what is left.
     MarkedAgain(MarkerKind),
     /// Only its marker went, if anything, and what it said is not known: opening the log ends it as it was
     /// decided.
     Unmarked,
+}
+
+impl OpenTransaction {
+    fn touched(&self, fate: TransactionFate) -> TouchedTransaction {
+        TouchedTransaction { producer_id: self.producer_id, producer_epoch: self.producer_epoch, fate }
+    }
 }
 
 /// Carries out a repair on the log in `directory`.
@@ -152,33 +164,53 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
         replace::recover(&site, &marks)?;
     }
     let stored = recovery_point::read(&**storage, directory)?.points;
-    let survey = Survey::take(&site, &marks, repair.truncate_at, before.as_ref())?;
     let synced = stored.get(&site.key()).copied().unwrap_or(Offset(0));
+    let (doubt, goes_back) = doubt(directory, options, &site, synced.max(marks.synced()))?;
+    let survey = Survey::take(&site, &marks, repair.truncate_at, before.as_ref(), doubt)?;
     if survey.is_empty() && synced <= survey.cut.offset {
         let (end, asked) = (survey.cut.offset, repair.truncate_at);
         let what = format!("the log ends at offset {end}: there is nothing to cut at {asked}");
         return Err(site.error(ErrorKind::Invalid, what));
     }
     check_failed_sync(&site, survey.cut.offset, synced.max(marks.synced()))?;
-    let report = survey.report(&site);
+    let settled = |noted: Noted| if goes_back { noted.settled(true) } else { noted };
+    let transactions: Vec<_> = survey.transactions().into_iter().map(settled).collect();
+    let report = survey.report(&site, &transactions);
     if repair.dry_run {
         return Ok(report);
     }
     let folder = carry_out::keep_copy(&site, &survey);
     let folder = folder.map_err(|error| failed(&site, "copy what is cut off in", error))?;
     CleanShutdown::find(storage.clone(), directory)?.take_away()?;
-    let note = CutNote {
-        stage: Stage::ToBeCut,
-        asked: repair.truncate_at,
-        cut: survey.cut,
-        folder,
-        transactions: report.transactions.clone(),
-    };
+    let note =
+        CutNote { stage: Stage::ToBeCut, asked: repair.truncate_at, cut: survey.cut, folder, transactions };
     note.write(&site)?;
     let kept_in = note.folder(&site);
     carry_out(directory, &site, note)?;
     recover(directory, site, survey.cut.offset)?;
     Ok(RepairReport { kept_in, ..report })
+}
+
+/// What counts no more in a partition that is synced up to `synced` if the log goes back when it is opened, if it may;
+/// whether it is known already that it will.
+fn doubt(
+    directory: &Path,
+    options: &LogOptions,
+    site: &PartitionSite,
+    synced: Offset,
+) -> Result<(Option<Doubt>, bool)> {
+    let storage = &options.storage;
+    let is_clean = CleanShutdown::find(storage.clone(), directory)?.is_whole();
+    let found = FoundMark::find(&**storage, directory)?.filter(|_| !is_clean);
+    let Some(unsynced) = found else { return Ok((None, false)) };
+    let catalogue = read_catalogue(&**storage, directory)?;
+    let is_synced = |entry: &CatalogueEntry| retreat::is_synced(&entry.config, unsynced);
+    let believes_markers = catalogue.topics.get(&*site.name.topic).is_some_and(is_synced);
+    let site_of = |name: &str, entry: &CatalogueEntry, partition| {
+        site_of(directory, options, TopicPartition::new(name, partition), entry)
+    };
+    let loss = retreat::find_loss(&catalogue, unsynced, site_of)?;
+    Ok((Some(Doubt { synced, believes_markers }), loss.is_some()))
 }
 
 /// The note of a cut that was cut short, if there is one.
@@ -189,21 +221,26 @@ fn unfinished(site: &PartitionSite) -> Result<Option<CutNote>> {
 }
 
 /// Carries a cut out that was decided and cut short, if there is one, in the partition that `site` makes a site of. Says
-/// how transactions that were cut end, if there is a note of them; that is to be removed once they have.
+/// how transactions that were cut end, if there is a note of them; that is to be removed once they have, and is to be
+/// [settled](settle) before anything is made of them. In a log that `goes_back` it is.
 pub(super) fn resume(
     directory: &Path,
     site: impl Fn() -> PartitionSite,
+    goes_back: bool,
 ) -> Result<Option<(PartitionSite, Endings)>> {
     let here = site();
     if is_note_lost(&here)? {
         make_lost_note(directory, &here, site())?;
     }
-    let endings = carry_on(directory, &here)?;
+    let endings = carry_on(directory, &here, goes_back)?;
     Ok(endings.map(|endings| (here, endings)))
 }
 
-fn carry_on(directory: &Path, site: &PartitionSite) -> Result<Option<Endings>> {
-    let Some(note) = CutNote::read(site)? else { return Ok(None) };
+fn carry_on(directory: &Path, site: &PartitionSite, goes_back: bool) -> Result<Option<Endings>> {
+    let Some(mut note) = CutNote::read(site)? else { return Ok(None) };
+    if goes_back {
+        note.settle(site, true)?;
+    }
     let endings = note.endings();
     if note.stage == Stage::ToBeCut {
         tracing::warn!(partition = %site.name, offset = %note.cut.offset, "a repair was cut short and is finished");
@@ -230,6 +267,11 @@ fn make_lost_note(directory: &Path, site: &PartitionSite, again: PartitionSite) 
     tracing::warn!(partition = %site.name, %end, note = %path.display(), aborted = note.transactions.len(), "the note of a repair that was cut short is gone: transactions that are open where the log ends are aborted");
     note.write(site)?;
     Marks::read(site)?.end_cut(site, CutBy::Repair)
+}
+
+/// The log has not gone back, and will not any more: how transactions end is not in doubt.
+pub(super) fn settle(site: &PartitionSite) -> Result<()> {
+    CutNote::read(site)?.map_or(Ok(()), |mut note| note.settle(site, false))
 }
 
 /// Removes the note of a cut, durably.
@@ -283,17 +325,23 @@ fn site(directory: &Path, options: &LogOptions, repair: &Repair) -> Result<Parti
         let what = format!("topic {topic} has no partition {partition}; it has 0 to {last}");
         return Err(Error::new(ErrorKind::NotFound, what));
     }
-    Ok(PartitionSite::new(
-        TopicPartition::new(topic.as_str(), *partition),
-        entry.id,
-        directory.join(directory_name(topic, *partition)),
-        entry.config.partition_config(options.durability),
-        PartitionContext {
-            producer_expiration: options.producer_expiration,
-            open_files: Arc::new(OpenFiles::new(options.open_files_max)),
-            ..PartitionContext::new(options.storage.clone(), options.clock.clone())
-        },
-    ))
+    Ok(site_of(directory, options, TopicPartition::new(topic.as_str(), *partition), entry))
+}
+
+fn site_of(
+    directory: &Path,
+    options: &LogOptions,
+    name: TopicPartition,
+    entry: &CatalogueEntry,
+) -> PartitionSite {
+    let place = directory.join(directory_name(&name.topic, name.partition));
+    let config = entry.config.partition_config(options.durability);
+    let context = PartitionContext {
+        producer_expiration: options.producer_expiration,
+        open_files: Arc::new(OpenFiles::new(options.open_files_max)),
+        ..PartitionContext::new(options.storage.clone(), options.clock.clone())
+    };
+    PartitionSite::new(name, entry.id, place, config, context)
 }
 
 fn failed(site: &PartitionSite, doing: &str, error: std::io::Error) -> Error {

@@ -15,7 +15,7 @@ use crate::topic::TopicConfig;
 use crate::transaction::TRANSACTION_TOPIC;
 
 /// What has taken some of the records that nobody had synced, and may have left others that go with them.
-enum Loss {
+pub(super) enum Loss {
     /// The machine went down, for all that is known.
     PowerCut,
     /// The disk has failed to take what this partition holds: it ends where it was durable.
@@ -44,19 +44,31 @@ impl Inner {
     }
 
     fn find_loss(&self, catalogue: &Catalogue, unsynced: FoundMark) -> Result<Option<Loss>> {
-        if !unsynced.is_of_this_boot {
-            return Ok(Some(Loss::PowerCut));
-        }
-        for (name, CatalogueEntry { id, config }) in &catalogue.topics {
-            for partition in (0..config.partitions).map(PartitionId) {
-                let site = self.site(name, *id, config, partition);
-                if has_failed_sync(&site, config, unsynced)? {
-                    return Ok(Some(Loss::FailedSync(site.name)));
-                }
+        let site = |name: &str, entry: &CatalogueEntry, partition| {
+            self.site(name, entry.id, &entry.config, partition)
+        };
+        find_loss(catalogue, unsynced, site)
+    }
+}
+
+/// Why whoever opens a log with this mark goes back, if they do. `site` says where a partition is.
+pub(super) fn find_loss(
+    catalogue: &Catalogue,
+    unsynced: FoundMark,
+    site: impl Fn(&str, &CatalogueEntry, PartitionId) -> PartitionSite,
+) -> Result<Option<Loss>> {
+    if !unsynced.is_of_this_boot {
+        return Ok(Some(Loss::PowerCut));
+    }
+    for (name, entry) in &catalogue.topics {
+        for partition in (0..entry.config.partitions).map(PartitionId) {
+            let site = site(name, entry, partition);
+            if has_failed_sync(&site, &entry.config, unsynced)? {
+                return Ok(Some(Loss::FailedSync(site.name)));
             }
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 impl fmt::Display for Loss {
@@ -108,6 +120,6 @@ fn retreat(directory: &Path, catalogue: &Catalogue, unsynced: FoundMark) -> Resu
 }
 
 /// Whether nothing of a topic was acknowledged before it was synced, by whoever had the log open last.
-fn is_synced(config: &TopicConfig, unsynced: FoundMark) -> bool {
+pub(super) fn is_synced(config: &TopicConfig, unsynced: FoundMark) -> bool {
     config.durability.map_or(unsynced.syncs_by_default, |durability| durability == Durability::Sync)
 }

@@ -2,15 +2,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::task::Wake;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{Log, LogOptions};
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, SealedBatch};
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, SystemClock};
 use crate::error::{ErrorKind, Result};
 use crate::partition::{Isolation, Partition};
 use crate::record::{Offset, PartitionId, Timestamp};
 use crate::spawn::{Drive, spawn};
+use crate::storage::disk::DiskStorage;
 use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 use crate::topic::TopicConfig;
@@ -480,4 +484,44 @@ fn no_recovery_point_is_kept_of_a_topic_that_is_deleted_before_its_flush_has_end
     let points = crate::recovery_point::read(&*storage.mount(), Path::new(DIRECTORY)).unwrap().points;
     let topics: BTreeSet<_> = points.keys().map(|key| key.topic).collect();
     assert!(topics.contains(&kept.id()) && !topics.contains(&deleted.id()));
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_on_the_only_thread_that_syncs() {
+    struct LastHandle(Mutex<Option<Log>>);
+
+    impl Wake for LastHandle {
+        fn wake(self: Arc<Self>) {
+            let last = self.0.lock().take();
+            drop(last);
+        }
+    }
+
+    for _ in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = DiskStorage::new(1).unwrap();
+        let options = {
+            let storage = storage.clone();
+            move || LogOptions::manual(storage.clone(), SystemClock::new(), 1)
+        };
+        let log = Log::open(directory.path(), LogOptions { drive: Drive::Thread, ..options() }).unwrap();
+        let partition = log.create_topic("orders", partitions(1)).unwrap().partitions()[0].clone();
+        // Closing aborts it, and waits for the disk.
+        let producer = log.transactional("a").unwrap();
+        producer.begin().unwrap();
+        producer.append(&partition, batch("a")).unwrap();
+        let flush = log.flush(std::slice::from_ref(&partition), SyncPurpose::Records);
+        drop(producer);
+        flush.wake(&Arc::new(LastHandle(Mutex::new(Some(log)))).into());
+        let path = directory.path().to_owned();
+        within_a_minute(move || {
+            loop {
+                match Log::open(&path, options()) {
+                    Ok(log) => return log,
+                    // It is locked until it is closed.
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        });
+    }
 }

@@ -1,12 +1,13 @@
 //! The note that a sync failed. Bytes whose sync failed can be read back and may still never reach the
-//! disk, so the next to open the partition cuts it off at the last offset that a sync did reach.
+//! disk, so the next to open the partition cuts it off where it is certain to be synced: at the offset that the note says,
+//! or at the recovery point if that lies behind it.
 //!
 //! The file `failed-sync`:
 //!
 //! | bytes | field | |
 //! |---|---|---|
 //! | 0..4 | version | `u32`, 1 |
-//! | 4..12 | offset | `i64`, the end of what was synced |
+//! | 4..12 | offset | `i64`, the end of what the partition knew to be synced |
 //! | 12..16 | checksum | CRC-32 of the bytes before it |
 //!
 //! All big-endian. The note is not synced: after a power cut the disk tells for itself what it has. It

@@ -115,11 +115,15 @@ fn however_many_partitions_there_are_a_round_does_not_write_the_file_anew() {
     let partitions = FILE_BYTES_MAX as i32 / ENTRY_BYTES as i32 + 1;
     let points = (0..partitions).map(|partition| (key(1, partition), Offset(1)));
     let mut file = create(&storage, points.collect());
-    let synced = storage.sync_count(SyncPurpose::RecoveryPoint);
+    let counts = || {
+        [SyncPurpose::RecoveryPoint, SyncPurpose::RecoveryPointFile]
+            .map(|purpose| storage.sync_count(purpose))
+    };
+    let [risen, anew] = counts();
     for offset in 2..10 {
         raise(&mut file, key(1, 0), offset);
     }
-    assert_eq!(storage.sync_count(SyncPurpose::RecoveryPoint), synced + 8, "no name is synced");
+    assert_eq!(counts(), [risen + 8, anew]);
 }
 
 #[test]

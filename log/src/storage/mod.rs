@@ -53,8 +53,10 @@ pub enum SyncPurpose {
     Directory,
     /// The catalogue of topics.
     Catalogue,
-    /// Recovery points.
+    /// Recovery points that rise.
     RecoveryPoint,
+    /// The file of recovery points, as it is written anew: where a log is opened, closed or repaired, now and then besides.
+    RecoveryPointFile,
     /// Producer and transaction snapshots, clean-shutdown marker.
     Snapshot,
     /// Where a partition begins, and how far compaction has come.

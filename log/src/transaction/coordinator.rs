@@ -414,14 +414,10 @@ impl Coordinator {
         if updates.is_empty() {
             return progress;
         }
-        let is_unsynced = updates.iter().any(|update| update.is_unsynced);
         if let Err(error) = state.append(updates, now) {
             let why = "whether its decision was written is unknown";
             settled.extend(deciding.into_iter().map(|ending| ending.fail(why, error.clone())));
             return true;
-        }
-        if is_unsynced {
-            home.entangle();
         }
         if deciding.is_empty() {
             return true;
@@ -526,9 +522,13 @@ impl State {
         self.marked.retain(|marked| deciding.iter().all(|ending| ending.session.id() != marked.id));
     }
 
-    /// Appends to the table, as one batch.
+    /// Appends to the table, as one batch. With something that nobody syncs it stands on the partitions that this is about.
     fn append(&mut self, updates: Vec<TableUpdate>, now: Timestamp) -> Result<()> {
-        self.home()?.append(batch(&updates, now)?)?;
+        let home = self.home()?;
+        home.append(batch(&updates, now)?)?;
+        if updates.iter().any(|update| update.is_unsynced) {
+            home.entangle();
+        }
         self.snapshots.count(updates.len() as u64);
         self.table.apply(updates);
         Ok(())

@@ -10,6 +10,12 @@
 //! A note that somebody removes before the cut is done is made again, as `Cut`, by whoever opens the log next or repairs
 //! it: with the end of the log as it is by then, and every transaction that is open there to be aborted.
 //!
+//! What becomes of a transaction may rest on bytes that count no more if the log goes back to its last consistent cut when
+//! it is opened, as it does after a power cut: on its marker, which nobody had synced, or on damage that may be a torn end.
+//! It is in *doubt* then. Where the log goes back, it ends as is decided in what is left of the table; where it does not,
+//! it ends as the note says. The first to open the log settles that before anything is made of the transactions: in a log
+//! that goes back while whoever opens it next goes back too, in another once all of it is durable and nobody does.
+//!
 //! The marks say that the partition is being cut from within `ToBeCut` until `Cut` is written. So however often it is cut
 //! short, and wherever, they count it once.
 //!
@@ -17,7 +23,7 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1 |
+//! | 0..4 | version | `u32`, 1; 2 where a fate is in doubt |
 //! | 4..8 | stage | `u32`, 0 to be cut, 1 cut |
 //! | 8..16 | asked | `i64`, the offset at which a cut was asked for |
 //! | 16..24 | offset | `i64`, the end of the log from then on |
@@ -28,7 +34,8 @@
 //! | 48.. | transactions | 11 bytes each: producer id (`i64`), epoch (`i16`), fate (`u8`) |
 //! | last 4 | checksum | CRC-32 of the bytes before it |
 //!
-//! Fates: 0 lost, 1 aborted, 2 unmarked, 3 marked again as committed, 4 marked again as aborted.
+//! Fates: 0 lost, 1 aborted, 2 unmarked, 3 marked again as committed, 4 marked again as aborted; 128 more where it is in
+//! doubt.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +55,10 @@ use crate::whole_file;
 
 const FILE_NAME: &str = "cut";
 const VERSION: u32 = 1;
+const DOUBT_VERSION: u32 = 2;
+
+/// What a fate that is in doubt has more.
+const DOUBT: u8 = 128;
 
 /// What the folder of what was cut off is called; the offset of the cut follows, and a number if there is
 /// one already.
@@ -71,7 +82,28 @@ pub(super) struct CutNote {
     pub(super) cut: Cut,
     /// Which folder holds what is cut off, of those for the same offset; none if nothing is.
     pub(super) folder: Option<u32>,
-    pub(super) transactions: Vec<TouchedTransaction>,
+    pub(super) transactions: Vec<Noted>,
+}
+
+/// What becomes of a transaction, as it is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    pub(super) touched: TouchedTransaction,
+    /// Whether it is [unmarked](TransactionFate::Unmarked) instead where the log goes back.
+    pub(super) is_doubtful: bool,
+}
+
+impl Noted {
+    pub(super) fn certain(touched: TouchedTransaction) -> Self {
+        Self { touched, is_doubtful: false }
+    }
+
+    /// What becomes of it in a log that goes back, or does not.
+    pub(super) fn settled(self, goes_back: bool) -> Self {
+        let is_unmarked = goes_back && self.is_doubtful;
+        let fate = if is_unmarked { TransactionFate::Unmarked } else { self.touched.fate };
+        Self::certain(TouchedTransaction { fate, ..self.touched })
+    }
 }
 
 impl CutNote {
@@ -85,11 +117,7 @@ impl CutNote {
             Ok(Cut { base, position, offset: end })
         };
         let cut = last().map_err(|error| failed(site, "look for the end of the log in", error))?;
-        let halved = |open: &OpenTransaction| TouchedTransaction {
-            producer_id: open.producer_id,
-            producer_epoch: open.producer_epoch,
-            fate: TransactionFate::Aborted,
-        };
+        let halved = |open: &OpenTransaction| Noted::certain(open.touched(TransactionFate::Aborted));
         let transactions = open.iter().map(halved).collect();
         Ok(Self { stage: Stage::Cut, asked: end, cut, folder: None, transactions })
     }
@@ -130,7 +158,7 @@ impl CutNote {
 
     /// How transactions end that are open still.
     pub(super) fn endings(&self) -> Endings {
-        let ending = |touched: &TouchedTransaction| {
+        let ending = |Noted { touched, .. }: &Noted| {
             let kind = match touched.fate {
                 TransactionFate::Aborted => MarkerKind::Abort,
                 TransactionFate::MarkedAgain(kind) => kind,
@@ -142,11 +170,24 @@ impl CutNote {
     }
 
     /// What becomes of a transaction that is open.
-    pub(super) fn fate(&self, open: &OpenTransaction) -> Option<TransactionFate> {
-        let is_it = |touched: &&TouchedTransaction| {
+    pub(super) fn fate(&self, open: &OpenTransaction) -> Option<Noted> {
+        let is_it = |Noted { touched, .. }: &&Noted| {
             (touched.producer_id, touched.producer_epoch) == (open.producer_id, open.producer_epoch)
         };
-        self.transactions.iter().find(is_it).map(|touched| touched.fate)
+        self.transactions.iter().find(is_it).copied()
+    }
+
+    /// Nothing is in doubt any more: the log goes back, or does not.
+    pub(super) fn settle(&mut self, site: &PartitionSite, goes_back: bool) -> Result<()> {
+        if !self.is_doubtful() {
+            return Ok(());
+        }
+        self.transactions.iter_mut().for_each(|noted| *noted = noted.settled(goes_back));
+        self.write(site)
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.transactions.iter().any(|noted| noted.is_doubtful)
     }
 
     /// The folder of what is cut off.
@@ -157,17 +198,18 @@ impl CutNote {
     fn encode(&self) -> Vec<u8> {
         let Cut { base, position, offset } = self.cut;
         let mut out = Vec::new();
-        out.extend(VERSION.to_be_bytes());
+        let version = if self.is_doubtful() { DOUBT_VERSION } else { VERSION };
+        out.extend(version.to_be_bytes());
         let stage: u32 = if self.stage == Stage::ToBeCut { 0 } else { 1 };
         out.extend(stage.to_be_bytes());
         [self.asked, offset, base].iter().for_each(|offset| out.extend(offset.0.to_be_bytes()));
         out.extend(position.to_be_bytes());
         out.extend(self.folder.unwrap_or(0).to_be_bytes());
         out.extend((self.transactions.len() as u32).to_be_bytes());
-        for TouchedTransaction { producer_id, producer_epoch, fate } in &self.transactions {
-            out.extend(producer_id.0.to_be_bytes());
-            out.extend(producer_epoch.0.to_be_bytes());
-            out.push(fate_id(*fate));
+        for Noted { touched, is_doubtful } in &self.transactions {
+            out.extend(touched.producer_id.0.to_be_bytes());
+            out.extend(touched.producer_epoch.0.to_be_bytes());
+            out.push(fate_id(touched.fate) + if *is_doubtful { DOUBT } else { 0 });
         }
         out.extend(crc32fast::hash(&out).to_be_bytes());
         out
@@ -198,7 +240,7 @@ fn decode(bytes: &[u8]) -> Result<CutNote> {
     let Some((body, _)) = whole else {
         return Err(Error::new(ErrorKind::Corrupt, "the note of a cut is not what was written"));
     };
-    if body.first_chunk().is_some_and(|version| u32::from_be_bytes(*version) > VERSION) {
+    if body.first_chunk().is_some_and(|version| u32::from_be_bytes(*version) > DOUBT_VERSION) {
         return Err(Error::new(ErrorKind::Unsupported, "the note of a cut is of a later version"));
     }
     decode_body(body).ok_or_else(|| Error::new(ErrorKind::Corrupt, "the note of a cut cannot be read"))
@@ -206,7 +248,7 @@ fn decode(bytes: &[u8]) -> Result<CutNote> {
 
 fn decode_body(body: &[u8]) -> Option<CutNote> {
     let mut input = MessageReader::new(body);
-    if input.i32()? != VERSION as i32 {
+    if ![VERSION, DOUBT_VERSION].contains(&u32::try_from(input.i32()?).ok()?) {
         return None;
     }
     let stage = match input.i32()? {
@@ -225,9 +267,11 @@ fn decode_body(body: &[u8]) -> Option<CutNote> {
     Some(CutNote { stage, asked, cut, folder, transactions: transactions? })
 }
 
-fn decode_transaction(input: &mut MessageReader<'_>) -> Option<TouchedTransaction> {
+fn decode_transaction(input: &mut MessageReader<'_>) -> Option<Noted> {
     let (producer_id, producer_epoch) = (ProducerId(input.i64()?), ProducerEpoch(input.i16()?));
-    let fate = match input.take(1)?[0] {
+    let fate = input.take(1)?[0];
+    let is_doubtful = fate >= DOUBT;
+    let fate = match fate % DOUBT {
         0 => TransactionFate::Lost,
         1 => TransactionFate::Aborted,
         2 => TransactionFate::Unmarked,
@@ -235,7 +279,7 @@ fn decode_transaction(input: &mut MessageReader<'_>) -> Option<TouchedTransactio
         4 => TransactionFate::MarkedAgain(MarkerKind::Abort),
         _ => return None,
     };
-    Some(TouchedTransaction { producer_id, producer_epoch, fate })
+    Some(Noted { touched: TouchedTransaction { producer_id, producer_epoch, fate }, is_doubtful })
 }
 
 #[cfg(test)]
@@ -250,23 +294,31 @@ mod tests {
             TransactionFate::MarkedAgain(MarkerKind::Commit),
             TransactionFate::MarkedAgain(MarkerKind::Abort),
         ];
-        let touched = |(number, fate): (usize, TransactionFate)| TouchedTransaction {
-            producer_id: ProducerId(1 << (8 * number)),
-            producer_epoch: ProducerEpoch(number as i16),
-            fate,
+        let noted = |(number, fate): (usize, TransactionFate)| {
+            Noted::certain(TouchedTransaction {
+                producer_id: ProducerId(1 << (8 * number)),
+                producer_epoch: ProducerEpoch(number as i16),
+                fate,
+            })
         };
         CutNote {
             stage,
             asked: Offset(1 << 40),
             cut: Cut { base: Offset(3), position: 1 << 33, offset: Offset(5) },
             folder,
-            transactions: fates.into_iter().enumerate().map(touched).collect(),
+            transactions: fates.into_iter().enumerate().map(noted).collect(),
         }
+    }
+
+    fn in_doubt(mut note: CutNote) -> CutNote {
+        note.transactions.iter_mut().for_each(|noted| noted.is_doubtful = true);
+        note
     }
 
     #[test]
     fn what_is_written_is_read_and_what_is_not_whole_is_corrupt() {
-        for note in [note(Stage::ToBeCut, Some(2)), note(Stage::Cut, None)] {
+        for note in [note(Stage::ToBeCut, Some(2)), note(Stage::Cut, None), in_doubt(note(Stage::Cut, None))]
+        {
             let bytes = note.encode();
             assert_eq!(decode(&bytes).expect("it is whole"), note);
             for length in 0..bytes.len() {
@@ -285,5 +337,23 @@ mod tests {
         let endings = note(Stage::Cut, None).endings();
         let ended: Vec<_> = endings.into_values().collect();
         assert_eq!(ended, [MarkerKind::Abort, MarkerKind::Commit, MarkerKind::Abort]);
+    }
+
+    #[test]
+    fn what_is_in_doubt_ends_as_is_decided_where_the_log_goes_back() {
+        let fates = |goes_back: bool| {
+            let settled = in_doubt(note(Stage::Cut, None)).transactions.into_iter();
+            settled.map(|noted| noted.settled(goes_back).touched.fate).collect::<Vec<_>>()
+        };
+        let noted: Vec<_> =
+            note(Stage::Cut, None).transactions.iter().map(|noted| noted.touched.fate).collect();
+        assert_eq!(fates(false), noted);
+        assert_eq!(fates(true), [TransactionFate::Unmarked; 5]);
+    }
+
+    #[test]
+    fn a_note_in_which_nothing_is_in_doubt_is_one_of_the_first_version() {
+        assert_eq!(note(Stage::Cut, None).encode()[..4], VERSION.to_be_bytes());
+        assert_eq!(in_doubt(note(Stage::Cut, None)).encode()[..4], DOUBT_VERSION.to_be_bytes());
     }
 }

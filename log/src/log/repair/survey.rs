@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::note::CutNote;
+use super::note::{CutNote, Noted};
 use super::{RepairReport, TouchedTransaction, TransactionFate, failed};
 use crate::batch::{MarkerKind, RecordBatch};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +34,15 @@ impl Cut {
     }
 }
 
+/// What of a partition counts no more if its log goes back to its last consistent cut when it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    /// What is bad at or behind it is the torn end of the log then, and no damage.
+    pub(super) synced: Offset,
+    /// Whether a marker at or behind it counts all the same: it says what somebody had synced.
+    pub(super) believes_markers: bool,
+}
+
 /// What is known of a partition that is to be cut.
 pub(super) struct Survey {
     pub(super) cut: Cut,
@@ -42,7 +51,9 @@ pub(super) struct Survey {
     /// The segments behind it.
     beyond: Vec<Offset>,
     /// The transactions that are open at the cut, and what an earlier cut has made of them.
-    open: Vec<(OpenTransaction, Option<TransactionFate>)>,
+    open: Vec<(OpenTransaction, Option<Noted>)>,
+    /// None where the log goes back in no case.
+    doubt: Option<Doubt>,
     lost: Lost,
 }
 
@@ -51,6 +62,8 @@ pub(super) struct Survey {
 struct Lost {
     bytes: u64,
     sound_bytes: u64,
+    /// What the first bytes may have been that are no sound batch.
+    first_bad: Option<Offset>,
     batches: u64,
     records: u64,
     upto: Option<Offset>,
@@ -58,12 +71,21 @@ struct Lost {
     transactions: BTreeSet<(ProducerId, ProducerEpoch)>,
     /// Of each producer with transactions the first batch there: what it says if it is a marker. Before the
     /// producer has written anything else it ends what is open at the cut.
-    first: BTreeMap<ProducerId, Option<(ProducerEpoch, MarkerKind)>>,
+    first: BTreeMap<ProducerId, Option<FoundMarker>>,
+}
+
+/// A marker that is behind the cut.
+#[derive(Clone, Copy)]
+struct FoundMarker {
+    offset: Offset,
+    epoch: ProducerEpoch,
+    kind: MarkerKind,
 }
 
 impl Survey {
     /// Reads everything before `truncate_at`, and looks through what is behind it. `before` is the note of an
-    /// earlier cut, of which transactions are to be ended still.
+    /// earlier cut, of which transactions are to be ended still. `doubt` goes by the recovery point that no cut has
+    /// lowered.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if something
@@ -73,6 +95,7 @@ impl Survey {
         marks: &Marks,
         truncate_at: Offset,
         before: Option<&CutNote>,
+        doubt: Option<Doubt>,
     ) -> Result<Self> {
         if truncate_at < marks.start {
             let what = format!("it begins with offset {}, behind {truncate_at}", marks.start);
@@ -103,7 +126,7 @@ impl Survey {
         }
         let open = reading.producers.open_transactions().into_iter();
         let open = open.map(|open| (open, before.and_then(|note| note.fate(&open)))).collect();
-        let mut survey = Self { cut, tail_bytes: 0, beyond, open, lost: Lost::default() };
+        let mut survey = Self { cut, tail_bytes: 0, beyond, open, doubt, lost: Lost::default() };
         survey.look_behind(site).map_err(|error| site.io("read", &site.directory, error))?;
         Ok(survey)
     }
@@ -130,33 +153,52 @@ impl Survey {
         Ok(())
     }
 
-    pub(super) fn report(&self, site: &PartitionSite) -> RepairReport {
-        self.lost.report(site, &self.cut, self.beyond.len(), self.transactions())
+    /// What is reported of it, with these fates.
+    pub(super) fn report(&self, site: &PartitionSite, transactions: &[Noted]) -> RepairReport {
+        self.lost.report(site, &self.cut, self.beyond.len(), transactions)
     }
 
-    fn transactions(&self) -> Vec<TouchedTransaction> {
-        let is_damaged = self.lost.bytes > self.lost.sound_bytes;
+    /// What becomes of the transactions that have something behind the cut.
+    pub(super) fn transactions(&self) -> Vec<Noted> {
         let mut lost = self.lost.transactions.clone();
         let open = self.open.iter().map(|(open, before)| {
-            let OpenTransaction { producer_id, producer_epoch, .. } = *open;
-            let has_lost = lost.remove(&(producer_id, producer_epoch));
-            // What is damaged may have been records of it.
-            let is_halved = has_lost || is_damaged || *before == Some(TransactionFate::Aborted);
-            let marker = self.lost.marker_of(open).map(TransactionFate::MarkedAgain);
-            let fate = match marker.or(*before) {
-                _ if is_halved => TransactionFate::Aborted,
-                Some(fate) => fate,
-                None => TransactionFate::Unmarked,
-            };
-            TouchedTransaction { producer_id, producer_epoch, fate }
+            let has_lost = lost.remove(&(open.producer_id, open.producer_epoch));
+            let marker = self.lost.marker_of(open);
+            let (fate, is_doubtful) = self.fate(has_lost, marker, *before);
+            Noted { touched: open.touched(fate), is_doubtful }
         });
         let mut touched: Vec<_> = open.collect();
-        touched.extend(lost.iter().map(|&(producer_id, producer_epoch)| TouchedTransaction {
-            producer_id,
-            producer_epoch,
-            fate: TransactionFate::Lost,
+        touched.extend(lost.iter().map(|&(producer_id, producer_epoch)| {
+            Noted::certain(TouchedTransaction { producer_id, producer_epoch, fate: TransactionFate::Lost })
         }));
         touched
+    }
+
+    /// What becomes of a transaction that is open at the cut as long as the log does not go back; whether it is
+    /// [unmarked](TransactionFate::Unmarked) if it does.
+    fn fate(
+        &self,
+        has_lost: bool,
+        marker: Option<FoundMarker>,
+        before: Option<Noted>,
+    ) -> (TransactionFate, bool) {
+        use TransactionFate::{Aborted, MarkedAgain, Unmarked};
+        let is_behind = |offset: Offset| self.doubt.is_some_and(|doubt| offset >= doubt.synced);
+        let before = before.map(|noted| (noted.touched.fate, noted.is_doubtful));
+        // What is damaged may have been records of it, unless it had ended by then.
+        let bad = self.lost.first_bad.filter(|bad| marker.is_none_or(|marker| *bad <= marker.offset));
+        match (bad, before, marker) {
+            _ if has_lost => (Aborted, false),
+            (_, Some((Aborted, false)), _) => (Aborted, false),
+            (Some(bad), ..) => (Aborted, is_behind(bad)),
+            (None, Some((Aborted, is_doubtful)), _) => (Aborted, is_doubtful),
+            (None, _, Some(FoundMarker { offset, kind, .. })) => {
+                let is_believed = self.doubt.is_none_or(|doubt| doubt.believes_markers);
+                (MarkedAgain(kind), is_behind(offset) && !is_believed)
+            }
+            (None, Some(before), None) => before,
+            (None, None, None) => (Unmarked, false),
+        }
     }
 }
 
@@ -168,7 +210,7 @@ pub(super) fn report_again(site: &PartitionSite, note: &CutNote) -> Result<Repai
         let looked = lost.look_through_folder(site, &folder, note.cut.offset);
         segments = looked.map_err(|error| failed(site, "read what was cut off in", error))?;
     }
-    let report = lost.report(site, &note.cut, segments, note.transactions.clone());
+    let report = lost.report(site, &note.cut, segments, &note.transactions);
     Ok(RepairReport { kept_in: note.folder(site), ..report })
 }
 
@@ -266,11 +308,22 @@ impl Lost {
         base: Offset,
         cut: Offset,
     ) -> io::Result<()> {
-        self.bytes += file.len()? - position;
+        let bytes = file.len()? - position;
         let mut batches = SoundBatches::new(file, position, base, cut)?;
+        let (mut sound, mut next) = (0, cut.max(base));
         while let Some(batch) = batches.next()? {
+            sound += batch.header.length as u64;
+            if batches.position() > position + sound {
+                self.first_bad.get_or_insert(next);
+            }
+            next = batch.header.next_offset();
             self.count(&batch);
         }
+        if bytes > sound {
+            self.first_bad.get_or_insert(next);
+        }
+        self.bytes += bytes;
+        self.sound_bytes += sound;
         Ok(())
     }
 
@@ -287,7 +340,6 @@ impl Lost {
     }
 
     fn count(&mut self, SoundBatch { header, control }: &SoundBatch) {
-        self.sound_bytes += header.length as u64;
         self.batches += 1;
         self.upto = self.upto.max(Some(header.next_offset()));
         if !header.is_control {
@@ -297,15 +349,19 @@ impl Lost {
             if !header.is_control {
                 self.transactions.insert((header.producer_id, header.producer_epoch));
             }
-            let marker = control.map(|control| (header.producer_epoch, control.kind));
+            let marker = control.map(|control| FoundMarker {
+                offset: header.base_offset,
+                epoch: header.producer_epoch,
+                kind: control.kind,
+            });
             self.first.entry(header.producer_id).or_insert(marker);
         }
     }
 
-    /// How the marker that was found of a transaction has ended it.
-    fn marker_of(&self, open: &OpenTransaction) -> Option<MarkerKind> {
-        let (epoch, kind) = (*self.first.get(&open.producer_id)?)?;
-        (epoch >= open.producer_epoch).then_some(kind)
+    /// The marker that has ended a transaction.
+    fn marker_of(&self, open: &OpenTransaction) -> Option<FoundMarker> {
+        let marker = (*self.first.get(&open.producer_id)?)?;
+        (marker.epoch >= open.producer_epoch).then_some(marker)
     }
 
     fn report(
@@ -313,7 +369,7 @@ impl Lost {
         site: &PartitionSite,
         cut: &Cut,
         segments: usize,
-        transactions: Vec<TouchedTransaction>,
+        transactions: &[Noted],
     ) -> RepairReport {
         RepairReport {
             partition: site.name.clone(),
@@ -326,7 +382,7 @@ impl Lost {
             batches: self.batches,
             records: self.records,
             lost_upto: self.upto,
-            transactions,
+            transactions: transactions.iter().map(|noted| noted.touched).collect(),
             kept_in: None,
         }
     }
