@@ -52,6 +52,8 @@ pub(super) struct Survey {
     beyond: Vec<Offset>,
     /// The transactions that are open at the cut, and what an earlier cut has made of them.
     open: Vec<(OpenTransaction, Option<Noted>)>,
+    /// Where that one was made: what is behind it was written since, and is no record of theirs.
+    cut_before: Option<Offset>,
     /// None where the log goes back in no case.
     doubt: Option<Doubt>,
     lost: Lost,
@@ -126,7 +128,8 @@ impl Survey {
         }
         let open = reading.producers.open_transactions().into_iter();
         let open = open.map(|open| (open, before.and_then(|note| note.fate(&open)))).collect();
-        let mut survey = Self { cut, tail_bytes: 0, beyond, open, doubt, lost: Lost::default() };
+        let (cut_before, lost) = (before.map(|note| note.cut.offset), Lost::default());
+        let mut survey = Self { cut, tail_bytes: 0, beyond, open, cut_before, doubt, lost };
         survey.look_behind(site).map_err(|error| site.io("read", &site.directory, error))?;
         Ok(survey)
     }
@@ -184,14 +187,18 @@ impl Survey {
     ) -> (TransactionFate, bool) {
         use TransactionFate::{Aborted, MarkedAgain, Unmarked};
         let is_behind = |offset: Offset| self.doubt.is_some_and(|doubt| offset >= doubt.synced);
+        let written_before = before.and(self.cut_before);
         let before = before.map(|noted| (noted.touched.fate, noted.is_doubtful));
         // What is damaged may have been records of it, unless it had ended by then.
         let bad = self.lost.first_bad.filter(|bad| marker.is_none_or(|marker| *bad <= marker.offset));
+        let bad = bad.filter(|bad| written_before.is_none_or(|end| *bad < end));
         match (bad, before, marker) {
             _ if has_lost => (Aborted, false),
             (_, Some((Aborted, false)), _) => (Aborted, false),
             (Some(bad), ..) => (Aborted, is_behind(bad)),
             (None, Some((Aborted, is_doubtful)), _) => (Aborted, is_doubtful),
+            // Whoever has settled that may have begun to write the marker again.
+            (None, Some((MarkedAgain(kind), false)), _) => (MarkedAgain(kind), false),
             (None, _, Some(FoundMarker { offset, kind, .. })) => {
                 let is_believed = self.doubt.is_none_or(|doubt| doubt.believes_markers);
                 (MarkedAgain(kind), is_behind(offset) && !is_believed)
