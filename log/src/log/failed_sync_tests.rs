@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -16,7 +17,7 @@ use super::{Log, LogOptions};
 use crate::clock::ManualClock;
 use crate::consistent_cut::tests::{batch as valued, committed};
 use crate::error::ErrorKind;
-use crate::files::FileKind;
+use crate::files::{FileKind, Listing, Stage};
 use crate::partition::marks::Marks;
 use crate::partition::{Durability, Isolation};
 use crate::record::Offset;
@@ -30,6 +31,9 @@ const SYNCED: i64 = 20;
 
 /// Where the log ends when its sync fails.
 const END: i64 = 40;
+
+/// How often it is decided anew what of an operation takes effect that is cut short.
+const SEEDS: u64 = 4;
 
 fn note() -> PathBuf {
     directory().join("failed-sync")
@@ -45,7 +49,15 @@ fn failed_log<T>(
     config: TopicConfig,
     look: impl FnOnce(&Arc<MemoryStorage>) -> T,
 ) -> (Arc<MemoryStorage>, T) {
-    let storage = MemoryStorage::new(1);
+    failed_log_on(MemoryStorage::new(1), config, look)
+}
+
+/// The same on an empty disk.
+fn failed_log_on<T>(
+    storage: Arc<MemoryStorage>,
+    config: TopicConfig,
+    look: impl FnOnce(&Arc<MemoryStorage>) -> T,
+) -> (Arc<MemoryStorage>, T) {
     let log = open(&storage).expect("an empty disk");
     let partition = log.create_topic("t", config).expect("a new topic").partitions()[0].clone();
     let flush = || log.flush(std::slice::from_ref(&partition), SyncPurpose::Records).wait();
@@ -150,50 +162,112 @@ fn who_has_records_in_hand_whose_sync_fails_reads_what_they_were_or_is_told_to_t
     }
 }
 
+/// A disk that has room for so many more bytes.
+struct Room(AtomicUsize);
+
+impl Observer for Room {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let Call::Write(bytes) = call else { return Ok(()) };
+        let taken = |room: usize| room.checked_sub(bytes);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        taken.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_the_copies_that_recovery_makes_keeps_nobody_from_reading() {
+    let config = TopicConfig { segment_bytes: 1_500, index_interval_bytes: 100, ..TopicConfig::default() };
+    let open_with = |storage: &Arc<MemoryStorage>, room: usize| {
+        let disk = ObservedStorage::observed_by(Room(AtomicUsize::new(room)), storage.mount());
+        Log::open(DIRECTORY, LogOptions::manual(disk, ManualClock::new(), 1))
+    };
+    let last_segment = |storage: &MemoryStorage| {
+        let segments = Listing::read(storage, &directory()).expect("it is readable").segments;
+        FileKind::Log.path(&directory(), *segments.last().expect("there is one"))
+    };
+    let copied = {
+        let (storage, ()) = failed_log(config.clone(), |_| ());
+        open(&storage).expect("it is recovered").close().expect("the disk is fine");
+        storage.contents(&last_segment(&storage)).expect("it is there").len()
+    };
+    assert!(copied > 300, "{copied} bytes are much more than the marks have");
+    for room in (0..copied).step_by(16) {
+        let (storage, reader) = failed_log(config.clone(), |storage| read(storage).expect("it is sound"));
+        let error = open_with(&storage, room).err().expect("there is no room");
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        reader.refresh().expect("nothing was cut off");
+        let found = numbers_from(&reader, Offset(0)).expect("all of it is there");
+        assert_eq!(found.len() as i64, END, "with room for {room} bytes");
+        let again = read(&storage).expect("nobody is kept out");
+        assert_eq!(partition(&again).offsets().end, Offset(SYNCED), "the rest is not certain");
+        let names = storage.list(&directory()).expect("it is readable");
+        let copies = names.iter().filter(|entry| Stage::parse(&entry.name).is_some()).count();
+        assert_eq!(copies, 0, "what was copied takes no room");
+        open(&storage).expect("there is room again").close().expect("the disk is fine");
+        reader.refresh().expect_err("now it is cut off");
+    }
+}
+
 #[test]
 fn the_recovery_from_a_failed_sync_that_is_cut_short_anywhere_counts_as_one_cut_and_is_not_read_half_done() {
     for is_power_cut in [false, true] {
         let mut half_done = 0;
         for operations in 0.. {
-            let (storage, ()) = failed_log(small(), |_| ());
-            storage.fail_after(operations);
-            let opened = open(&storage);
-            let is_done = !storage.is_unplugged();
-            drop(opened);
-            storage.clear_faults();
-            if is_power_cut {
-                storage.crash()
-            } else {
-                storage.kill()
-            }
-            match read(&storage) {
-                Ok(log) => {
-                    let end = partition(&log).offsets().end;
-                    assert!(is_power_cut || end == Offset(SYNCED), "{end} after {operations}");
-                }
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-                    let (what, file) = (error.to_string(), directory().join("marks"));
-                    assert!(what.contains("cut off at offset 20"), "{error}");
-                    assert!(what.contains(&file.display().to_string()), "{error}");
-                    half_done += 1;
-                }
-            }
-            open(&storage).expect("what was begun is done").close().expect("the disk is fine");
-            let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
-            assert_eq!(marks.being_cut, None, "after {operations} operations");
-            let count = marks.cuts.map_or(0, |cuts| cuts.count);
-            assert!(count == 1 || is_power_cut && count == 0, "{count} after {operations} operations");
-            let found = numbers(&read(&storage).expect("it is done"), Isolation::ReadUncommitted);
-            // A power cut may take the note, and leave of what the sync has failed to take what it likes.
-            assert!(found.len() as i64 == SYNCED || is_power_cut && found.len() as i64 > SYNCED);
-            assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>());
-            if is_done {
+            let runs = (0..SEEDS).map(|run| cut_short(operations * SEEDS + run, operations, is_power_cut));
+            let (done, refused): (Vec<_>, Vec<_>) = runs.unzip();
+            half_done += refused.iter().filter(|refused| **refused).count();
+            if done.iter().all(|done| *done) {
                 assert!(half_done > 5, "{half_done} times it was half done");
                 break;
             }
         }
     }
+}
+
+/// Recovers a log after so many operations are cut short, what of the last one then takes effect and what a power cut
+/// keeps being up to the seed. Whether all was done before, and whether it was not to be read meanwhile.
+fn cut_short(seed: u64, operations: u64, is_power_cut: bool) -> (bool, bool) {
+    let case = format!("{operations} operations, power cut: {is_power_cut}, seed {seed}");
+    let (storage, ()) = failed_log_on(MemoryStorage::new(seed), small(), |_| ());
+    storage.fail_after(operations);
+    let opened = open(&storage);
+    let is_done = !storage.is_unplugged();
+    drop(opened);
+    storage.clear_faults();
+    if is_power_cut {
+        storage.crash()
+    } else {
+        storage.kill()
+    }
+    let is_refused = match read(&storage) {
+        Ok(log) => {
+            let end = partition(&log).offsets().end;
+            assert!(is_power_cut || end == Offset(SYNCED), "{end} after {case}");
+            false
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Retry, "{error} after {case}");
+            let (what, file) = (error.to_string(), directory().join("marks"));
+            assert!(what.contains("cut off at offset 20"), "{error} after {case}");
+            assert!(what.contains(&file.display().to_string()), "{error} after {case}");
+            true
+        }
+    };
+    open(&storage).expect("what was begun is done").close().expect("the disk is fine");
+    let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
+    assert_eq!(marks.being_cut, None, "after {case}");
+    let count = marks.cuts.map_or(0, |cuts| cuts.count);
+    assert!(count == 1 || is_power_cut && count == 0, "{count} after {case}");
+    let found = numbers(&read(&storage).expect("it is done"), Isolation::ReadUncommitted);
+    // A power cut may take the note, and leave of what the sync has failed to take what it likes.
+    assert!(found.len() as i64 == SYNCED || is_power_cut && found.len() as i64 > SYNCED, "after {case}");
+    assert_eq!(found, (0..found.len() as i64).collect::<Vec<_>>(), "after {case}");
+    // What is written and synced then is there for good, and so is the name of the file it is in.
+    let (end, acknowledged) = (found.len() as i64, 2 * END);
+    append_and_kill(&storage, end..acknowledged.max(end));
+    storage.crash();
+    assert_eq!(self::found(&storage), (0..acknowledged.max(end)).collect::<Vec<_>>(), "after {case}");
+    (is_done, is_refused)
 }
 
 #[test]

@@ -108,7 +108,8 @@ pub(super) fn refresh(inner: &Inner) -> Result<()> {
     };
     match take_in(inner) {
         Err(error) if error.kind() == ErrorKind::Corrupt && inner.cuts()? != found => {
-            let what = format!("the log in {} is being repaired: read it again", inner.directory.display());
+            let directory = inner.directory.display();
+            let what = format!("the log in {directory} is being repaired or recovered: read it again");
             Err(Error::new(ErrorKind::Retry, what))
         }
         taken_in => taken_in,

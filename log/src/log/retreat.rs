@@ -99,7 +99,7 @@ pub(super) fn keep_loss(directory: &Path, catalogue: &Catalogue, site: &Partitio
 /// Whether the disk has failed to take what others may stand on.
 fn has_failed_sync(site: &PartitionSite, config: &TopicConfig, unsynced: FoundMark) -> Result<bool> {
     if is_synced(config, unsynced) && site.name.topic != TRANSACTION_TOPIC {
-        // What it has lost was never acknowledged, and nobody has read it.
+        // What it has lost was never acknowledged. So nothing in this log stands on it, though others may have read it.
         return Ok(false);
     }
     let note = failed_sync::read(site).map_err(|error| site.io("read", &site.directory, error))?;

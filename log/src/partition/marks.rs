@@ -333,6 +333,7 @@ mod tests {
         assert_eq!(Cuts::since(second, third), Some(Offset(20)));
         assert_eq!(Cuts::since(first, third), Some(Offset(10)));
     }
+
     #[test]
     fn a_cut_that_was_cut_short_and_is_made_again_further_down_counts_as_one_at_the_lower_offset() {
         let once = Marks::default().cut_at(Offset(30), CutBy::Recovery);

@@ -12,8 +12,9 @@
 //! clean shutdown everything is believed, and nothing but the end of the last segment is read. In either
 //! case an index that disagrees with its segment is not believed: the segment is read again.
 //!
-//! What a sync has failed to take, and what is given up with it, was there for everybody who reads beside the writer.
-//! So it is cut off as a repair would: the marks say so until it is done, and files are replaced by shorter ones.
+//! What a sync has failed to take, and what is given up with it, was there for everybody who reads beside the
+//! writer. So it is cut off as a repair would: the marks say so until it is done, and files are replaced by shorter
+//! ones. These are written and synced before: while nobody may read there is nothing to do but to change names.
 //!
 //! A crash while recovering leaves a directory that recovers to the same.
 
@@ -78,8 +79,8 @@ pub struct Truncation {
     pub reason: String,
     /// Where bytes are kept that were cut off and hold sound batches.
     pub torn_files: Vec<PathBuf>,
-    /// If a power cut has taken the log back to its last consistent cut: the offset behind the last sound record
-    /// that was given up for that.
+    /// If a power cut, or a failed sync of another partition, has taken the log back to its last consistent cut: the
+    /// offset behind the last sound record that was given up for that.
     pub given_up_to: Option<Offset>,
 }
 
@@ -107,9 +108,9 @@ pub(crate) fn recover(
         // The files are others now.
         assessment = assess::assess(site, list(site, marks)?, border, marks, OpenMode::Write)?;
     }
-    let (tail, mut report) = repair::repair(site, assessment, border)?;
-    report.truncated = announced.or(report.truncated);
-    marks.end_cut(site, CutBy::Recovery)?;
+    let (tail, report) = repair::repair(site, assessment, border, announced)?;
+    // What was announced by somebody who was killed, or whose machine went down, may be done without another announcement.
+    repair::end_announced(site, marks)?;
     repair::tell(&report);
     Ok((tail, report))
 }
@@ -272,7 +273,7 @@ fn begin(site: &PartitionSite, border: &RecoveryBorder, marks: &mut Marks) -> Re
     failed_sync::remove(site).map_err(io)?;
     let segment = Segment::create(site, Offset(0)).map_err(io)?;
     site.storage().sync_dir(&site.directory, SyncPurpose::Recovered).map_err(io)?;
-    marks.end_cut(site, CutBy::Recovery)?;
+    repair::end_announced(site, marks)?;
     let tail = Tail::new(segment, site.config.index_interval_bytes);
     let partition = site.name.clone();
     Ok((tail, RecoveryReport { partition, end: Offset(0), scanned_bytes: 0, truncated: None }))

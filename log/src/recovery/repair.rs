@@ -9,10 +9,11 @@ use super::{RecoveryBorder, RecoveryReport, Truncation, torn};
 use crate::error::Result;
 use crate::files::FileKind;
 use crate::partition::marks::{CutBy, Marks};
-use crate::partition::shorten::shorten;
+use crate::partition::shorten::ShorterCopy;
 use crate::partition::{PartitionSite, Tail, failed_sync};
 use crate::record::Offset;
 use crate::scanner::{BatchPlace, Scanner};
+use crate::segment::Segment;
 use crate::sound_batches::SoundBatches;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
 
@@ -63,8 +64,9 @@ fn is_just_begun(tail: &Tail) -> bool {
     tail.active.position() == 0 && tail.active.segment.base() > Offset(0)
 }
 
-/// Cuts off what others may have read beside the writer: nobody is to read on in it before that is done, and whoever has
-/// it in hand is to find out. What was found is not what is there any more then.
+/// Cuts off what others may have read beside the writer: nobody is to read on in it
+/// meanwhile, and whoever has it in hand is to find out. So what takes long, or room on the disk, is done before it is
+/// announced. What was found is not what is there any more then.
 pub(super) fn cut_off_announced(
     site: &PartitionSite,
     found: &Assessment,
@@ -72,18 +74,35 @@ pub(super) fn cut_off_announced(
 ) -> Result<Option<Truncation>> {
     let Some(cut) = found.scan.cut.as_ref().filter(|cut| cut.may_be_read) else { return Ok(None) };
     let failed = |error| site.io("cut off the end of the log in", &site.directory, error);
+    let (tail, beyond) = (&found.tail, &found.scan.beyond);
     site.begin_writing()?;
-    marks.begin_cut(site, found.tail.end, CutBy::Recovery)?;
-    let truncation = cut_off(site, &found.tail, cut, &found.scan.beyond).map_err(failed)?;
-    sync_names(site).map_err(failed)?;
+    let mut truncation = foresee(site, tail, cut, beyond).map_err(failed)?;
+    let copy = ShorterCopy::write(site, tail.active.segment.base(), truncation.position).map_err(failed)?;
+    if let Err(error) = marks.begin_cut(site, tail.end, CutBy::Recovery) {
+        copy.discard();
+        return Err(error);
+    }
+    remove_beyond(site, tail, cut, beyond, &mut truncation).map_err(failed)?;
+    copy.put().map_err(failed)?;
+    // The file ends at the cut from here on: a note of a failed sync that is still there cuts nothing off.
+    end_announced(site, marks)?;
     Ok(Some(truncation))
 }
 
-/// Cuts off what is not kept, syncs what is, removes what is not believed.
+/// Says that what recovery has announced is cut off, once the names are durable: they may be those in the page cache.
+pub(super) fn end_announced(site: &PartitionSite, marks: &mut Marks) -> Result<()> {
+    if marks.being_cut == Some(CutBy::Recovery) {
+        sync_names(site).map_err(|error| site.io("sync the names in", &site.directory, error))?;
+    }
+    marks.end_cut(site, CutBy::Recovery)
+}
+
+/// Cuts off what is not kept, syncs what is, removes what is not believed. What is announced is cut off already.
 pub(super) fn repair(
     site: &PartitionSite,
     assessment: Assessment,
     border: &RecoveryBorder,
+    announced: Option<Truncation>,
 ) -> Result<(Tail, RecoveryReport)> {
     let failed = |doing| move |error| site.io(doing, &site.directory, error);
     let segments: Vec<_> = assessment.tail.segments.iter().map(|segment| segment.base()).collect();
@@ -91,13 +110,15 @@ pub(super) fn repair(
     let extent = Extent::of(&assessment, &strays, border);
     let Assessment { listing, mut tail, scanned_from, scan, .. } = assessment;
     tail.is_as_closed = extent != Extent::Sync;
-    let mut truncated = None;
+    // A copy is synced whole.
+    let to_sync = ..tail.segments.len() - usize::from(announced.is_some());
+    let mut truncated = announced;
     if extent != Extent::None {
         site.begin_writing()?;
     }
     let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
     if extent == Extent::Sync && !is_all_synced {
-        sync_kept(&tail, scan.unsynced).map_err(failed("sync the log in"))?;
+        sync_kept(&tail.segments[to_sync], scan.unsynced).map_err(failed("sync the log in"))?;
     }
     if extent == Extent::Sync && (!is_all_synced || is_just_begun(&tail)) {
         // The segment may have been begun after the snapshot was synced.
@@ -110,7 +131,7 @@ pub(super) fn repair(
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
         }
         persist_indexes(&mut tail, scanned_from).map_err(failed("write the indexes in"))?;
-        sync_kept(&tail, scan.unsynced).map_err(failed("sync the log in"))?;
+        sync_kept(&tail.segments[to_sync], scan.unsynced).map_err(failed("sync the log in"))?;
         let doing = "remove what is not believed from";
         remove(site, strays.into_iter()).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
@@ -135,9 +156,16 @@ fn forget_snapshots(site: &PartitionSite, found: &[Offset], tail: &Tail) -> io::
     sync_names(site)
 }
 
-/// Cuts the log off at the tail's end. What follows is kept aside first, if it holds a sound batch.
+/// Cuts the log off at the tail's end, where it is. What follows is kept aside first, if it holds a sound batch.
 fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> io::Result<Truncation> {
-    let storage = &**site.storage();
+    let mut truncation = foresee(site, tail, cut, beyond)?;
+    remove_beyond(site, tail, cut, beyond, &mut truncation)?;
+    tail.active.segment.file()?.truncate(truncation.position)?;
+    Ok(truncation)
+}
+
+/// What will be cut off at the tail's end. What follows in the file there is kept aside, if it holds a sound batch.
+fn foresee(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> io::Result<Truncation> {
     let segment = &tail.active.segment;
     let position = tail.active.position();
     let file = segment.file()?;
@@ -151,12 +179,25 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
         given_up_to: None,
     };
     if cut.rest == Rest::Torn && holds_sound_batch(&*file, position, segment.base(), tail.end)? {
-        let kept = torn::keep_aside(storage, segment.path(), &*file, position)?;
+        let kept = torn::keep_aside(&**site.storage(), segment.path(), &*file, position)?;
         truncation.torn_files.push(kept);
     }
     if cut.rest == Rest::GivenUp {
         truncation.given_up_to = Some(given_up_to(site, tail, beyond)?);
     }
+    Ok(truncation)
+}
+
+/// Takes the segments behind the cut out of the log, for good: the file before them is not to end sooner while they are
+/// there.
+fn remove_beyond(
+    site: &PartitionSite,
+    tail: &Tail,
+    cut: &Cut,
+    beyond: &[Offset],
+    truncation: &mut Truncation,
+) -> io::Result<()> {
+    let storage = &**site.storage();
     for &base in beyond {
         let path = FileKind::Log.path(&site.directory, base);
         let file = storage.open(&path, OpenMode::Write)?;
@@ -171,13 +212,7 @@ fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> i
         }
     }
     // What is kept aside is there before it is gone from the log.
-    storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    if cut.may_be_read {
-        shorten(site, segment.base(), position)?
-    } else {
-        file.truncate(position)?
-    }
-    Ok(truncation)
+    sync_names(site)
 }
 
 /// Whether a sound batch of offsets from `lowest` on begins at or after `position` in the file of `base`.
@@ -238,9 +273,9 @@ fn write_snapshot(site: &PartitionSite, tail: &mut Tail) -> io::Result<()> {
 /// Syncs the batches that may not be synced yet: a decision that was only in the page cache must not
 /// be shown and then vanish. One segment after the other: there may be more than can be open at once, and
 /// what is in an older one is on its way to the disk already.
-fn sync_kept(tail: &Tail, unsynced: Option<(usize, u64)>) -> io::Result<()> {
+fn sync_kept(segments: &[Arc<Segment>], unsynced: Option<(usize, u64)>) -> io::Result<()> {
     let Some((first, position)) = unsynced else { return Ok(()) };
-    for (index, segment) in tail.segments[first..].iter().enumerate() {
+    for (index, segment) in segments.iter().skip(first).enumerate() {
         let file = segment.file()?;
         write_again(&*file, if index == 0 { position } else { 0 }, segment.bytes())?;
         file.sync(SyncPurpose::Recovered).wait()?;
@@ -298,7 +333,7 @@ pub(super) fn tell(report: &RecoveryReport) {
             reason = cut.reason,
             kept_aside = ?cut.torn_files,
             given_up_to = ?cut.given_up_to,
-            "the end of the log was torn and is cut off"
+            "the end of the log is cut off"
         ),
         None => tracing::debug!(%partition, %end, scanned_bytes = report.scanned_bytes, "recovered"),
     }

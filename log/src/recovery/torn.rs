@@ -4,10 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::files::{PART_EXTENSION, TORN_EXTENSION};
+use crate::partition::shorten::copy_from;
 use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
-
-/// How much is copied at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// Copies the file from `position` on to a file of its own beside it, whole or not at all, and syncs
 /// that. Returns its path; its name is durable once the directory is synced.
@@ -23,16 +21,7 @@ pub(super) fn keep_aside(
         storage.remove_file(&part)?;
     }
     let copy = storage.open(&part, OpenMode::Create)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut copied = 0;
-    loop {
-        let read = file.read_at(position + copied, &mut chunk)?;
-        if read == 0 {
-            break;
-        }
-        copy.write_at(copied, &chunk[..read])?;
-        copied += read as u64;
-    }
+    copy_from(file, position, u64::MAX, &*copy)?;
     copy.sync(SyncPurpose::Recovered).wait()?;
     storage.rename(&part, &torn)?;
     Ok(torn)
