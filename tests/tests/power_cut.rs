@@ -198,7 +198,7 @@ fn the_catalogue_must_be_synced() {
 
 #[test]
 fn recovery_points_must_be_synced() {
-    assert!(is_missed(SyncPurpose::RecoveryPoint, power_cuts));
+    assert!(is_missed(SyncPurpose::RecoveryPointFile, power_cuts));
 }
 
 /// How many bytes of a log are read again when it is opened after it was closed and the power failed.
