@@ -193,7 +193,7 @@ fn a_disk_without_room_for_the_copies_that_recovery_makes_keeps_nobody_from_read
     assert!(copied > 300, "{copied} bytes are much more than the marks have");
     for room in (0..copied).step_by(16) {
         let (storage, reader) = failed_log(config.clone(), |storage| read(storage).expect("it is sound"));
-        let error = open_with(&storage, room).err().expect("there is no room");
+        let error = open_with(&storage, room).expect_err("there is no room");
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
         reader.refresh().expect("nothing was cut off");
         let found = numbers_from(&reader, Offset(0)).expect("all of it is there");

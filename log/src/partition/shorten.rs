@@ -34,7 +34,8 @@ impl<'a> ShorterCopy<'a> {
     pub(crate) fn write(site: &'a PartitionSite, base: Offset, position: u64) -> io::Result<Self> {
         replace::remove_cleaned(site, base)?;
         let mut copies = Self { site, base, kinds: Vec::new() };
-        let kinds = replace::INDEXES.map(|kind| (kind, u64::MAX)).into_iter().chain([(FileKind::Log, position)]);
+        let kinds =
+            replace::INDEXES.map(|kind| (kind, u64::MAX)).into_iter().chain([(FileKind::Log, position)]);
         for (kind, bytes) in kinds {
             match copies.copy(kind, bytes) {
                 Ok(true) => copies.kinds.push(kind),
@@ -68,7 +69,8 @@ impl<'a> ShorterCopy<'a> {
     /// Puts the copies in the place of the files. Their names are durable once the directory is synced.
     pub(crate) fn put(self) -> io::Result<()> {
         let storage = self.site.storage();
-        let put = |kind: &FileKind| storage.rename(&self.path(*kind), &kind.path(&self.site.directory, self.base));
+        let put =
+            |kind: &FileKind| storage.rename(&self.path(*kind), &kind.path(&self.site.directory, self.base));
         self.kinds.iter().try_for_each(put)
     }
 

@@ -318,7 +318,8 @@ fn scan_segment(
         }
         match found {
             Ok(Some((_, batch))) if limits.is_beyond(site, &batch) => {
-                let reason = "a power cut or a failed sync may have taken what goes with what follows".to_owned();
+                let reason =
+                    "a power cut or a failed sync may have taken what goes with what follows".to_owned();
                 let may_be_read = limits.retreat.as_ref().is_some_and(|retreat| retreat.may_be_read());
                 return Ok(Some(Cut { reason, rest: Rest::GivenUp, may_be_read }));
             }
