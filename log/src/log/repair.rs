@@ -46,7 +46,7 @@ use crate::partition::marks::{CutBy, Marks};
 use crate::partition::{PartitionContext, PartitionSite, failed_sync, replace};
 use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
-use crate::recovery_point;
+use crate::recovery_point::{self, RecoveryPointFile};
 use crate::storage::Storage;
 use crate::topic::{directory_name, no_such_topic};
 use crate::transaction::Endings;
@@ -182,6 +182,9 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     let folder = carry_out::keep_copy(&site, &survey);
     let folder = folder.map_err(|error| failed(&site, "copy what is cut off in", error))?;
     CleanShutdown::find(storage.clone(), directory)?.take_away()?;
+    // What the note goes by may be in the page cache only, and a power cut take it: the points, all before which is synced,
+    // and that there is no mark.
+    RecoveryPointFile::create(storage.clone(), directory, stored, Arc::default())?;
     let note =
         CutNote { stage: Stage::ToBeCut, asked: repair.truncate_at, cut: survey.cut, folder, transactions };
     note.write(&site)?;

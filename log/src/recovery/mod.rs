@@ -109,7 +109,8 @@ pub(crate) fn recover(
         assessment = assess::assess(site, list(site, marks)?, border, marks, OpenMode::Write)?;
     }
     let (tail, report) = repair::repair(site, assessment, border, announced)?;
-    // What was announced by somebody who was killed, or whose machine went down, may be done without another announcement.
+    // What was announced by somebody who was killed, or whose machine went down, may be done without another
+    // announcement.
     repair::end_announced(site, marks)?;
     repair::tell(&report);
     Ok((tail, report))

@@ -64,9 +64,9 @@ fn is_just_begun(tail: &Tail) -> bool {
     tail.active.position() == 0 && tail.active.segment.base() > Offset(0)
 }
 
-/// Cuts off what others may have read beside the writer: nobody is to read on in it
-/// meanwhile, and whoever has it in hand is to find out. So what takes long, or room on the disk, is done before it is
-/// announced. What was found is not what is there any more then.
+/// Cuts off what others may have read beside the writer: nobody is to read on in it meanwhile, and whoever has it
+/// in hand is to find out. So what takes long, or room on the disk, is done before it is announced. What was found
+/// is not what is there any more then.
 pub(super) fn cut_off_announced(
     site: &PartitionSite,
     found: &Assessment,

@@ -129,6 +129,38 @@ fn a_marker_that_a_repair_takes_away_counts_once_opening_the_log_has_kept_what_i
 }
 
 #[test]
+fn a_marker_that_a_repair_takes_away_is_in_doubt_as_long_as_a_power_cut_may_bring_the_mark_back() {
+    let mark = Path::new("/log/unsynced");
+    let (mut gone, mut is_cut_short) = (0, true);
+    for operation in 0.. {
+        if !is_cut_short {
+            break;
+        }
+        for (seed, repairing) in (0..4).flat_map(|seed| (0..30).map(move |repairing| (seed, repairing))) {
+            let fixture = Fixture::with_seed(seed);
+            let (_log, _pair, synced) = decided_behind_a_cut(&fixture);
+            fixture.disk.kill();
+            fixture.disk.fail_after(operation);
+            drop(fixture.try_open());
+            is_cut_short = fixture.disk.is_unplugged();
+            fixture.disk.kill();
+            fixture.disk.clear_faults();
+            if fixture.disk.exists(mark).expect("it is readable") {
+                break;
+            }
+            gone += 1;
+            fixture.disk.fail_after(repairing);
+            drop(repair(&fixture, "one", synced, false));
+            fixture.disk.crash();
+            fixture.disk.clear_faults();
+            let [one, other] = Pair::values(&fixture.open());
+            assert_eq!(one, other, "seed {seed}, operations {operation} and {repairing}");
+        }
+    }
+    assert!(gone > 50, "{gone} times");
+}
+
+#[test]
 fn the_torn_end_that_a_power_cut_leaves_aborts_no_transaction_whose_decision_is_kept() {
     let mut torn = 0;
     for seed in 0..200 {
