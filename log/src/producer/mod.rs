@@ -15,6 +15,7 @@ mod future;
 mod limits_tests;
 mod outcome;
 mod room;
+mod route;
 mod transactions;
 mod writer;
 
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::batch::Compression;
@@ -41,6 +41,7 @@ use crate::transaction::{TransactionOptions, TransactionalProducer};
 use accumulator::{Accumulator, Lane, LaneConfig, Measured, Pushed};
 use outcome::Outcome;
 use room::RoomWaiter;
+use route::{Route, Routes};
 use transactions::Transaction;
 use writer::Writer;
 
@@ -129,7 +130,7 @@ impl Producer {
             state: Mutex::new(State {
                 partitioner: options.partitioner,
                 accumulator: Accumulator::new(linger, delivery_timeout),
-                topics: HashMap::new(),
+                routes: Routes::default(),
                 lanes: Vec::new(),
                 unsettled: Vec::new(),
                 transaction: Transaction::default(),
@@ -241,7 +242,7 @@ struct Shared {
 struct State {
     partitioner: Partitioner,
     accumulator: Accumulator,
-    topics: HashMap<String, Route>,
+    routes: Routes,
     /// By lane.
     lanes: Vec<Target>,
     /// Batches that the writer has taken and not settled.
@@ -255,22 +256,6 @@ struct State {
     /// Whether the producer's thread has panicked, so that nothing is written any more.
     is_dead: bool,
 }
-
-/// The lanes of one topic.
-struct Route {
-    first: Lane,
-    partition_count: i32,
-    /// The partition that records without a key go to.
-    cursor: i32,
-    /// Bytes that went to it since it became that one.
-    cursor_bytes: usize,
-    /// The log's count of changes to its topics when this was looked up: behind a change the topic may be
-    /// another one, or have more partitions or other settings.
-    topics_version: u64,
-}
-
-/// None of the counts: what was looked up then is to be looked up again.
-const STALE: u64 = 0;
 
 /// Where a record is to go.
 #[derive(Clone, Copy)]
@@ -394,7 +379,7 @@ impl State {
         measured: Measured<'_>,
         topics_version: u64,
     ) -> Result<Option<Lane>> {
-        let route = self.topics.get_mut(to.topic);
+        let route = self.routes.get_mut(to.topic);
         let Some(route) = route.filter(|route| route.topics_version == topics_version) else {
             return Ok(None);
         };
@@ -420,7 +405,7 @@ impl State {
         let partition_count = partitions.len() as i32;
         let targets =
             partitions.iter().map(|partition| Target { topic: name.into(), partition: partition.clone() });
-        if let Some(route) = self.topics.get_mut(name) {
+        if let Some(route) = self.routes.get_mut(name) {
             let lanes = (0..route.partition_count).map(|partition| route.lane(partition));
             if route.partition_count == partition_count {
                 lanes.for_each(|lane| self.accumulator.set_config(lane, config));
@@ -436,35 +421,6 @@ impl State {
         // In turn, the first record goes to partition 0 too.
         let cursor = if self.partitioner == Partitioner::RoundRobin { partition_count - 1 } else { 0 };
         let route = Route { first, partition_count, cursor, cursor_bytes: 0, topics_version };
-        self.topics.insert(name.to_owned(), route);
-    }
-}
-
-impl Route {
-    fn lane(&self, partition: i32) -> Lane {
-        Lane(self.first.0 + partition as usize)
-    }
-
-    /// The partition after the last one.
-    fn next(&mut self) -> i32 {
-        self.cursor = (self.cursor + 1) % self.partition_count;
-        self.cursor_bytes = 0;
-        self.cursor
-    }
-
-    /// The partition of a record without a key: the same until it has got the bytes of a batch, so that
-    /// batches become full, and that end there (KIP-794). One that lingered long enough and is not full
-    /// moves nothing on.
-    fn stick(&mut self, accumulator: &Accumulator, measured: Measured<'_>) -> i32 {
-        let lane = self.lane(self.cursor);
-        let is_done = match accumulator.joins_open_batch(lane, measured) {
-            Some(joins) => !joins,
-            None => self.cursor_bytes >= accumulator.batch_bytes(lane),
-        };
-        if is_done {
-            self.next();
-        }
-        self.cursor_bytes += measured.bytes_max;
-        self.cursor
+        self.routes.insert(name.to_owned(), route);
     }
 }

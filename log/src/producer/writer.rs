@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 
 use super::accumulator::DueBatch;
 use super::outcome::{Outcome, RecordPlace};
-use super::{STALE, Shared, State, Target};
+use super::route::STALE;
+use super::{Shared, State, Target};
 use crate::batch::ProducerStamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
@@ -228,7 +229,7 @@ impl State {
         let Err(error) = &written.result else { return };
         // What came too late says nothing about the topic.
         if error.kind() != ErrorKind::Timeout
-            && let Some(route) = self.topics.get_mut(&*written.target.topic)
+            && let Some(route) = self.routes.get_mut(&written.target.topic)
         {
             route.topics_version = STALE;
         }
