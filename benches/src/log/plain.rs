@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lotic_log::{Clock, SystemClock};
 
@@ -13,23 +13,27 @@ use crate::Failure;
 /// What one record of 100 bytes takes in a batch of its own.
 const LONE_BATCH_BYTES: usize = 170;
 
-pub(crate) fn write(path: &Path, bytes: u64, syncs: bool) -> Result<(), Failure> {
+/// Writes batches to the files in turn, and syncs each before the next.
+pub(crate) fn write(paths: &[PathBuf], bytes: u64, syncs: bool) -> Result<(), Failure> {
     let chunk = vec![b'x'; BATCH_BYTES];
-    let mut file = File::create(path)?;
-    for _ in 0..bytes / BATCH_BYTES as u64 {
-        file.write_all(&chunk)?;
+    let mut files = paths.iter().map(File::create).collect::<Result<Vec<_>, _>>()?;
+    for batch in 0..bytes / BATCH_BYTES as u64 {
+        let turn = batch as usize % files.len();
+        files[turn].write_all(&chunk)?;
         if syncs {
-            file.sync_data()?;
+            files[turn].sync_data()?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn read(path: &Path) -> Result<(), Failure> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<(), Failure> {
     let mut chunk = vec![0; BATCH_BYTES];
-    let mut file = File::open(path)?;
-    while file.read(&mut chunk)? > 0 {
-        std::hint::black_box(&chunk);
+    for path in paths {
+        let mut file = File::open(path)?;
+        while file.read(&mut chunk)? > 0 {
+            std::hint::black_box(&chunk);
+        }
     }
     Ok(())
 }

@@ -35,19 +35,21 @@ pub(crate) enum Side {
         #[arg(long)]
         data: PathBuf,
     },
-    /// Writes as many bytes to a file, a batch at a time.
+    /// Writes as many bytes to files, in turn, a batch at a time.
     Write {
         #[arg(long)]
         bytes: u64,
         #[arg(long)]
         durability: Safety,
-        #[arg(long)]
-        file: PathBuf,
+        /// One of them; as many as there are partitions.
+        #[arg(long = "file", required = true)]
+        files: Vec<PathBuf>,
     },
-    /// Reads a file, a batch at a time.
+    /// Reads files, a batch at a time.
     Read {
-        #[arg(long)]
-        file: PathBuf,
+        /// One of them.
+        #[arg(long = "file", required = true)]
+        files: Vec<PathBuf>,
     },
     /// Sends one record after the other to a consumer that waits.
     Latency {
@@ -110,10 +112,10 @@ impl Side {
                 work::produce(case, payload, data, transaction_ms.map(Duration::from_millis))?
             }
             Self::Consume { records, data } => work::consume(*records, data)?,
-            Self::Write { bytes, durability, file } => {
-                in_process(|| plain::write(file, *bytes, *durability == Safety::Sync))?
+            Self::Write { bytes, durability, files } => {
+                in_process(|| plain::write(files, *bytes, *durability == Safety::Sync))?
             }
-            Self::Read { file } => in_process(|| plain::read(file))?,
+            Self::Read { files } => in_process(|| plain::read(files))?,
             Self::Latency { records, durability, data } => in_process(|| {
                 more = work::latencies(*records, *durability, data)?;
                 Ok(())

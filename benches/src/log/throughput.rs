@@ -79,13 +79,19 @@ impl Bench<'_> {
     fn write(&self) -> Result<Cost, Failure> {
         // What the log has written, headers of batches and of records and compression included.
         let bytes = side::segment_bytes(&self.folder.path().join("data"), TOPIC)?.to_string();
-        let (durability, file) = (self.case.durability.name(), self.path("plain"));
-        let arguments = ["--bytes", &bytes, "--durability", durability, "--file", &file];
+        let mut arguments = self.plain_files();
+        arguments.extend(["--bytes", &bytes, "--durability", self.case.durability.name()].map(str::to_owned));
         Ok(side::run("write", arguments)?.cost())
     }
 
     fn read(&self) -> Result<Cost, Failure> {
-        Ok(side::run("read", ["--file", &self.path("plain")])?.cost())
+        Ok(side::run("read", self.plain_files())?.cost())
+    }
+
+    /// What the plain loop writes and reads: a file for each partition.
+    fn plain_files(&self) -> Vec<String> {
+        let files = (0..self.case.partitions).map(|partition| self.path(&format!("plain-{partition}")));
+        files.flat_map(|file| ["--file".to_owned(), file]).collect()
     }
 }
 
