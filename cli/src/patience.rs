@@ -27,8 +27,8 @@ pub(crate) fn passes(error: &Error) -> bool {
 }
 
 impl Patience<'_> {
-    /// Does `attempt` until it succeeds, or fails with an error that does not pass or did not in time. None if
-    /// `is_told_to_end` before. That it waits is said, once.
+    /// Does `attempt` until it succeeds, or fails with an error that does not pass or did not in time. None
+    /// if `is_told_to_end` before. That it waits is said, once.
     pub(crate) fn until_done<T>(
         &self,
         attempt: impl FnMut() -> Result<T, Error>,

@@ -101,8 +101,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Goes on a little later, though the log has told to try again. One that another process writes to is opened
-    /// anew. This process's own is what it was: it is read again.
+    /// Goes on a little later, though the log has told to try again. One that another process writes to is
+    /// opened anew. This process's own is what it was: it is read again.
     fn go_on(
         mut self,
         refusal: lotic_log::Error,

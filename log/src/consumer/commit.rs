@@ -11,8 +11,8 @@ use crate::partition::{Durability, Partition};
 use crate::record::{Offset, TopicPartition};
 use crate::storage::SyncPurpose;
 
-/// How soon who waits for records is woken at the earliest to commit: also where the interval is shorter, or what
-/// was due could not be committed.
+/// How soon who waits for records is woken at the earliest to commit: also where the interval is shorter, or
+/// what was due could not be committed.
 const WOKEN_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// An offset to be committed, and what is kept with it.
@@ -57,8 +57,8 @@ impl Consumer {
         self.commit_by_itself()
     }
 
-    /// When a consumer is to be polled, though there is nothing to read: one that commits by itself to do so, a member so
-    /// that its group keeps it.
+    /// When a consumer is to be polled, though there is nothing to read: one that commits by itself to do so,
+    /// a member so that its group keeps it.
     pub(super) fn wants_poll_at(&self) -> Option<Duration> {
         let now = self.log.clock().elapsed();
         let commit =

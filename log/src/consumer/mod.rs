@@ -47,7 +47,9 @@ pub use subscription::RebalanceListener;
 /// ```
 /// use std::ops::ControlFlow;
 ///
-/// use lotic_log::{Consumer, ConsumerOptions, Log, LogOptions, Producer, ProducerOptions, Record, TopicConfig};
+/// use lotic_log::{
+///     Consumer, ConsumerOptions, Log, LogOptions, Producer, ProducerOptions, Record, TopicConfig,
+/// };
 ///
 /// # fn main() -> lotic_log::Result<()> {
 /// # let folder = tempfile::tempdir().expect("a folder");
@@ -256,14 +258,15 @@ impl Consumer {
     /// [`Consumer::wait`].
     ///
     /// A member of a group takes part in its rebalances first, which may give it other partitions; it is
-    /// removed from the group if it neither polls nor [waits](Self::wait) for [`ConsumerOptions::poll_interval_max`].
+    /// removed from the group if it neither polls nor [waits](Self::wait) for
+    /// [`ConsumerOptions::poll_interval_max`].
     ///
     /// # Errors
     /// `Fenced` for a static member of which another consumer has the name;
     /// `OffsetOutOfRange` if a position lies outside of its partition, or nothing says where to begin,
-    /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener; those of
-    /// [`Self::commit`] for one that commits by itself, which goes on at the next poll and tries again when
-    /// the time has come. The positions stand behind the last record given.
+    /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener; those
+    /// of [`Self::commit`] for one that commits by itself, which goes on at the next poll and tries again
+    /// when the time has come. The positions stand behind the last record given.
     pub fn poll(
         &mut self,
         mut visit: impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
@@ -311,8 +314,9 @@ impl Consumer {
     }
 
     /// Blocks until there may be more to read than at the last poll, or so much time has passed; returns
-    /// whether there may. What another process appends to a log opened read-only is not noticed. A member of a group
-    /// that waits stays one, however long; one that does not poll though there may be more does not wait.
+    /// whether there may. What another process appends to a log opened read-only is not noticed. A member of
+    /// a group that waits stays one, however long; one that does not poll though there may be more does not
+    /// wait.
     pub fn wait(&self, timeout: Duration) -> bool {
         let longest = match &self.member {
             Some(_) => self.sign_of_life_interval(),

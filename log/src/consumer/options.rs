@@ -37,8 +37,8 @@ pub struct ConsumerOptions {
     pub assignor: Assignor,
     /// The longest time between two polls: a member that takes longer is removed from its group, what it
     /// read goes to others, and what it commits is refused. Whoever waits for records meanwhile, in
-    /// [`Consumer::wait`](super::Consumer::wait) or by awaiting a stream of them, is there all the same: a task that
-    /// awaits a stream is woken twice in that time to say so. Kafka's `max.poll.interval.ms`.
+    /// [`Consumer::wait`](super::Consumer::wait) or by awaiting a stream of them, is there all the same: a
+    /// task that awaits a stream is woken twice in that time to say so. Kafka's `max.poll.interval.ms`.
     pub poll_interval_max: Duration,
     /// What the consumer is called where members of a group are listed; the beginning of its id there.
     pub client_id: String,

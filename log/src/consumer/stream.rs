@@ -28,10 +28,10 @@ pub struct ConsumedRecord {
 /// The records of one fetch are copied out ahead of being asked for, so the consumer's positions run
 /// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back, and
 /// [`RecordStream::commit`] commits only what was yielded. A member of a group takes part in its
-/// rebalances when the next fetch is asked for: by then everything before was yielded. Who awaits records is woken, while
-/// none come, when it is time for a consumer that commits by itself to commit, and twice in
-/// [`ConsumerOptions::poll_interval_max`](super::ConsumerOptions::poll_interval_max) where it is a member of a group, which
-/// stays one by being awaited.
+/// rebalances when the next fetch is asked for: by then everything before was yielded. Who awaits records is
+/// woken, while none come, when it is time for a consumer that commits by itself to commit, and twice in
+/// [`ConsumerOptions::poll_interval_max`](super::ConsumerOptions::poll_interval_max) where it is a member of
+/// a group, which stays one by being awaited.
 pub struct RecordStream {
     /// There until it is taken.
     consumer: Option<Consumer>,
@@ -72,8 +72,8 @@ impl RecordStream {
         })
     }
 
-    /// Has `waker` woken when there may be more to read, or the consumer is to be polled anyway. False if there may be
-    /// more already.
+    /// Has `waker` woken when there may be more to read, or the consumer is to be polled anyway. False if
+    /// there may be more already.
     fn wait(&mut self, waker: &Waker) -> bool {
         let consumer = self.consumer.as_ref().expect(HAS_CONSUMER);
         if !consumer.log.progress().register(consumer.seen, waker) {

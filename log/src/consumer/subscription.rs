@@ -147,7 +147,8 @@ impl Consumer {
         }
     }
 
-    /// How often a member that waits for records gives a sign of life: twice in the time after which it is removed.
+    /// How often a member that waits for records gives a sign of life: twice in the time after which it is
+    /// removed.
     pub(super) fn sign_of_life_interval(&self) -> Duration {
         (self.options.poll_interval_max / 2).max(SIGN_OF_LIFE_AFTER_MIN)
     }
