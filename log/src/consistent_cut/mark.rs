@@ -4,16 +4,17 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 2; 1 of earlier builds, whose decisions do not say whether anybody has synced them |
+//! | 0..4 | version | `u32`, 2; 1 of earlier builds, whose decisions do not say whether they were synced |
 //! | 4 | default | 1 if topics without a durability of their own are not synced, 0 if they are |
-//! | 5..21 | boot id | of the machine when the first of those records was written; zeros where it has none, or where some of them are lost |
+//! | 5..21 | boot id | of the machine at the first of those records; zeros without one, or if some are lost |
 //! | 21..25 | checksum | CRC-32 of the bytes before it |
 //!
-//! It is durable before the first such record is appended. Where everything is synced it goes: when the log is closed, and
-//! when each partition has been recovered, before transactions are ended. It is made anew for what is appended next.
+//! It is durable before the first such record is appended. Where everything is synced it goes: when the log
+//! is closed, and when each partition has been recovered, before transactions are ended. It is made anew for
+//! what is appended next.
 //!
-//! A log with a mark of version 1 opens as long as nothing is lost, and has one of version 2 from then on. Where something
-//! is, nobody can tell any more which of its decisions go back, and it is refused.
+//! A log with a mark of version 1 opens as long as nothing is lost, and has one of version 2 from then on.
+//! Where something is, nobody can tell any more which of its decisions go back, and it is refused.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ pub(crate) struct FoundMark {
     pub(crate) syncs_by_default: bool,
     /// Whether the page cache is the one that was written to.
     pub(crate) is_of_this_boot: bool,
-    /// Whether others may have read the records beside their writer, and be reading still: the machine has not gone down
-    /// since. Where it cannot tell, they are shown nothing of what a power cut would take.
+    /// Whether others may have read the records beside their writer, and be reading still: the machine has
+    /// not gone down since. Where it cannot tell, they are shown nothing of what a power cut would take.
     pub(crate) may_be_read: bool,
     /// Whether decisions say for themselves that nobody has synced them.
     pub(crate) do_decisions_tell: bool,
@@ -82,8 +83,8 @@ impl FoundMark {
         }))
     }
 
-    /// Makes it a mark of no boot, durably: some of the records are lost though the machine has stayed up, and whoever
-    /// opens the log next is to know, also if what tells of it now is gone by then.
+    /// Makes it a mark of no boot, durably: some of the records are lost though the machine has stayed up,
+    /// and whoever opens the log next is to know, also if what tells of it now is gone by then.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -114,8 +115,8 @@ impl FoundMark {
 }
 
 impl UnsyncedMark {
-    /// The mark of the log in `directory`, whose topics have `durability` unless they say otherwise. It is not
-    /// looked for.
+    /// The mark of the log in `directory`, whose topics have `durability` unless they say otherwise. It is
+    /// not looked for.
     pub(crate) fn new(storage: Arc<dyn Storage>, directory: &Path, durability: Durability) -> Self {
         let (directory, is_left) = (directory.to_owned(), AtomicBool::new(false));
         Self { storage, directory, durability, is_left, leaving: Mutex::new(None) }
@@ -128,8 +129,8 @@ impl UnsyncedMark {
         mark
     }
 
-    /// To be called before anything is appended that nobody syncs. The first call waits for the disk, the others
-    /// are free.
+    /// To be called before anything is appended that nobody syncs. The first call waits for the disk, the
+    /// others are free.
     ///
     /// # Errors
     /// Those of the operating system; nothing may be appended then.

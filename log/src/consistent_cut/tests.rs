@@ -1,8 +1,9 @@
-//! Transactions, most of which nobody syncs, over several partitions, a source that they read, and a group that reads it
-//! too, cut off by a power cut or a kill at any operation, on a disk that fails now and then. What is there afterwards is
-//! what was there at one moment.
+//! Transactions, most of which nobody syncs, over several partitions, a source that they read, and a group
+//! that reads it too, cut off by a power cut or a kill at any operation, on a disk that fails now and then.
+//! What is there afterwards is what was there at one moment.
 //!
-//! One of the outputs is synced, and so are transactions over it. Another topic, which may be too, comes and goes.
+//! One of the outputs is synced, and so are transactions over it. Another topic, which may be too, comes and
+//! goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -36,15 +37,16 @@ const LIVES: usize = 4;
 const SYNCED: usize = 3;
 /// What a write holds that fails: it may be there.
 const STRAY: usize = usize::MAX;
-/// Seeds that have found what the first ones do not: a transaction that was complete in the table though its marker was
-/// lost (426); one that an entry of zeros at the end of a transaction index hid (2152); a recovery that was cut short after
-/// it had ended transactions, before the next one went back (1217, 2325, 2892, 3858, 3897); a sync that failed behind a cut
-/// whose points were written and not known to be durable (958, 1156, 2254, 3116, 3552).
+/// Seeds that have found what the first ones do not: a transaction that was complete in the table though its
+/// marker was lost (426); one that an entry of zeros at the end of a transaction index hid (2152); a recovery
+/// that was cut short after it had ended transactions, before the next one went back (1217, 2325, 2892, 3858,
+/// 3897); a sync that failed behind a cut whose points were written and not known to be durable (958, 1156,
+/// 2254, 3116, 3552).
 const REMARKABLE: [u64; 12] = [426, 2152, 1217, 2325, 2892, 3858, 3897, 958, 1156, 2254, 3116, 3552];
 
-/// Seeds of worlds with repairs that have found what the first ones do not: a marker that recovery had begun to write
-/// again when the power failed, and that another repair then cut off (5418, 5707, 10528); recovery points that were in
-/// the page cache only when a repair went by them (18852).
+/// Seeds of worlds with repairs that have found what the first ones do not: a marker that recovery had begun
+/// to write again when the power failed, and that another repair then cut off (5418, 5707, 10528); recovery
+/// points that were in the page cache only when a repair went by them (18852).
 const REPAIRED: [u64; 4] = [5418, 5707, 10528, 18852];
 
 /// The topic that comes and goes.
@@ -100,8 +102,8 @@ struct World {
     has_failed_sync: bool,
     /// The process that is to be struck.
     left: Option<Process>,
-    /// What says whether somebody repairs the log before it is opened again; none where nobody does. Numbers of their own,
-    /// so that the others are as they would be.
+    /// What says whether somebody repairs the log before it is opened again; none where nobody does. Numbers
+    /// of their own, so that the others are as they would be.
     repairs: Option<ChaCha8Rng>,
     repaired: usize,
 }
@@ -230,7 +232,8 @@ impl World {
         Ok(Process { log, outputs, source, results, consumer, producers, open, commits, flushes })
     }
 
-    /// One process, which works until the plug is pulled or its script is over, and is left in the midst of it.
+    /// One process, which works until the plug is pulled or its script is over, and is left in the midst of
+    /// it.
     fn live(&mut self) -> Result<()> {
         let mut process = self.open()?;
         let lived = if self.storage.is_unplugged() { Ok(()) } else { self.go_on(&mut process) };
@@ -313,7 +316,8 @@ impl World {
         committed
     }
 
-    /// Makes the topic that comes and goes, with another durability each time, or deletes it. That waits for the disk.
+    /// Makes the topic that comes and goes, with another durability each time, or deletes it. That waits for
+    /// the disk.
     fn come_or_go(&mut self, process: &Process) -> Result<()> {
         let mode = self.storage.sync_mode();
         self.storage.set_sync_mode(SyncMode::Immediate);
@@ -436,8 +440,8 @@ impl World {
         self.storage.crash();
     }
 
-    /// Somebody cuts partitions off where opening the log would, or before the markers that would be the last; the power
-    /// may fail then. Says whether it has.
+    /// Somebody cuts partitions off where opening the log would, or before the markers that would be the
+    /// last; the power may fail then. Says whether it has.
     fn repair(&mut self, is_power_cut: bool) -> bool {
         let Some(mut rng) = self.repairs.take() else { return false };
         let partitions = [("often", 0), ("often", 1), ("never", 0), ("kept", 0)];
@@ -455,7 +459,8 @@ impl World {
         fails
     }
 
-    /// What is torn is cut off only where it `may_be_torn`: by a kill it is damage, for all that a repair knows.
+    /// What is torn is cut off only where it `may_be_torn`: by a kill it is damage, for all that a repair
+    /// knows.
     fn cut_off(&mut self, topic: &str, number: usize, is_before_markers: bool, may_be_torn: bool) {
         let Ok(follower) = Log::open_read_only("/log", self.options()) else { return };
         let Ok(found) = follower.topic(topic) else { return };
