@@ -163,7 +163,7 @@ fn summary(topic: &Topic) -> (TopicId, usize) {
     (topic.id(), topic.partitions().len())
 }
 
-fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
+pub(super) fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
     Catalogue::read(storage, directory)?
         .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no log in {}", directory.display())))
 }

@@ -35,9 +35,10 @@ mod transaction_tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::open::read_catalogue;
 use super::{LogOptions, holder, retreat};
 use crate::batch::MarkerKind;
-use crate::catalogue::{Catalogue, CatalogueEntry};
+use crate::catalogue::CatalogueEntry;
 use crate::clean_shutdown::CleanShutdown;
 use crate::consistent_cut::FoundMark;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,7 +54,7 @@ use crate::transaction::Endings;
 
 use carry_out::carry_out;
 use note::{CutNote, Noted, Stage};
-use survey::{Doubt, Survey};
+use survey::{Doubt, Known, Survey};
 
 /// What is to be cut, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,27 +165,28 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
         replace::recover(&site, &marks)?;
     }
     let stored = recovery_point::read(&**storage, directory)?.points;
-    let synced = stored.get(&site.key()).copied().unwrap_or(Offset(0));
-    let (doubt, goes_back) = doubt(directory, options, &site, synced.max(marks.synced()))?;
-    let survey = Survey::take(&site, &marks, repair.truncate_at, before.as_ref(), doubt)?;
-    if survey.is_empty() && synced <= survey.cut.offset {
+    let point = stored.get(&site.key()).copied().unwrap_or(Offset(0));
+    let (doubt, goes_back) = doubt(directory, options, &site)?;
+    let known = Known { before: before.as_ref(), synced: point.max(marks.synced()), doubt };
+    let survey = Survey::take(&site, &marks, repair.truncate_at, known)?;
+    if survey.is_idle() {
         let (end, asked) = (survey.cut.offset, repair.truncate_at);
         let what = format!("the log ends at offset {end}: there is nothing to cut at {asked}");
         return Err(site.error(ErrorKind::Invalid, what));
     }
-    check_failed_sync(&site, survey.cut.offset, synced.max(marks.synced()))?;
+    check_failed_sync(&site, survey.cut.offset, known.synced)?;
     let settled = |noted: Noted| if goes_back { noted.settled(true) } else { noted };
     let transactions: Vec<_> = survey.transactions().into_iter().map(settled).collect();
     let report = survey.report(&site, &transactions);
     if repair.dry_run {
         return Ok(report);
     }
+    CleanShutdown::find(storage.clone(), directory)?.take_away()?;
+    // What the note goes by may be in the page cache only, and a power cut take it: the points, all before
+    // which is synced, and that there is no mark.
+    RecoveryPointFile::create(storage.clone(), directory, stored, Arc::default())?;
     let folder = carry_out::keep_copy(&site, &survey);
     let folder = folder.map_err(|error| failed(&site, "copy what is cut off in", error))?;
-    CleanShutdown::find(storage.clone(), directory)?.take_away()?;
-    // What the note goes by may be in the page cache only, and a power cut take it: the points, all before which is synced,
-    // and that there is no mark.
-    RecoveryPointFile::create(storage.clone(), directory, stored, Arc::default())?;
     let note =
         CutNote { stage: Stage::ToBeCut, asked: repair.truncate_at, cut: survey.cut, folder, transactions };
     note.write(&site)?;
@@ -194,14 +196,9 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     Ok(RepairReport { kept_in, ..report })
 }
 
-/// What counts no more in a partition that is synced up to `synced` if the log goes back when it is opened, if it may;
-/// whether it is known already that it will.
-fn doubt(
-    directory: &Path,
-    options: &LogOptions,
-    site: &PartitionSite,
-    synced: Offset,
-) -> Result<(Option<Doubt>, bool)> {
+/// What counts no more in a partition if the log goes back when it is opened, if it may; whether it is known
+/// already that it will.
+fn doubt(directory: &Path, options: &LogOptions, site: &PartitionSite) -> Result<(Option<Doubt>, bool)> {
     let storage = &options.storage;
     let is_clean = CleanShutdown::find(storage.clone(), directory)?.is_whole();
     let found = FoundMark::find(&**storage, directory)?.filter(|_| !is_clean);
@@ -213,7 +210,7 @@ fn doubt(
         site_of(directory, options, TopicPartition::new(name, partition), entry)
     };
     let loss = retreat::find_loss(&catalogue, unsynced, site_of)?;
-    Ok((Some(Doubt { synced, believes_markers }), loss.is_some()))
+    Ok((Some(Doubt { believes_markers }), loss.is_some()))
 }
 
 /// The note of a cut that was cut short, if there is one.
@@ -310,11 +307,6 @@ fn check_failed_sync(site: &PartitionSite, cut: Offset, synced: Offset) -> Resul
             Err(site.error(ErrorKind::Invalid, what))
         }
     }
-}
-
-fn read_catalogue(storage: &dyn Storage, directory: &Path) -> Result<Catalogue> {
-    Catalogue::read(storage, directory)?
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no log in {}", directory.display())))
 }
 
 fn site(directory: &Path, options: &LogOptions, repair: &Repair) -> Result<PartitionSite> {

@@ -24,7 +24,7 @@ use crate::segment::Segment;
 use crate::storage::{OpenMode, SyncPurpose};
 
 /// Makes the folder for what is cut off, and copies into it what is cut off the end of a file. Returns its
-/// number, if there is anything to keep.
+/// number, if there is anything to keep. What was copied before an error is removed.
 pub(super) fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Option<u32>> {
     if survey.is_empty() {
         return Ok(None);
@@ -36,16 +36,26 @@ pub(super) fn keep_copy(site: &PartitionSite, survey: &Survey) -> io::Result<Opt
         number += 1;
     }
     let folder = at(number);
-    storage.create_dir_all(&folder)?;
+    if let Err(error) = fill_folder(site, survey, &folder) {
+        if let Err(error) = storage.remove_dir_all(&folder) {
+            tracing::debug!(partition = %site.name, folder = %folder.display(), %error, "a copy in part is left");
+        }
+        return Err(error);
+    }
+    Ok(Some(number))
+}
+
+fn fill_folder(site: &PartitionSite, survey: &Survey, folder: &Path) -> io::Result<()> {
+    let storage = &**site.storage();
+    storage.create_dir_all(folder)?;
     if survey.tail_bytes > 0 {
         let source = storage.open(&survey.cut.file(site), OpenMode::Read)?;
-        let copy = storage.open(&FileKind::Log.path(&folder, survey.cut.offset), OpenMode::Create)?;
+        let copy = storage.open(&FileKind::Log.path(folder, survey.cut.offset), OpenMode::Create)?;
         copy_from(&*source, survey.cut.position, u64::MAX, &*copy)?;
         copy.sync(SyncPurpose::Recovered).wait()?;
     }
-    storage.sync_dir(&folder, SyncPurpose::Recovered)?;
-    storage.sync_dir(&site.directory, SyncPurpose::Recovered)?;
-    Ok(Some(number))
+    storage.sync_dir(folder, SyncPurpose::Recovered)?;
+    storage.sync_dir(&site.directory, SyncPurpose::Recovered)
 }
 
 /// Makes the log end where `note` says, and takes note of that. `directory` is that of the whole log, which

@@ -34,12 +34,22 @@ impl Cut {
     }
 }
 
-/// What of a partition counts no more if its log goes back to its last consistent cut when it is opened.
+/// What is known of a partition beside its batches.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The note of an earlier cut, of which transactions are to be ended still.
+    pub(super) before: Option<&'a CutNote>,
+    /// Everything before it was synced, as far as no cut has lowered that: what is missing there is lost.
+    pub(super) synced: Offset,
+    /// None where the log goes back in no case.
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// What of a partition counts no more if its log goes back to its last consistent cut when it is opened:
+/// nothing at or behind what was synced. What is bad there is the torn end of the log then, and no damage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
-    /// What is bad at or behind it is the torn end of the log then, and no damage.
-    pub(super) synced: Offset,
-    /// Whether a marker at or behind it counts all the same: it says what somebody had synced.
+    /// Whether a marker counts all the same: it says what somebody had synced.
     pub(super) believes_markers: bool,
 }
 
@@ -48,13 +58,15 @@ pub(super) struct Survey {
     pub(super) cut: Cut,
     /// Bytes of the file that is cut, from the cut on.
     pub(super) tail_bytes: u64,
+    /// Whether that file is missing.
+    lacks_file: bool,
     /// The segments behind it.
     beyond: Vec<Offset>,
     /// The transactions that are open at the cut, and what an earlier cut has made of them.
     open: Vec<(OpenTransaction, Option<Noted>)>,
     /// Where that one was made: what is behind it was written since, and is no record of theirs.
     cut_before: Option<Offset>,
-    /// None where the log goes back in no case.
+    synced: Offset,
     doubt: Option<Doubt>,
     lost: Lost,
 }
@@ -64,7 +76,7 @@ pub(super) struct Survey {
 struct Lost {
     bytes: u64,
     sound_bytes: u64,
-    /// What the first bytes may have been that are no sound batch.
+    /// What the first bytes may have been that are no sound batch, or are missing.
     first_bad: Option<Offset>,
     batches: u64,
     records: u64,
@@ -85,9 +97,7 @@ struct FoundMarker {
 }
 
 impl Survey {
-    /// Reads everything before `truncate_at`, and looks through what is behind it. `before` is the note of an
-    /// earlier cut, of which transactions are to be ended still. `doubt` goes by the recovery point that no cut has
-    /// lowered.
+    /// Reads everything before `truncate_at`, and looks through what is behind it.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if something
@@ -96,15 +106,16 @@ impl Survey {
         site: &PartitionSite,
         marks: &Marks,
         truncate_at: Offset,
-        before: Option<&CutNote>,
-        doubt: Option<Doubt>,
+        known: Known<'_>,
     ) -> Result<Self> {
-        if truncate_at < marks.start {
-            let what = format!("it begins with offset {}, behind {truncate_at}", marks.start);
+        let Known { before, synced, doubt } = known;
+        let segments = segments(site, marks)?;
+        // Records before the start may be there still, and damaged.
+        let first = segments.first().copied().filter(|first| *first <= marks.start).unwrap_or(marks.start);
+        if truncate_at < first {
+            let what = format!("it begins with offset {first}, behind {truncate_at}");
             return Err(site.error(ErrorKind::Invalid, what));
         }
-        let segments = segments(site, marks)?;
-        let first = segments.first().copied().filter(|first| *first <= marks.start).unwrap_or(marks.start);
         let mut reading = Reading {
             site,
             truncate_at,
@@ -129,7 +140,8 @@ impl Survey {
         let open = reading.producers.open_transactions().into_iter();
         let open = open.map(|open| (open, before.and_then(|note| note.fate(&open)))).collect();
         let (cut_before, lost) = (before.map(|note| note.cut.offset), Lost::default());
-        let mut survey = Self { cut, tail_bytes: 0, beyond, open, cut_before, doubt, lost };
+        let mut survey =
+            Self { cut, tail_bytes: 0, lacks_file: false, beyond, open, cut_before, synced, doubt, lost };
         survey.look_behind(site).map_err(|error| site.io("read", &site.directory, error))?;
         Ok(survey)
     }
@@ -139,6 +151,11 @@ impl Survey {
         self.tail_bytes == 0 && self.beyond.is_empty()
     }
 
+    /// Whether the log ends at the cut, and nothing that was synced is missing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_empty() && self.synced <= self.cut.offset && !self.lacks_file
+    }
+
     fn look_behind(&mut self, site: &PartitionSite) -> io::Result<()> {
         let storage = &**site.storage();
         match storage.open(&self.cut.file(site), OpenMode::Read) {
@@ -146,12 +163,21 @@ impl Survey {
                 self.tail_bytes = file.len()? - self.cut.position;
                 self.lost.look_through(&*file, self.cut.position, self.cut.base, self.cut.offset)?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.lacks_file = true,
             Err(error) => return Err(error),
         }
+        // What is missing between or behind the files may have been anything.
+        let mut end = self.lost.upto.unwrap_or(self.cut.offset);
         for &base in &self.beyond {
+            if base > end && !site.density().allows(base, end) {
+                self.lost.first_bad.get_or_insert(end);
+            }
             let file = storage.open(&FileKind::Log.path(&site.directory, base), OpenMode::Read)?;
             self.lost.look_through(&*file, 0, base, self.cut.offset)?;
+            end = self.lost.upto.unwrap_or(base).max(base);
+        }
+        if end < self.synced {
+            self.lost.first_bad.get_or_insert(end);
         }
         Ok(())
     }
@@ -186,7 +212,7 @@ impl Survey {
         before: Option<Noted>,
     ) -> (TransactionFate, bool) {
         use TransactionFate::{Aborted, MarkedAgain, Unmarked};
-        let is_behind = |offset: Offset| self.doubt.is_some_and(|doubt| offset >= doubt.synced);
+        let is_behind = |offset: Offset| self.doubt.is_some() && offset >= self.synced;
         let written_before = before.and(self.cut_before);
         let before = before.map(|noted| (noted.touched.fate, noted.is_doubtful));
         // What is damaged may have been records of it, unless it had ended by then.

@@ -1,6 +1,7 @@
 //! Partitions that are damaged, cut, and opened again.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::note::KEPT_PREFIX;
 use super::*;
@@ -370,5 +371,88 @@ fn wherever_the_power_fails_the_same_repair_can_be_made_again_and_nothing_is_los
             return;
         }
         operations += 1;
+    }
+}
+
+#[test]
+fn a_repair_that_fails_while_it_copies_leaves_no_copy_in_part() {
+    let copies = |storage: &MemoryStorage| {
+        let names = storage.list(&directory()).expect("it is there").into_iter().map(|entry| entry.name);
+        let folders = names.filter(|name| name.starts_with(KEPT_PREFIX));
+        folders.map(|name| logs(storage, &directory().join(name))).collect::<Vec<_>>()
+    };
+    let whole = {
+        let storage = closed_log_with(TopicConfig::default());
+        repair(&storage, &at(11)).expect("it is sound");
+        copies(&storage)
+    };
+    let (mut without, mut is_done) = (0, false);
+    for operations in 0.. {
+        if is_done {
+            break;
+        }
+        let storage = closed_log_with(TopicConfig::default());
+        storage.fail_with(io::ErrorKind::StorageFull, operations);
+        is_done = repair(&storage, &at(11)).is_ok();
+        let copies = copies(&storage);
+        without += usize::from(copies.is_empty());
+        assert!(copies.is_empty() || copies == whole, "after {operations} operations");
+    }
+    assert!(without > 10, "{without} times there was none");
+}
+
+/// A log that was closed and of which the records before `start` are deleted, but still in the files.
+fn closed_log_from(start: i64, config: TopicConfig) -> Arc<MemoryStorage> {
+    let storage = closed_log_with(config);
+    let log = open(&storage).expect("it is sound");
+    log.delete_records("t", PartitionId(0), Offset(start)).expect("they are durable");
+    log.close().expect("the disk is fine");
+    storage
+}
+
+/// Checks that a log which does not open does once it is cut at `cut`, and that it begins and ends there.
+fn check_begins_anew(storage: &Arc<MemoryStorage>, cut: i64) {
+    let error = open(storage).expect_err("something is missing");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(repair(storage, &at(cut)).expect("what is before is sound").cut_at, Offset(cut));
+    let log = open(storage).expect("it is sound");
+    let partition = log.topic("t").expect("it is there").partitions()[0].clone();
+    assert_eq!((partition.offsets().start, partition.offsets().end), (Offset(cut), Offset(cut)));
+    assert!(numbers(&log, Isolation::ReadUncommitted).is_empty());
+    partition.append(batch(100)).expect("it goes on where it was cut");
+    log.close().expect("the disk is fine");
+    assert_eq!(numbers(&open(storage).expect("it is sound"), Isolation::ReadUncommitted), [100]);
+}
+
+#[test]
+fn damage_among_deleted_records_is_cut_off_with_what_follows() {
+    let storage = closed_log_from(20, TopicConfig::default());
+    damage(&storage, 15);
+    storage.remove_file(&Path::new(DIRECTORY).join("clean-shutdown")).expect("it was closed");
+    // All of it has to be read.
+    let names = storage.list(&directory()).expect("it is there").into_iter().map(|entry| entry.name);
+    for snapshot in names.filter(|name| name.ends_with(".snapshot")) {
+        storage.remove_file(&directory().join(snapshot)).expect("it is listed");
+    }
+    let error = repair(&storage, &at(20)).expect_err("what is before is damaged");
+    assert!(error.to_string().contains("cut at offset 15"), "{error}");
+    check_begins_anew(&storage, 15);
+}
+
+#[test]
+fn a_log_whose_last_segments_are_missing_is_cut_though_it_began_behind_those_that_are_there() {
+    let small = TopicConfig { segment_bytes: 500, ..TopicConfig::default() };
+    for missing in 1.. {
+        let storage = closed_log_from(BATCHES, small.clone());
+        let segments = segments(&storage);
+        let (kept, gone) = segments.split_at(segments.len() - missing);
+        for base in gone {
+            storage.remove_file(&FileKind::Log.path(&directory(), *base)).expect("it is listed");
+        }
+        // With nothing left, it begins where it began.
+        check_begins_anew(&storage, if kept.is_empty() { BATCHES } else { gone[0].0 });
+        if kept.is_empty() {
+            break;
+        }
     }
 }

@@ -6,13 +6,13 @@ use super::tests::{
     at, batch, check_sound, directory, everything, numbers, numbers_in, open, repair, transactional,
 };
 use super::{Repair, RepairReport, TransactionFate};
-use crate::batch::MarkerKind;
+use crate::batch::{Batches, MarkerKind};
 use crate::error::ErrorKind;
 use crate::files::{FileKind, Listing};
 use crate::partition::Isolation;
-use crate::record::{ProducerEpoch, ProducerId};
-use crate::storage::Storage;
+use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::storage::memory::MemoryStorage;
+use crate::storage::{OpenMode, Storage};
 use crate::topic::TopicConfig;
 
 /// How many transactions there are, all of one id.
@@ -229,4 +229,85 @@ fn the_epoch_of_a_transaction_that_nobody_had_decided_and_that_is_cut_is_not_use
     producer.append(&topic.partitions()[0], batch(7)).expect("it is of another transaction");
     producer.commit(&[]).wait().expect("the disk is fine");
     assert_eq!(numbers(&log, Isolation::ReadCommitted), [7]);
+}
+
+/// What a log without a coordinator holds.
+#[derive(Clone, Copy)]
+enum Written {
+    /// A record of the transaction of this epoch.
+    Record(i16),
+    /// Its marker.
+    Commit(i16),
+    /// A record of none.
+    Plain,
+}
+
+#[test]
+fn a_transaction_is_not_shown_of_which_a_whole_segment_is_missing() {
+    use Written::{Commit, Plain, Record};
+    let alone = [vec![Record(0); 6], vec![Plain; 4], vec![Commit(0)]].concat();
+    // Its own marker is missing too, and that of another of the same producer is there.
+    let others = [vec![Record(0); 5], vec![Commit(0), Record(1)], vec![Plain; 4], vec![Commit(1)]].concat();
+    for written in [alone, others] {
+        let storage = MemoryStorage::new(1);
+        let log = open(&storage).expect("an empty disk");
+        let config = TopicConfig { segment_bytes: 300, ..TopicConfig::default() };
+        let partition = log.create_topic("t", config).expect("a new topic").partitions()[0].clone();
+        for (number, written) in (0..).zip(written) {
+            match written {
+                Plain => drop(partition.append(batch(number)).expect("the disk is fine")),
+                Record(epoch) => {
+                    let sequence = if epoch == 0 { number as i32 } else { 0 };
+                    let record = transactional(number, epoch, sequence);
+                    partition.append_to_transaction(record).expect("it is acceptable");
+                }
+                Commit(epoch) => {
+                    let epoch = ProducerEpoch(epoch);
+                    let marker = partition.append_marker(MarkerKind::Commit, ProducerId(7), epoch, 0);
+                    marker.expect("the disk is fine").expect("it is open");
+                }
+            }
+        }
+        log.close().expect("the disk is fine");
+        let segments = Listing::read(&*storage, &directory()).expect("it is there").segments;
+        assert_eq!(segments[..3], [Offset(0), Offset(4), Offset(8)]);
+        storage.remove_file(&FileKind::Log.path(&directory(), Offset(4))).expect("it is there");
+        assert_eq!(open(&storage).expect_err("records are missing").kind(), ErrorKind::Corrupt);
+        let report = repair(&storage, &at(4)).expect("what is before is sound");
+        assert_eq!(fates(&report), [TransactionFate::Aborted]);
+        let log = open(&storage).expect("it is sound");
+        assert_eq!(numbers(&log, Isolation::ReadCommitted), []);
+    }
+}
+
+#[test]
+fn a_transaction_is_not_shown_of_which_the_end_is_missing_that_was_synced() {
+    for kept in 1..3 {
+        let storage = decided_log(1);
+        let last = TRANSACTIONS - 1;
+        let end = last * OFFSETS + kept;
+        cut_behind(&storage, end);
+        assert_eq!(open(&storage).expect_err("records are missing").kind(), ErrorKind::Corrupt);
+        let report = repair(&storage, &at(end)).expect("what is before is sound");
+        assert_eq!(fates(&report), [TransactionFate::Aborted], "{kept} of 3 records are there");
+        let log = open(&storage).expect("it is sound");
+        assert_eq!(numbers(&log, Isolation::ReadCommitted), committed(last), "{kept} of 3 records");
+    }
+}
+
+/// Takes away what lies at or behind an offset, as if it had never been there.
+fn cut_behind(storage: &MemoryStorage, end: i64) {
+    for base in Listing::read(storage, &directory()).expect("it is there").segments {
+        let path = FileKind::Log.path(&directory(), base);
+        if base.0 >= end {
+            storage.remove_file(&path).expect("it is there");
+            continue;
+        }
+        let bytes = storage.contents(&path).expect("it is there");
+        let headers = Batches::new(&bytes).map(|batch| batch.expect("it is sound").header().clone());
+        let kept = headers.take_while(|header| header.base_offset.0 < end);
+        let length = kept.map(|header| header.length as u64).sum();
+        let file = storage.open(&path, OpenMode::Write).expect("it is there");
+        file.truncate(length).expect("the disk is fine");
+    }
 }
