@@ -38,7 +38,7 @@ fn broker(settings: &[&str]) -> Option<Kafka> {
     match Kafka::start(settings) {
         Ok(kafka) => Some(kafka),
         Err(failure) => {
-            println!("Kafka is left out: {failure}");
+            println!("Kafka is left out (scripts/setup kafka brings what it needs): {failure}");
             None
         }
     }

@@ -44,7 +44,7 @@ impl Kafka {
     /// If it cannot be downloaded.
     pub fn find(test: &str) -> Result<Option<Self>> {
         if let Some(missing) = NEEDED.iter().find(|program| !is_on_path(program)) {
-            skip(test, &format!("there is no {missing}, which Kafka needs"))?;
+            skip(test, &format!("there is no {missing}, which Kafka needs and scripts/setup kafka brings"))?;
             return Ok(None);
         }
         static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
