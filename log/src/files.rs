@@ -19,13 +19,21 @@ pub(crate) enum FileKind {
     TimeIndex,
     /// Aborted transactions.
     TransactionIndex,
+    /// What that index held when it was last written out; ours alone.
+    TransactionSum,
     /// What the partition knew of its producers when its end was this offset.
     Snapshot,
 }
 
 impl FileKind {
-    const ALL: [Self; 5] =
-        [Self::Log, Self::OffsetIndex, Self::TimeIndex, Self::TransactionIndex, Self::Snapshot];
+    const ALL: [Self; 6] = [
+        Self::Log,
+        Self::OffsetIndex,
+        Self::TimeIndex,
+        Self::TransactionIndex,
+        Self::TransactionSum,
+        Self::Snapshot,
+    ];
 
     fn extension(self) -> &'static str {
         match self {
@@ -33,6 +41,7 @@ impl FileKind {
             Self::OffsetIndex => "index",
             Self::TimeIndex => "timeindex",
             Self::TransactionIndex => "txnindex",
+            Self::TransactionSum => "txnsum",
             Self::Snapshot => "snapshot",
         }
     }

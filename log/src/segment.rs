@@ -12,7 +12,9 @@ use bytes::Bytes;
 
 use crate::batch::{BatchError, BatchHeader, MarkerKind, RecordBatch};
 use crate::files::{FileKind, Stage};
-use crate::index::{IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, TimeIndex, TransactionIndex};
+use crate::index::{
+    IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, SumFile, TimeIndex, TransactionIndex,
+};
 use crate::open_files::LazyFile;
 use crate::partition::PartitionSite;
 use crate::read_buffers::ReadBuffers;
@@ -45,12 +47,14 @@ pub(crate) struct Segment {
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
     pub(crate) aborted: TransactionIndex,
+    aborted_sum: SumFile,
 }
 
 struct Indexes {
     offsets: OffsetIndex,
     times: TimeIndex,
     aborted: TransactionIndex,
+    aborted_sum: SumFile,
 }
 
 /// Batches read from a segment in one go.
@@ -86,6 +90,7 @@ impl Segment {
             offsets: OffsetIndex::empty(&context, directory, base),
             times: TimeIndex::empty(&context, directory, base),
             aborted: TransactionIndex::empty(&context, directory, base),
+            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
         };
         Self::with_indexes(site, base, path, mode, indexes)
     }
@@ -99,6 +104,7 @@ impl Segment {
             offsets: OffsetIndex::at(&context, at(FileKind::OffsetIndex), base),
             times: TimeIndex::at(&context, at(FileKind::TimeIndex), base),
             aborted: TransactionIndex::at(&context, at(FileKind::TransactionIndex), base),
+            aborted_sum: SumFile::new(&context, at(FileKind::TransactionSum)),
         };
         let segment = Self::with_indexes(site, base, at(FileKind::Log), OpenMode::Create, indexes)?;
         Ok(Self { density: Density::Sparse, ..segment })
@@ -117,6 +123,7 @@ impl Segment {
             offsets: OffsetIndex::sealed(&context, directory, base)?,
             times: TimeIndex::sealed(&context, directory, base)?,
             aborted: TransactionIndex::sealed(&context, directory, base)?,
+            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
         };
         let mut segment = Self::with_indexes(site, base, path, mode, indexes)?;
         segment.bytes = AtomicU64::new(segment.file()?.len()?);
@@ -139,6 +146,7 @@ impl Segment {
             offsets: OffsetIndex::believed(&context, directory, base, below)?,
             times: TimeIndex::believed(&context, directory, base, below)?,
             aborted: TransactionIndex::believed(&context, directory, base, below)?,
+            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
         };
         Self::with_indexes(site, base, path, mode, indexes)
     }
@@ -148,7 +156,7 @@ impl Segment {
         base: Offset,
         path: PathBuf,
         mode: OpenMode,
-        Indexes { offsets, times, aborted }: Indexes,
+        Indexes { offsets, times, aborted, aborted_sum }: Indexes,
     ) -> io::Result<Self> {
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -162,6 +170,7 @@ impl Segment {
             offsets,
             times,
             aborted,
+            aborted_sum,
         })
     }
 
@@ -263,9 +272,9 @@ impl Segment {
     }
 
     /// Whether the indexes can be of this segment, whose records end before `next`: a batch has the largest
-    /// timestamp that the time index ends with, every aborted transaction ended in here, and nothing that
-    /// is not believed stands before anything that would be; of a segment that is `whole`, nothing at all
-    /// stands behind. An entry of the offset index is checked whenever it is used.
+    /// timestamp that the time index ends with, the aborted transactions are those that were noted and ended in
+    /// here, and nothing that is not believed stands before anything that would be; of a segment that is
+    /// `whole`, nothing at all stands behind. An entry of the offset index is checked whenever it is used.
     pub(crate) fn agrees_with_indexes(&self, next: Offset, whole: bool) -> Result<bool, ReadError> {
         let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
         let is_in_order = leftovers.iter().all(|leftover| match leftover {
@@ -280,7 +289,9 @@ impl Segment {
             Some(largest) => self.holds(largest)?,
             None => true,
         };
-        Ok(is_timed && self.aborted.is_sound(next)?)
+        // Where nothing is believed of the segment, there is nothing to disagree.
+        let is_noted = || Ok::<_, io::Error>(next == self.base || self.aborted_sum.agrees(&self.aborted)?);
+        Ok(is_timed && self.aborted.is_sound(next)? && is_noted()?)
     }
 
     /// Whether the last of the aborted transactions has its marker here. A power cut may leave an entry of zeros, or
@@ -367,7 +378,19 @@ impl Segment {
     /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
     pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
         let mut written = vec![self.offsets.write_out()?.file, self.times.write_out()?.file];
-        written.extend(self.aborted.persist()?.map(|persisted| persisted.file));
+        let aborted = self.aborted.persist()?;
+        if aborted.is_some() || self.aborted_sum.exists()? {
+            written.push(self.aborted_sum.write(&self.aborted)?);
+        }
+        written.extend(aborted.map(|persisted| persisted.file));
+        Ok(written)
+    }
+
+    /// The same of a segment that is to replace others: also what is empty has to take the place of an older file.
+    pub(crate) fn write_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
+        let mut written = vec![self.offsets.write_out()?.file, self.times.write_out()?.file];
+        written.push(self.aborted.write_out()?.file);
+        written.push(self.aborted_sum.write(&self.aborted)?);
         Ok(written)
     }
 

@@ -102,6 +102,31 @@ impl<E: Entry> EntryFile<E> {
         entries.on_file == 0 && entries.in_memory.is_empty()
     }
 
+    /// How many entries are believed.
+    pub(super) fn len(&self) -> u64 {
+        let entries = self.entries.read();
+        entries.on_file + entries.in_memory.len() as u64
+    }
+
+    /// The CRC-32 of the first `count` entries of the file, believed or not; `None` if it has fewer.
+    pub(super) fn checksum(&self, count: u64) -> io::Result<Option<u32>> {
+        let mut hasher = crc32fast::Hasher::new();
+        let file = if count == 0 { None } else { self.open_to_read()? };
+        let Some(file) = file else { return Ok((count == 0).then(|| hasher.finalize())) };
+        let (mut position, end) = (0, count * E::BYTES as u64);
+        if file.len()? < end {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; (ENTRIES_PER_READ.min(count) * E::BYTES as u64) as usize];
+        while position < end {
+            let length = (end - position).min(bytes.len() as u64) as usize;
+            read_exact(&*file, position, &mut bytes[..length])?;
+            hasher.update(&bytes[..length]);
+            position += length as u64;
+        }
+        Ok(Some(hasher.finalize()))
+    }
+
     pub(super) fn has_unwritten(&self) -> bool {
         !self.entries.read().in_memory.is_empty()
     }

@@ -13,6 +13,7 @@ mod entry_file;
 mod offset;
 mod time;
 mod transaction;
+mod transaction_sum;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) use offset::{IndexedBatch, OffsetIndex};
 pub(crate) use time::{LargestTimestamp, TimeIndex};
 pub use transaction::AbortedTransaction;
 pub(crate) use transaction::TransactionIndex;
+pub(crate) use transaction_sum::SumFile;
 
 /// What an index is a sequence of: entries of one size, in an order that searches rely on.
 pub(crate) trait Entry: Copy {

@@ -107,6 +107,16 @@ impl Index<AbortedTransaction> {
         Ok(is_all)
     }
 
+    /// How many entries are believed.
+    pub(super) fn len(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// The CRC-32 of the first `count` entries of the file; `None` if it has fewer.
+    pub(super) fn checksum(&self, count: u64) -> io::Result<Option<u32>> {
+        self.file.checksum(count)
+    }
+
     pub(crate) fn has_unwritten(&self) -> bool {
         self.file.has_unwritten()
     }

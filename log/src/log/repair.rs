@@ -48,7 +48,6 @@ use crate::partition::{PartitionContext, PartitionSite, failed_sync, replace};
 use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartition};
 use crate::recovery_point::{self, RecoveryPointFile};
-use crate::storage::Storage;
 use crate::topic::{directory_name, no_such_topic};
 use crate::transaction::Endings;
 

@@ -41,9 +41,9 @@ use crate::storage::{StorageFile, SyncPurpose, SyncTicket};
 /// How many bytes are gathered before they are written.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// The indexes of a segment.
-pub(crate) const INDEXES: [FileKind; 3] =
-    [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex];
+/// The indexes of a segment, and what goes with them.
+pub(crate) const INDEXES: [FileKind; 4] =
+    [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex, FileKind::TransactionSum];
 
 /// A segment that is being written to take the place of others.
 pub(crate) struct CleanedSegment {
@@ -103,10 +103,7 @@ impl CleanedSegment {
     pub(crate) fn seal(&mut self) -> io::Result<Vec<SyncTicket>> {
         self.write()?;
         self.active.note_time_entry();
-        let segment = &self.active.segment;
-        let mut files: Vec<Arc<dyn StorageFile>> = segment.persist_indexes()?;
-        // It has to take the place of an older one of its name.
-        files.push(segment.aborted.write_out()?.file);
+        let mut files = self.active.segment.write_indexes()?;
         files.push(self.file.clone());
         Ok(files.iter().map(|file| file.sync(SyncPurpose::Compacted)).collect())
     }

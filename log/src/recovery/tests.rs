@@ -338,25 +338,39 @@ fn aborted_in_turn() -> (Arc<MemoryStorage>, Vec<i64>) {
 }
 
 #[test]
-fn a_damaged_index_of_aborted_transactions_is_not_believed() {
-    let (storage, _) = aborted_in_turn();
-    let names: Vec<_> = everything(&storage)
-        .into_iter()
-        .map(|(name, _)| name)
-        .filter(|name| name.ends_with(".txnindex"))
-        .collect();
-    assert!(names.len() > 3);
-    let clean = RecoveryBorder { recovery_point: Some(Offset(80)), clean_shutdown: true };
-    for name in names {
-        let (storage, committed) = aborted_in_turn();
-        // The offset of the first marker.
-        storage.corrupt(&Path::new(DIRECTORY).join(name), 19, 0x40).expect("it exists");
-        let reader = Partition::open_read_only(site(&storage, small()), &clean).expect("it is only a hint");
-        let (writer, _) = Partition::open(site(&storage, small()), &clean).expect("it is only a hint");
-        for partition in [reader, writer] {
-            let read = read_numbers(&partition, Offset(0), 300, Isolation::ReadCommitted);
-            let read: Vec<_> = read.expect("it is sound").into_iter().map(|(_, number)| number).collect();
-            assert_eq!(read, committed);
+fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed() {
+    let (storage, committed) = aborted_in_turn();
+    let mut files = everything(&storage);
+    files.retain(|(name, _)| name.ends_with(".txnindex") || name.ends_with(".txnsum"));
+    assert!(files.len() > 6);
+    for (name, bytes) in files {
+        let path = Path::new(DIRECTORY).join(name);
+        let flips = (0..bytes.len()).map(|at| (format!("byte {at}"), Some(at), bytes.len()));
+        let cuts = (0..bytes.len()).step_by(17).map(|length| (format!("cut at {length}"), None, length));
+        let gone = std::iter::once(("gone".to_owned(), None, usize::MAX));
+        for (damage, flipped, length) in flips.chain(cuts).chain(gone) {
+            for clean_shutdown in [true, false] {
+                let (storage, _) = aborted_in_turn();
+                match (flipped, length) {
+                    (Some(at), _) => storage.corrupt(&path, at as u64, 1),
+                    (None, usize::MAX) => storage.remove_file(&path),
+                    (None, length) => {
+                        storage.open(&path, OpenMode::Write).and_then(|file| file.truncate(length as u64))
+                    }
+                }
+                .expect("it exists");
+                let border = RecoveryBorder { recovery_point: Some(Offset(80)), clean_shutdown };
+                let context = format!("{}: {damage}, {border:?}", path.display());
+                let opened = Partition::open_read_only(site(&storage, small()), &border);
+                let reader = opened.expect("it can be made anew");
+                let opened = Partition::open(site(&storage, small()), &border);
+                let (writer, _) = opened.expect("it can be made anew");
+                for partition in [&reader, &writer] {
+                    let read = read_numbers(partition, Offset(0), 300, Isolation::ReadCommitted);
+                    let read = read.expect("it is sound").into_iter().map(|(_, number)| number);
+                    assert_eq!(read.collect::<Vec<_>>(), committed, "{context}");
+                }
+            }
         }
     }
 }

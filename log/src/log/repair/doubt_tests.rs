@@ -7,7 +7,7 @@ use super::*;
 use crate::log::Log;
 use crate::log::cut_tests::{Fixture, Pair, begin, commit, partition, values};
 use crate::partition::Durability;
-use crate::storage::SyncPurpose;
+use crate::storage::{Storage, SyncPurpose};
 
 /// Cuts a topic that nobody syncs off where asked, as far as that is possible.
 fn repair(fixture: &Fixture, topic: &str, truncate_at: Offset, dry_run: bool) -> Result<RepairReport> {

@@ -11,6 +11,7 @@ use crate::files::{FileKind, Listing};
 use crate::log::Log;
 use crate::partition::Isolation;
 use crate::record::{Sequence, Timestamp};
+use crate::storage::Storage;
 use crate::storage::memory::MemoryStorage;
 use crate::topic::TopicConfig;
 use crate::verify::{WalkEnd, walk_log};
