@@ -473,6 +473,48 @@ fn what_recovery_has_ended_stays_as_it_was_ended_though_it_is_cut_short_and_the_
 }
 
 #[test]
+fn what_goes_back_comes_back_no_more_though_recovery_is_killed_twice_before_the_power_fails() {
+    let (mut struck, mut is_killed) = (0, true);
+    for killed in 0.. {
+        if !is_killed {
+            break;
+        }
+        let mut is_cut_short = true;
+        // Each operation is struck all the same, and all of it takes a third of the time.
+        for cut_short in (killed % 3..).step_by(3) {
+            if !is_cut_short {
+                break;
+            }
+            let fixture = Fixture::with_seed(100 * killed + cut_short);
+            // A kill is as good as a power cut then, but that it tears nothing.
+            fixture.disk.hide_boot_id();
+            let log = fixture.open();
+            let pair = Pair::of(&log);
+            pair.commit(1);
+            fixture.cut(&log);
+            pair.commit(2);
+            fixture.disk.kill();
+            fixture.disk.fail_after(killed);
+            drop(fixture.try_open());
+            is_killed = fixture.disk.is_unplugged();
+            fixture.disk.kill();
+            fixture.disk.fail_after(cut_short);
+            drop(fixture.try_open());
+            is_cut_short = fixture.disk.is_unplugged();
+            if fixture.disk.contents(&PathBuf::from(MARK)).is_ok() {
+                continue;
+            }
+            fixture.disk.crash();
+            fixture.disk.clear_faults();
+            let found = Pair::values(&fixture.open());
+            assert_eq!(found, [[1], [1]], "killed at {killed}, then cut short at {cut_short}");
+            struck += 1;
+        }
+    }
+    assert!(struck > 100, "{struck} times all was taken for durable");
+}
+
+#[test]
 fn what_recovery_has_kept_behind_a_cut_that_was_in_the_page_cache_only_stays_when_the_power_fails() {
     for seed in 0..20 {
         let fixture = Fixture::with_seed(seed);

@@ -117,7 +117,10 @@ pub(super) fn repair(
         site.begin_writing()?;
     }
     let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
-    if extent == Extent::Sync && !is_all_synced {
+    let is_as_closed = extent == Extent::None && border.clean_shutdown;
+    if extent != Extent::Whole && !is_as_closed {
+        // What was cut off by somebody who was killed may be so in the page cache only, and nothing tells: the
+        // log is not to get it back once it is taken for durable as it is.
         sync_kept(&tail.segments[to_sync], scan.unsynced).map_err(failed("sync the log in"))?;
     }
     if extent == Extent::Sync && (!is_all_synced || is_just_begun(&tail)) {

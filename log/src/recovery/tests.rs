@@ -622,8 +622,8 @@ fn a_crash_that_tears_nothing_is_recovered_from_without_writing_anything_down() 
         let (partition, report) = opened.expect("nothing is bad");
         assert_eq!(numbers(&partition), (0..50).collect::<Vec<_>>());
         assert!(report.scanned_bytes > 0);
-        // The segment and its name.
-        let expected = if synced < 50 { 2 } else { 0 };
+        // The segment, of which an end may be cut off in the page cache only; its name where it may be new.
+        let expected = if synced < 50 { 2 } else { 1 };
         assert_eq!(storage.sync_count(SyncPurpose::Recovered) - syncs, expected, "synced up to {synced}");
         assert_eq!(everything(&storage), before);
         storage.kill();
