@@ -1,13 +1,15 @@
 //! Walking a partition from its first batch to its last without opening it: is every byte what was written?
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{BatchError, DecompressionBuffer, RecordBatch};
+use crate::batch::{BatchError, DecompressionBuffer, MarkerKind, RecordBatch};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing, Stage};
+use crate::index;
 use crate::partition::marks::Marks;
 use crate::record::{Offset, PartitionId, PartitionKey, ProducerId, TopicPartition};
 use crate::recovery_point;
@@ -123,6 +125,8 @@ pub fn walk(
             ending: WalkEnd::Complete,
         },
         place: BatchPlace { position: 0, offset: start },
+        open: HashSet::new(),
+        aborted: Vec::new(),
     };
     if is_first_missing {
         let reason = "it is the first one, and those before it are missing".to_owned();
@@ -131,11 +135,19 @@ pub fn walk(
         return Ok(walker.walk);
     }
     for (index, &base) in segments.iter().enumerate() {
+        let is_sealed = index + 1 < segments.len();
         if let Some(bad) = walker.walk_segment(storage, base).map_err(io)? {
-            let is_last = index + 1 == segments.len();
-            let is_torn = recovery_point.map_or(is_last, |synced| bad.place.offset >= synced);
+            let is_torn = recovery_point.map_or(!is_sealed, |synced| bad.place.offset >= synced);
             let damage = walker.damage(partition, bad);
             walker.walk.ending = if is_torn { WalkEnd::TornTail(damage) } else { WalkEnd::Corrupt(damage) };
+            return Ok(walker.walk);
+        }
+        // What a writer has of the last one may be in its memory only. Whether those of a broker are right is no matter:
+        // they are not believed.
+        let checks_index = is_sealed && is_start_known && swapped != Some(base);
+        let checked = if checks_index { walker.check_aborted(storage, base).map_err(io)? } else { None };
+        if let Some(bad) = checked {
+            walker.walk.ending = WalkEnd::Corrupt(walker.damage(partition, bad));
             return Ok(walker.walk);
         }
     }
@@ -205,6 +217,11 @@ struct Walker<'a> {
     walk: Walk,
     /// Where the next batch should begin, in the last file looked at.
     place: BatchPlace,
+    /// Who has a transaction open that began among what was read.
+    open: HashSet<ProducerId>,
+    /// What was aborted in the segment that is read: whose it was, where the marker is, and whether records of it
+    /// were seen.
+    aborted: Vec<(ProducerId, Offset, bool)>,
 }
 
 struct Bad {
@@ -227,6 +244,7 @@ impl Walker<'_> {
         let log = storage.open(&file, OpenMode::Read)?;
         let bytes = log.len()?;
         self.walk.segments += 1;
+        self.aborted.clear();
         let mut scanner = Scanner::new(Arc::clone(&log), start, bytes, self.density);
         loop {
             self.place = scanner.place();
@@ -254,7 +272,37 @@ impl Walker<'_> {
         self.walk.gaps += u64::from(header.base_offset > self.walk.end);
         self.walk.largest_producer_id = header.producer_id.max(self.walk.largest_producer_id);
         self.walk.end = header.next_offset();
+        if !header.is_control {
+            self.open.extend(header.is_transactional.then_some(header.producer_id));
+        } else if let Ok(control) = batch.control() {
+            let has_records = self.open.remove(&header.producer_id);
+            if control.kind == MarkerKind::Abort {
+                self.aborted.push((header.producer_id, header.last_offset(), has_records));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether the index of aborted transactions of the segment just read says what its markers do.
+    fn check_aborted(&self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
+        let file = FileKind::TransactionIndex.path(self.directory, base);
+        let read = index::read_aborted(storage, &file)?;
+        let indexed: HashSet<_> = read.iter().map(|entry| (entry.producer_id, entry.last_offset)).collect();
+        let marked: HashSet<_> = self.aborted.iter().map(|&(id, marker, _)| (id, marker)).collect();
+        let needed = self.aborted.iter().filter(|(.., has_records)| *has_records);
+        let missing = needed.map(|&(id, marker, _)| (id, marker)).find(|aborted| !indexed.contains(aborted));
+        let wrong = indexed.difference(&marked).min();
+        let (offset, says) = match (missing, wrong) {
+            (None, None) => return Ok(None),
+            (Some((id, marker)), _) => {
+                (marker, format!("it lacks the transaction of producer {id} that was aborted"))
+            }
+            (None, Some(&(id, marker))) => {
+                (marker, format!("it speaks of a transaction of producer {id} that was not aborted"))
+            }
+        };
+        let reason = format!("{says} at offset {offset}; opening the log to write makes it anew");
+        Ok(Some(Bad { file, place: BatchPlace { position: 0, offset }, reason }))
     }
 
     fn damage(&self, partition: &TopicPartition, bad: Bad) -> Damage {

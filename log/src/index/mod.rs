@@ -32,7 +32,7 @@ use entry_file::EntryFile;
 pub(crate) use offset::{IndexedBatch, OffsetIndex};
 pub(crate) use time::{LargestTimestamp, TimeIndex};
 pub use transaction::AbortedTransaction;
-pub(crate) use transaction::TransactionIndex;
+pub(crate) use transaction::{TransactionIndex, read_aborted};
 pub(crate) use transaction_sum::SumFile;
 
 /// What an index is a sequence of: entries of one size, in an order that searches rely on.

@@ -1,10 +1,13 @@
 //! The transactions that were aborted, in the segment that holds their marker.
 
 use std::io;
+use std::path::Path;
 
 use super::{Entry, Index, Persisted, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
+use crate::storage::Storage;
+use crate::whole_file;
 
 /// A transaction that was aborted: the batches of this producer in this range do not count.
 ///
@@ -60,6 +63,12 @@ impl Entry for AbortedTransaction {
 
 /// The aborted transactions of a segment, in the order of their markers.
 pub(crate) type TransactionIndex = Index<AbortedTransaction>;
+
+/// The entries of a file, whoever writes to it; none where there is no file.
+pub(crate) fn read_aborted(storage: &dyn Storage, path: &Path) -> io::Result<Vec<AbortedTransaction>> {
+    let bytes = whole_file::read(storage, path)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(AbortedTransaction::BYTES).map(AbortedTransaction::decode).collect())
+}
 
 impl Index<AbortedTransaction> {
     /// Whether each entry may follow the one before and speaks of a marker before `next`.

@@ -343,6 +343,10 @@ fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed()
     let mut files = everything(&storage);
     files.retain(|(name, _)| name.ends_with(".txnindex") || name.ends_with(".txnsum"));
     assert!(files.len() > 6);
+    let mut segments = everything(&storage).into_iter().filter(|(name, _)| name.ends_with(".log"));
+    let last =
+        segments.next_back().map(|(name, _)| name.replace(".log", ".txnindex")).expect("there are some");
+    let last = Path::new(DIRECTORY).join(last);
     for (name, bytes) in files {
         let path = Path::new(DIRECTORY).join(name);
         let flips = (0..bytes.len()).map(|at| (format!("byte {at}"), Some(at), bytes.len()));
@@ -361,6 +365,17 @@ fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed()
                 .expect("it exists");
                 let border = RecoveryBorder { recovery_point: Some(Offset(80)), clean_shutdown };
                 let context = format!("{}: {damage}, {border:?}", path.display());
+                let is_told = |storage: &MemoryStorage| {
+                    let rules = WalkRules { is_start_known: true, ..WalkRules::default() };
+                    let name = crate::TopicPartition::new("topic", PartitionId(3));
+                    let walked = walk(storage, &name, Path::new(DIRECTORY), rules).expect("it is there");
+                    matches!(walked.ending, WalkEnd::Corrupt(damage) if damage.file == path)
+                };
+                // An offset that is damaged is that of another transaction; the others are only checked when it is opened.
+                let is_seen = path.extension().is_some_and(|extension| extension == "txnindex")
+                    && flipped.is_none_or(|at| matches!(at % 34, 2..=9 | 18..=25))
+                    && path != last;
+                assert_eq!(is_told(&storage), is_seen, "{context}");
                 let opened = Partition::open_read_only(site(&storage, small()), &border);
                 let reader = opened.expect("it can be made anew");
                 let opened = Partition::open(site(&storage, small()), &border);
