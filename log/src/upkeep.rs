@@ -32,8 +32,8 @@ use crate::segment::Segment;
 use crate::storage::SyncPurpose;
 use crate::ticket::{Completion, Ticket};
 
-/// How long an active segment is not sealed because of its age after one was: records of long ago would
-/// have every segment sealed at once.
+/// How long an active segment is not sealed because of its age after one was, unless segments are to be sealed
+/// younger than that: records of long ago would have every segment sealed at once.
 const SEAL_INTERVAL_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// How often producers are looked for that are to be forgotten: Kafka's
@@ -258,8 +258,7 @@ impl Upkeep {
             return;
         }
         let sealed = *state.sealed.entry(partition.key()).or_insert(now);
-        let may_seal = now.saturating_sub(sealed) >= SEAL_INTERVAL_MIN;
-        let tended = self.tend(partition, may_seal);
+        let tended = self.tend(partition, now.saturating_sub(sealed));
         if tended.as_ref().is_ok_and(|tended| tended.is_sealed) {
             state.sealed.insert(partition.key(), now);
         }
@@ -270,8 +269,9 @@ impl Upkeep {
         }
     }
 
-    /// Seals and deletes what is old enough. Returns what there is to compact.
-    fn tend(&self, partition: &Arc<Partition>, may_seal: bool) -> Result<Tended> {
+    /// Seals and deletes what is old enough, so long after something was sealed. Returns what there is to
+    /// compact.
+    fn tend(&self, partition: &Arc<Partition>, since_sealed: Duration) -> Result<Tended> {
         let config = partition.config();
         let cleanup = &config.cleanup;
         let is_kept_up = cleanup.policy.compacts() || cleanup.retention != Retention::default();
@@ -294,7 +294,7 @@ impl Upkeep {
             bound,
         };
         let expired = expired(&facts, cleanup, now);
-        let is_old = is_kept_up && may_seal && is_old(&view.active, cleanup, now);
+        let is_old = is_kept_up && is_old(&view.active, cleanup, now, since_sealed);
         if expired.reaches_active || is_old {
             partition.seal_active()?;
         }
@@ -416,10 +416,13 @@ fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Closed | ErrorKind::NotFound | ErrorKind::Retry)
 }
 
-/// Whether the first batch of the active segment is old enough for it to be sealed.
-fn is_old(active: &Segment, cleanup: &Cleanup, now: Timestamp) -> bool {
+/// Whether the first batch of the active segment is old enough for it to be sealed, so long after the one before.
+fn is_old(active: &Segment, cleanup: &Cleanup, now: Timestamp, since_sealed: Duration) -> bool {
     let lag_max = cleanup.compaction.lag_max.filter(|_| cleanup.policy.compacts());
     let age_max = cleanup.segment_age_max.min(lag_max.unwrap_or(cleanup.segment_age_max));
+    if since_sealed < SEAL_INTERVAL_MIN.min(age_max) {
+        return false;
+    }
     let first = active.first_timestamp().ok().flatten();
     first.is_some_and(|first| now.0.saturating_sub(first.0) > age_max.as_millis() as i64)
 }

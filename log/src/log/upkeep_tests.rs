@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::cleanup::{CleanupPolicy, Retention};
+use crate::cleanup::{CleanupPolicy, CompactionConfig, Retention};
 use crate::clock::ManualClock;
 use crate::partition::{Isolation, Partition};
 use crate::producer::{Producer, ProducerOptions};
@@ -117,6 +117,32 @@ fn a_compacted_topic_is_compacted_in_the_background_and_stays_so_after_a_crash()
     assert_eq!(read(&bench.partition()), offsets);
     bench.write(40..44);
     assert_eq!(bench.partition().offsets().end, Offset(44));
+}
+
+#[test]
+fn what_has_waited_for_the_longest_lag_is_sealed_and_compacted_by_itself_however_little_it_is() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    for (lag_max, is_compacted) in [(Some(10 * MINUTE), true), (Some(300 * MINUTE), true), (None, false)] {
+        let bench = Bench::new();
+        // Never because of its part of the bytes, once something is clean.
+        let compaction = CompactionConfig { lag_max, dirty_percent_min: 99, ..CompactionConfig::default() };
+        let config = TopicConfig { compaction, segment_bytes: 1 << 20, ..compacted() };
+        let topic = bench.log.create_topic("t", config).expect("a new topic");
+        let partition = &topic.partitions()[0];
+        let lag = lag_max.unwrap_or(300 * MINUTE);
+        // Each begins and ends in the active segment; the second one is the smaller part by far.
+        for (written, expected) in [(0..40, vec![36, 37, 38, 39]), (40..41, vec![37, 38, 39, 40])] {
+            bench.write(written);
+            let before = read(partition);
+            bench.wait(EVERY);
+            bench.wait(lag - 2 * MINUTE);
+            assert_eq!(read(partition), before, "{lag_max:?}: it has not waited for so long yet");
+            bench.wait(3 * MINUTE);
+            let expected = if is_compacted { expected } else { before };
+            assert_eq!(read(partition), expected, "{lag_max:?}");
+            assert_eq!(partition.compaction_view().sealed.is_empty(), !is_compacted);
+        }
+    }
 }
 
 #[test]
