@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub(crate) struct Segment {
     first_timestamp: OnceLock<Timestamp>,
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
+    /// Whether an entry of the time index was found not to be true.
+    are_times_doubted: AtomicBool,
     pub(crate) aborted: TransactionIndex,
     aborted_sum: SumFile,
 }
@@ -169,6 +171,7 @@ impl Segment {
             first_timestamp: OnceLock::new(),
             offsets,
             times,
+            are_times_doubted: AtomicBool::new(false),
             aborted,
             aborted_sum,
         })
@@ -272,9 +275,10 @@ impl Segment {
     }
 
     /// Whether the indexes can be of this segment, whose records end before `next`: a batch has the largest
-    /// timestamp that the time index ends with, the aborted transactions are those that were noted and ended in
-    /// here, and nothing that is not believed stands before anything that would be; of a segment that is
-    /// `whole`, nothing at all stands behind. An entry of the offset index is checked whenever it is used.
+    /// timestamp that the time index ends with, and none has a larger one that was read when the segment was
+    /// resumed; the aborted transactions are those that were noted and ended in here, and nothing that is not
+    /// believed stands before anything that would be; of a segment that is `whole`, nothing at all stands behind.
+    /// Other entries of the indexes by time and by offset are checked whenever they are used.
     pub(crate) fn agrees_with_indexes(&self, next: Offset, whole: bool) -> Result<bool, ReadError> {
         let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
         let is_in_order = leftovers.iter().all(|leftover| match leftover {
@@ -285,10 +289,9 @@ impl Segment {
         if !is_in_order {
             return Ok(false);
         }
-        let is_timed = match self.times.last()? {
-            Some(largest) => self.holds(largest)?,
-            None => true,
-        };
+        let last = self.times.last()?;
+        let is_timed = last.map(|largest| largest.timestamp) == self.max_timestamp()
+            && last.map_or(Ok(true), |largest| self.holds(largest))?;
         // Where nothing is believed of the segment, there is nothing to disagree.
         let is_noted = || Ok::<_, io::Error>(next == self.base || self.aborted_sum.agrees(&self.aborted)?);
         Ok(is_timed && self.aborted.is_sound(next)? && is_noted()?)
@@ -325,19 +328,40 @@ impl Segment {
 
     /// Whether there is a batch of this last offset and timestamp.
     fn holds(&self, largest: LargestTimestamp) -> Result<bool, ReadError> {
+        match self.scan_behind(largest) {
+            Ok(found) => Ok(found.is_some()),
+            Err(ReadError::Bad { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The batches behind the one that an entry of the time index speaks of; none if the entry is not true: no
+    /// batch has this last offset and timestamp, or one just before it is later. Those before an entry of the
+    /// offset index need not be looked at: the time index was brought up to date with it, and so a later one
+    /// among them has an entry that this one would have to stand behind.
+    pub(crate) fn scan_behind(&self, largest: LargestTimestamp) -> Result<Option<Scanner>, ReadError> {
         let mut scanner = self.scan(self.place_before(largest.offset)?)?;
-        loop {
-            match scanner.next() {
-                Ok(Some((_, batch))) if batch.header().last_offset() < largest.offset => {}
-                Ok(Some((_, batch))) => {
-                    let header = batch.header();
-                    let found = (header.last_offset(), header.max_timestamp);
-                    return Ok(found == (largest.offset, largest.timestamp));
-                }
-                Ok(None) | Err(ReadError::Bad { .. }) => return Ok(false),
-                Err(error) => return Err(error),
+        while let Some((_, batch)) = scanner.next()? {
+            let header = batch.header();
+            if header.last_offset() >= largest.offset {
+                let (offset, timestamp) = (header.last_offset(), header.max_timestamp);
+                return Ok((LargestTimestamp { timestamp, offset } == largest).then_some(scanner));
+            }
+            if is_dated(header) && header.max_timestamp > largest.timestamp {
+                return Ok(None);
             }
         }
+        Ok(None)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn are_times_doubted(&self) -> bool {
+        self.are_times_doubted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the time index has an entry that is not true. Whether that was not known.
+    pub(crate) fn doubt_times(&self) -> bool {
+        !self.are_times_doubted.swap(true, Ordering::Relaxed)
     }
 
     /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none.
@@ -456,6 +480,11 @@ fn measure(
     }
 }
 
+/// Whether a batch has records, and not a marker alone, whose timestamp is the clock's and no event's.
+fn is_dated(header: &BatchHeader) -> bool {
+    !header.is_control && header.record_count > 0
+}
+
 /// The last segment, as its writer knows it.
 pub(crate) struct ActiveSegment {
     pub(crate) segment: Arc<Segment>,
@@ -554,14 +583,15 @@ impl ActiveSegment {
         let position = self.position();
         self.note_timestamp(header);
         self.leader_epoch = header.leader_epoch.max(self.leader_epoch);
+        self.publish_timestamp();
+        // Before its entries are: whoever finds one finds the batch too.
+        self.segment.publish(position + header.length as u64);
         if self.bytes_since_entry > self.index_interval_bytes {
             self.segment.offsets.push(IndexedBatch { last_offset: header.last_offset(), position });
             self.note_time_entry();
             self.bytes_since_entry = 0;
         }
         self.bytes_since_entry += header.length as u64;
-        self.publish_timestamp();
-        self.segment.publish(position + header.length as u64);
     }
 
     /// Notes the largest timestamp so far in the time index. It is the last entry of a sealed segment's.
@@ -575,7 +605,7 @@ impl ActiveSegment {
 
     fn note_timestamp(&mut self, header: &BatchHeader) {
         let is_larger = self.largest.is_none_or(|largest| header.max_timestamp > largest.timestamp);
-        if is_larger && !header.is_control && header.record_count > 0 {
+        if is_larger && is_dated(header) {
             let (timestamp, offset) = (header.max_timestamp, header.last_offset());
             self.largest = Some(LargestTimestamp { timestamp, offset });
         }

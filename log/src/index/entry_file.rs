@@ -33,6 +33,8 @@ pub(super) struct Found<E> {
     pub(super) count: u64,
     /// The last of them.
     pub(super) last: Option<E>,
+    /// The one behind it.
+    pub(super) next: Option<E>,
 }
 
 struct Entries<E> {
@@ -86,6 +88,10 @@ impl<E: Entry> EntryFile<E> {
         index.entries.write().on_file = believed;
         index.leftover = leftover;
         Ok(index)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the file holds behind what is believed of it.
@@ -143,20 +149,27 @@ impl<E: Entry> EntryFile<E> {
     /// Finds the end of the entries for which `holds`; it must hold for the first ones and for none
     /// behind them.
     pub(super) fn search(&self, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
-        let on_file = {
+        let (on_file, behind) = {
             let entries = self.entries.read();
             let count = entries.in_memory.partition_point(&holds);
+            let next = entries.in_memory.get(count).copied();
             if count > 0 {
                 let last = Some(entries.in_memory[count - 1]);
-                return Ok(Found { count: entries.on_file + count as u64, last });
+                return Ok(Found { count: entries.on_file + count as u64, last, next });
             }
-            entries.on_file
+            (entries.on_file, next)
         };
-        self.search_file(on_file, holds)
+        self.search_file(on_file, behind, holds)
     }
 
-    fn search_file(&self, on_file: u64, holds: impl Fn(&E) -> bool) -> io::Result<Found<E>> {
-        let mut found = Found { count: 0, last: None };
+    /// Searches the entries on file, behind which `behind` is the first one in memory.
+    fn search_file(
+        &self,
+        on_file: u64,
+        behind: Option<E>,
+        holds: impl Fn(&E) -> bool,
+    ) -> io::Result<Found<E>> {
+        let mut found = Found { count: 0, last: None, next: behind };
         if on_file == 0 {
             return Ok(found);
         }
@@ -169,9 +182,10 @@ impl<E: Entry> EntryFile<E> {
             read_exact(&*file, middle * E::BYTES as u64, bytes)?;
             let entry = E::decode(bytes);
             if holds(&entry) {
-                found = Found { count: middle + 1, last: Some(entry) };
+                found = Found { count: middle + 1, last: Some(entry), next: found.next };
             } else {
                 high = middle;
+                found.next = Some(entry);
             }
         }
         Ok(found)

@@ -7,7 +7,8 @@
 //!
 //! One writer at a time, ordered by its partition; readers share a lock with it for the time of a
 //! search in memory, never while a file is read or written. After a crash the entries below the newest
-//! believed producer snapshot are believed: they were synced before the recovery point passed it.
+//! believed producer snapshot are believed: they were synced before the recovery point passed it. What an entry
+//! of the first two says is compared with the batch it speaks of whenever it is gone by all the same.
 
 mod entry_file;
 mod offset;
@@ -30,7 +31,7 @@ use crate::storage::{Storage, StorageFile};
 use entry_file::EntryFile;
 
 pub(crate) use offset::{IndexedBatch, OffsetIndex};
-pub(crate) use time::{LargestTimestamp, TimeIndex};
+pub(crate) use time::{LargestTimestamp, Older, TimeIndex};
 pub use transaction::AbortedTransaction;
 pub(crate) use transaction::{TransactionIndex, read_aborted};
 pub(crate) use transaction_sum::SumFile;
@@ -117,6 +118,11 @@ impl<E: Entry> Index<E> {
         let path = E::KIND.path(directory, base);
         let is_believed = |entry: &E| entry.is_within(base, below);
         Ok(Self { base, file: EntryFile::believed(context.clone(), path, is_believed)? })
+    }
+
+    /// Its file, as it was called when the segment was opened.
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// What the file holds behind what is believed of it.

@@ -49,6 +49,18 @@ pub(crate) struct LargestTimestamp {
     pub(crate) offset: Offset,
 }
 
+/// What the index says of records that are older than some timestamp. Whoever goes by it checks that the
+/// segment says the same: a timestamp that is too small, or an offset that is too large, hides records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Older {
+    /// It knows none.
+    Unknown,
+    /// All up to this offset are.
+    UpTo(LargestTimestamp),
+    /// The entry that says how far they reach cannot stand where it does.
+    Contradiction,
+}
+
 /// The sparse index of a segment by time. Transaction markers, which carry the clock's time and not an
 /// event's, are not in it.
 pub(crate) type TimeIndex = Index<TimeEntry>;
@@ -68,11 +80,12 @@ impl Index<TimeEntry> {
         Ok(self.file.last()?.map(|entry| self.largest(entry)))
     }
 
-    /// An offset at or before which every record is older than `timestamp`; `None` if the index does
-    /// not know one.
-    pub(crate) fn last_before(&self, timestamp: Timestamp) -> io::Result<Option<Offset>> {
+    /// Up to where every record is older than `timestamp`.
+    pub(crate) fn older_than(&self, timestamp: Timestamp) -> io::Result<Older> {
         let found = self.file.search(|entry| entry.timestamp < timestamp.0)?;
-        Ok(found.last.map(|entry| self.largest(entry).offset))
+        let Some(last) = found.last else { return Ok(Older::Unknown) };
+        let is_in_order = found.next.is_none_or(|next| next.follows(&last));
+        Ok(if is_in_order { Older::UpTo(self.largest(last)) } else { Older::Contradiction })
     }
 
     fn largest(&self, entry: TimeEntry) -> LargestTimestamp {

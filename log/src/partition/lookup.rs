@@ -8,8 +8,9 @@ use super::segment_list::InHand;
 use super::{Isolation, Partition};
 use crate::batch::DecompressionBuffer;
 use crate::error::Result;
+use crate::index::Older;
 use crate::record::{Offset, Timestamp};
-use crate::scanner::{BatchPlace, ReadError, Scanner};
+use crate::scanner::{ReadError, Scanner};
 use crate::segment::Segment;
 
 /// Which offset is looked for.
@@ -122,23 +123,48 @@ impl Partition {
         timestamp: Timestamp,
         range: Range,
     ) -> Result<Option<(Offset, Timestamp)>> {
-        let failed = |error: std::io::Error| self.read_failed(segment, error.into());
-        let older = segment.times.last_before(timestamp).map_err(failed)?;
-        // Everything up to the offset that the index names is older, whatever its place says.
-        let from = older.unwrap_or(range.start).max(range.start);
-        let start = segment.place_before(from).map_err(failed)?;
+        let scanner = self.scan_late(segment, timestamp, range.start);
+        let scanner = scanner.map_err(|error| self.read_failed(segment, error))?;
         let mut found = None;
-        self.visit_records(segment, start, range, timestamp, |offset, time| {
+        self.visit_records(segment, scanner, range, timestamp, |offset, time| {
             found = (time >= timestamp).then_some((offset, time));
             found.is_none()
         })?;
         Ok(found)
     }
 
+    /// The batches of a segment from the one that holds `start` on, without the older ones that the time index
+    /// knows of. The index is a hint: where the segment does not say the same, nothing is left out.
+    fn scan_late(
+        &self,
+        segment: &Segment,
+        timestamp: Timestamp,
+        start: Offset,
+    ) -> std::result::Result<Scanner, ReadError> {
+        let is_true = match segment.times.older_than(timestamp)? {
+            Older::UpTo(largest) if largest.offset >= start => match segment.scan_behind(largest) {
+                Ok(Some(scanner)) => return Ok(scanner),
+                Ok(None) => false,
+                // It is met again, unless a record before it is late enough.
+                Err(ReadError::Bad { .. }) => true,
+                Err(error) => return Err(error),
+            },
+            Older::Contradiction => false,
+            Older::UpTo(_) | Older::Unknown => true,
+        };
+        if !is_true && segment.doubt_times() {
+            let file = segment.times.path().display();
+            tracing::warn!(partition = %self.name(), %file, "the time index is not true to its segment, which is read from its beginning where that matters; without this file the index is made again when the log is opened");
+        }
+        segment.scan(segment.place_before(start)?).map_err(ReadError::from)
+    }
+
     /// The first record with the largest timestamp among those of a segment that are in the range.
     fn search_newest(&self, segment: &Segment, range: Range) -> Result<Option<(Offset, Timestamp)>> {
         let mut newest: Option<(Offset, Timestamp)> = None;
-        self.visit_records(segment, segment.start(), range, Timestamp(i64::MIN), |offset, time| {
+        let scanner = segment.scan(segment.start());
+        let scanner = scanner.map_err(|error| self.read_failed(segment, error.into()))?;
+        self.visit_records(segment, scanner, range, Timestamp(i64::MIN), |offset, time| {
             if newest.is_none_or(|(_, newest)| time > newest) {
                 newest = Some((offset, time));
             }
@@ -147,18 +173,16 @@ impl Partition {
         Ok(newest)
     }
 
-    /// Calls `visit` for each record in the range, from the batch at `start` on, until it answers false.
+    /// Calls `visit` for each record in the range that is in what `scanner` reads, until it answers false.
     /// Batches without a record as late as `earliest` are passed over.
     fn visit_records(
         &self,
         segment: &Segment,
-        start: BatchPlace,
+        mut scanner: Scanner,
         range: Range,
         earliest: Timestamp,
         mut visit: impl FnMut(Offset, Timestamp) -> bool,
     ) -> Result<()> {
-        let scanner = segment.scan(start).map_err(|error| self.read_failed(segment, error.into()));
-        let mut scanner: Scanner = scanner?;
         let mut scratch = DecompressionBuffer::new();
         while scanner.place().offset < range.bound {
             let place = scanner.place();

@@ -4,6 +4,8 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::open_files::is_stale;
+use crate::partition::OffsetSpec;
+use crate::partition::tests::are_times_doubted;
 
 #[test]
 fn the_newest_record_of_each_key_stays_with_its_offset_and_in_order() {
@@ -434,6 +436,62 @@ fn a_bad_batch_ends_the_compaction_and_everything_is_left_as_it_is() {
     bench.storage.corrupt(&log, 70, 1).expect("the byte is there");
     assert_eq!(bench.offsets(), [0, 1, 2, 3]);
     assert!(!bench.partition.is_poisoned());
+}
+
+#[test]
+fn what_compaction_leaves_is_found_by_time_and_its_time_indexes_are_true() {
+    let mut bench = Bench::new();
+    let batch_at = |keys: &[(i64, i64)]| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for (key, time) in keys {
+            let value = (key % 7 != 0).then_some(&b"v"[..]);
+            builder
+                .push(Timestamp(*time), Some(key.to_string().as_bytes()), value, &[])
+                .expect("it is small");
+        }
+        builder.seal()
+    };
+    // Every round ends with a marker, and the latest record of most batches is one that goes.
+    for round in 0..20 {
+        let time = |n: i64| 10 * round + 7 * n % 23;
+        bench.append(batch_at(&[(round % 3, time(1) + 9), (100 + round, time(2))]));
+        bench.append(stamped(
+            batch_at(&[(round % 7, time(3)), (round % 5, time(4))]),
+            1,
+            round as i16,
+            0,
+            true,
+        ));
+        bench.end(if round % 4 == 0 { MarkerKind::Abort } else { MarkerKind::Commit }, 1, round as i16);
+    }
+    bench.roll();
+    bench.compact_twice();
+    let check = |partition: &Partition| {
+        let mut scratch = DecompressionBuffer::new();
+        let fetched = partition.fetch(Offset(0), 1 << 20, Isolation::ReadUncommitted).expect("it is sound");
+        let mut records = Vec::new();
+        for batch in fetched.committed() {
+            let batch = batch.expect("it is sound");
+            let found = batch.records(&mut scratch).expect("it is not compressed");
+            records
+                .extend(found.map(|record| record.expect("it is sound")).map(|it| (it.offset, it.timestamp)));
+        }
+        assert!((20..50).contains(&records.len()), "{records:?}");
+        let find = |spec| {
+            let found = partition.find_offset(spec, Isolation::ReadUncommitted).expect("it is sound");
+            found.map(|found| (found.offset, found.timestamp.expect("it is of a record")))
+        };
+        for time in (0..230).map(Timestamp) {
+            let first = records.iter().find(|(_, of)| *of >= time).copied();
+            assert_eq!(find(OffsetSpec::AtOrAfter(time)), first, "{time}");
+        }
+        let largest = records.iter().map(|(_, time)| *time).max();
+        assert_eq!(find(OffsetSpec::MaxTimestamp), records.iter().find(|it| Some(it.1) == largest).copied());
+        assert!(!are_times_doubted(partition));
+    };
+    check(&bench.partition);
+    bench.crash();
+    check(&bench.partition);
 }
 
 #[test]

@@ -51,6 +51,7 @@ proptest! {
             prop_assert_eq!(find(&partition, OffsetSpec::Latest, isolation), Some((bound, None)));
             check_times(&partition, isolation, &shown, -1..42)?;
         }
+        prop_assert!(!are_times_doubted(&partition), "nothing is damaged");
     }
 
     #[test]
@@ -94,6 +95,7 @@ proptest! {
             partition = Partition::open(site(&storage, small()), &border).expect("it is sound").0;
         }
         check_times(&partition, Isolation::ReadUncommitted, &records, -7..82)?;
+        prop_assert!(!are_times_doubted(&partition), "what recovery has left is true");
         for (offset, time) in records {
             let found = read_numbers(&partition, Offset(offset), 1, Isolation::ReadUncommitted);
             let found = found.expect("it is sound");
@@ -103,11 +105,11 @@ proptest! {
 }
 
 /// Checks what is found by time against a list of all that is shown.
-fn check_times(
+pub(super) fn check_times(
     partition: &Partition,
     isolation: Isolation,
     shown: &[(i64, i64)],
-    wanted: std::ops::Range<i64>,
+    wanted: impl IntoIterator<Item = i64>,
 ) -> Result<(), TestCaseError> {
     let largest = shown.iter().map(|(_, time)| *time).max();
     let newest = shown.iter().find(|(_, time)| Some(*time) == largest);
@@ -167,7 +169,7 @@ impl Leaving {
 }
 
 /// The files whose names end like that, and what they hold.
-fn files(storage: &MemoryStorage, ending: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn files(storage: &MemoryStorage, ending: &str) -> BTreeMap<PathBuf, Vec<u8>> {
     let names = storage.list(Path::new(DIRECTORY)).expect("it is there").into_iter().map(|entry| entry.name);
     let paths = names.filter(|name| name.ends_with(ending)).map(|name| Path::new(DIRECTORY).join(name));
     paths.map(|path| (path.clone(), storage.contents(&path).expect("it is listed"))).collect()

@@ -6,6 +6,7 @@ mod crash;
 mod lookup;
 mod model;
 mod read;
+mod untrue_times;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,6 +91,11 @@ pub(crate) fn stamped(
         transactional,
     }));
     batch
+}
+
+/// Whether the time index of any segment was found not to be true.
+pub(crate) fn are_times_doubted(partition: &Partition) -> bool {
+    partition.segments.load().iter().any(|segment| segment.are_times_doubted())
 }
 
 /// One round of group commit, as the flusher does it.
