@@ -364,7 +364,8 @@ impl Segment {
         !self.are_times_doubted.swap(true, Ordering::Relaxed)
     }
 
-    /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none.
+    /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none. What is sound
+    /// before a bad batch is read as if nothing followed; who reads on there is told.
     pub(crate) fn read(
         &self,
         range: ReadRange,
@@ -381,20 +382,21 @@ impl Segment {
             }
             let mut buffer = buffers.take(bytes_wanted.min(available) as usize);
             read_exact(&*file, place.position, buffer.as_mut_slice())?;
-            let found = measure(buffer.as_ref(), place, range, self.density)?;
+            let found = measure(buffer.as_ref(), place, range, self.density);
             if found.end.position > found.wanted.position {
                 let relative = |to: BatchPlace| (to.position - place.position) as usize;
                 let bytes = buffer.freeze().slice(relative(found.wanted)..relative(found.end));
                 return Ok(Some(SegmentRead { bytes, end: found.end }));
             }
-            if found.is_bounded {
-                return Ok(None);
-            }
             place = found.end;
-            bytes_wanted = bytes_usual.max(found.bytes_needed) as u64;
-            if place.position + found.bytes_needed as u64 > self.bytes() {
-                let error = BatchError::Incomplete { needed: found.bytes_needed };
-                return Err(ReadError::Bad { place, error });
+            let needed = match found.stop {
+                Stop::Bound => return Ok(None),
+                Stop::Bad(error) => return Err(ReadError::Bad { place, error }),
+                Stop::Buffer { needed } => needed,
+            };
+            bytes_wanted = bytes_usual.max(needed) as u64;
+            if place.position + needed as u64 > self.bytes() {
+                return Err(ReadError::Bad { place, error: BatchError::Incomplete { needed } });
             }
         }
     }
@@ -435,49 +437,53 @@ fn read_exact(file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::R
 struct Measured {
     /// Where the first one wanted begins.
     wanted: BatchPlace,
-    /// Where the last whole one ends; the same place if there is none.
+    /// Where the last sound one ends; the same place if there is none.
     end: BatchPlace,
-    /// Whether a batch that must not be shown follows.
-    is_bounded: bool,
-    /// Bytes needed to read the batch that the buffer cuts off.
-    bytes_needed: usize,
+    /// Why it is the last one.
+    stop: Stop,
 }
 
-/// Finds the whole batches that `range` takes in `bytes`, which begin at `place`, and checks them.
-fn measure(
-    bytes: &[u8],
-    place: BatchPlace,
-    range: ReadRange,
-    density: Density,
-) -> Result<Measured, ReadError> {
-    let mut found = Measured { wanted: place, end: place, is_bounded: false, bytes_needed: 0 };
-    loop {
-        let here = found.end;
-        let rest = &bytes[(here.position - place.position) as usize..];
-        if rest.is_empty() || here.offset >= range.bound {
-            found.is_bounded = here.offset >= range.bound;
-            return Ok(found);
+/// Why no more batches are taken from a buffer.
+enum Stop {
+    /// What follows must not be shown.
+    Bound,
+    /// The buffer ends, and cuts off a batch of which so many bytes are needed; none if it ends with a batch.
+    Buffer { needed: usize },
+    /// What follows is no sound batch.
+    Bad(BatchError),
+}
+
+/// Finds the sound batches that `range` takes in `bytes`, which begin at `place`.
+fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange, density: Density) -> Measured {
+    let (mut wanted, mut end) = (place, place);
+    let stop = loop {
+        let rest = &bytes[(end.position - place.position) as usize..];
+        match next_end(rest, end, range.bound, density) {
+            Ok(behind) => end = behind,
+            Err(stop) => break stop,
         }
-        let bad = |error| ReadError::Bad { place: here, error };
-        let batch = match RecordBatch::parse(rest) {
-            Ok(batch) => batch,
-            Err(BatchError::Incomplete { needed }) => {
-                found.bytes_needed = needed;
-                return Ok(found);
-            }
-            Err(error) => return Err(bad(error)),
-        };
-        batch.verify().map_err(bad)?;
-        let end = here.behind(batch.header(), density).map_err(bad)?;
-        if batch.header().base_offset >= range.bound {
-            found.is_bounded = true;
-            return Ok(found);
+        if end.offset <= range.from {
+            wanted = end;
         }
-        found.end = end;
-        if found.end.offset <= range.from {
-            found.wanted = found.end;
-        }
+    };
+    Measured { wanted, end, stop }
+}
+
+/// Where the batch ends with which `rest` begins, at `place`, if it is sound and may be shown.
+fn next_end(rest: &[u8], place: BatchPlace, bound: Offset, density: Density) -> Result<BatchPlace, Stop> {
+    if place.offset >= bound {
+        return Err(Stop::Bound);
     }
+    if rest.is_empty() {
+        return Err(Stop::Buffer { needed: 0 });
+    }
+    let batch = match RecordBatch::parse(rest) {
+        Err(BatchError::Incomplete { needed }) => return Err(Stop::Buffer { needed }),
+        parsed => parsed.map_err(Stop::Bad)?,
+    };
+    batch.verify().map_err(Stop::Bad)?;
+    let end = place.behind(batch.header(), density).map_err(Stop::Bad)?;
+    if batch.header().base_offset >= bound { Err(Stop::Bound) } else { Ok(end) }
 }
 
 /// Whether a batch has records, and not a marker alone, whose timestamp is the clock's and no event's.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::{Clock, ManualClock, SystemClock};
@@ -81,6 +82,12 @@ impl TestLog {
         storage.clear_faults();
         storage.crash();
         Self::on(storage, Drive::Manual)
+    }
+
+    /// Damages a byte of a file below the log's directory.
+    pub(crate) fn damage(&self, file: &str, position: u64) {
+        let path = Path::new("/log").join(file);
+        self.storage.corrupt(&path, position, 1).expect("the byte is there");
     }
 
     /// The next thing that is written fails.

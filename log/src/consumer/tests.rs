@@ -129,6 +129,44 @@ fn a_position_outside_of_the_partition_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_consumer_is_given_what_is_before_a_bad_batch_and_told_of_that_by_every_poll_that_comes_to_it() {
+    let log = setup();
+    for value in ["a", "b", "c", "d"] {
+        append(&log, &name(0), &[value]);
+    }
+    append(&log, &name(1), &["x"]);
+    let first =
+        partition(&log, &name(0)).fetch(Offset(0), 1, Isolation::ReadUncommitted).expect("it is sound");
+    log.damage("in-0/00000000000000000000.log", 2 * first.bytes.len() as u64 + 64);
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    let mut read = Vec::new();
+    let note = |record: RecordView<'_>| String::from_utf8_lossy(record.value.expect("not null")).into_owned();
+    let outcome = consumer.read_to_end(|_, record| {
+        read.push(note(record));
+        Ok::<_, Error>(())
+    });
+    let check = |error: Error| {
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("topic in, partition 0, offset 2: "), "{error}");
+    };
+    check(outcome.expect_err("a batch is bad"));
+    assert_eq!(read, ["a", "b", "x"]);
+    assert_eq!(consumer.position(&name(0)).expect("it is assigned"), Offset(2));
+    append(&log, &name(1), &["y"]);
+    let mut poll = || {
+        consumer.poll(|_, record| {
+            read.push(note(record));
+            ControlFlow::Continue(())
+        })
+    };
+    assert_eq!(poll().expect("the other one is sound"), 1);
+    for _ in 0..3 {
+        check(poll().expect_err("it is bad still"));
+    }
+    assert_eq!(read, ["a", "b", "x", "y"]);
+}
+
+#[test]
 fn a_partition_that_is_not_there_cannot_be_assigned_and_nothing_changes() {
     let log = setup();
     let mut consumer = consumer(&log, ConsumerOptions::default());

@@ -60,7 +60,8 @@ impl Partition {
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] before the start and behind the end; [`ErrorKind::NotFound`] once
-    /// the topic is deleted; [`ErrorKind::Corrupt`] names the first bad byte's batch; [`ErrorKind::Retry`]
+    /// the topic is deleted; [`ErrorKind::Corrupt`] names the batch at `from` if it is
+    /// bad (one behind it is where the fetch ends); [`ErrorKind::Retry`]
     /// where segments are replaced faster than they are read; those of the operating system.
     pub fn fetch(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
         self.read_again_if_replaced(|| self.fetch_once(from, max_bytes, isolation))

@@ -89,32 +89,61 @@ fn every_bad_byte_below_the_recovery_point_is_named_and_nothing_is_touched() {
 }
 
 #[test]
-fn a_reader_stops_at_a_bad_byte_and_names_it() {
+fn a_reader_is_given_what_is_before_a_bad_byte_and_then_told_where_it_is() {
     let (storage, log) = ten();
     let positions = positions(&storage, &log);
     let (partition, _) = open(&storage, 10).expect("nothing is bad");
-    storage.corrupt(&log, positions[6] + 70, 0x01).expect("it exists");
-    let fetched = partition.fetch(Offset(0), positions[6] as usize, Isolation::ReadUncommitted);
-    assert_eq!(fetched.expect("what is before is sound").next, Offset(6));
-    let error = partition.fetch(Offset(6), 1000, Isolation::ReadUncommitted).expect_err("it is bad");
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    let position = positions[6];
-    for part in
-        ["topic topic, partition 3", "offset 6", "00000000000000000000.log", &format!("position {position}")]
-    {
-        assert!(error.to_string().contains(part), "{part}: {error}");
+    // In the base offset, the length, the magic, the checksum, the record count and a record.
+    for (bad, byte) in (0..10).flat_map(|bad| [7, 10, 16, 18, 60, 70].map(|byte| (bad, byte))) {
+        let position = positions[bad as usize];
+        storage.corrupt(&log, position + byte, 0x01).expect("it exists");
+        for bytes_max in [1, 100, positions[6] as usize, 1 << 20] {
+            let mut next = Offset(0);
+            let error = loop {
+                match partition.fetch(next, bytes_max, Isolation::ReadUncommitted) {
+                    Ok(fetched) => {
+                        assert!(fetched.next > next, "an end that is none: {bad}, {byte}, {bytes_max}");
+                        let sound =
+                            fetched.batches().map(|batch| batch.expect("it is sound").header().base_offset);
+                        assert_eq!(
+                            sound.collect::<Vec<_>>(),
+                            (next.0..fetched.next.0).map(Offset).collect::<Vec<_>>()
+                        );
+                        next = fetched.next;
+                        assert!(
+                            bytes_max < 1 << 20 || next == Offset(bad),
+                            "one fetch takes all that is sound"
+                        );
+                    }
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(
+                (next, error.kind()),
+                (Offset(bad), ErrorKind::Corrupt),
+                "{byte}, {bytes_max}: {error}"
+            );
+            let said = format!(
+                "topic topic, partition 3, offset {bad}: {} is damaged at position {position}: ",
+                log.display()
+            );
+            assert!(error.to_string().starts_with(&said), "{error}");
+        }
+        storage.corrupt(&log, position + byte, 0x01).expect("it exists");
     }
+    assert_eq!(numbers(&partition), (0..10).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_fetch_that_meets_a_bad_byte_later_on_gives_what_is_before_it_or_the_error_but_never_less() {
-    let (storage, log) = ten();
-    let positions = positions(&storage, &log);
-    let (partition, _) = open(&storage, 10).expect("nothing is bad");
-    storage.corrupt(&log, positions[6] + 70, 0x01).expect("it exists");
-    let error =
-        partition.fetch(Offset(0), 1 << 20, Isolation::ReadUncommitted).expect_err("it is in the way");
-    assert!(error.to_string().contains("offset 6"), "{error}");
+fn what_is_bad_in_the_next_segment_takes_nothing_from_a_reader_of_the_one_before() {
+    let storage = many_segments();
+    let (partition, _) = Partition::open(site(&storage, small()), &unclean(60)).expect("nothing is bad");
+    let next = segments(&storage)[1];
+    storage.corrupt(&FileKind::Log.path(Path::new(DIRECTORY), next), 70, 1).expect("it exists");
+    let fetch = |from| partition.fetch(from, 1 << 20, Isolation::ReadUncommitted);
+    assert_eq!(fetch(Offset(0)).expect("it is sound").next, next);
+    let error = fetch(next).expect_err("it is bad");
+    assert!(error.to_string().contains(&format!("offset {next}: ")), "{error}");
 }
 
 #[test]
