@@ -19,6 +19,8 @@ mod admin;
 mod assignor;
 mod committed;
 mod coordinator;
+#[cfg(test)]
+mod crash_tests;
 mod describe;
 mod expiry;
 #[cfg(test)]
