@@ -1,13 +1,18 @@
 //! A partition driven against the model through appends, transactions, syncs, crashes and re-opens.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::model::{Entry, Model, Stamp};
+use super::model::{Earlier, Entry, Memory, Model, REMEMBERED, Stamp};
 use super::*;
 use crate::batch::MarkerKind;
 use crate::verify::{WalkEnd, WalkRules, walk};
+
+/// How long an idle producer is remembered.
+const EXPIRATION: Duration = Duration::from_millis(100);
 
 /// What happens to the partition.
 #[derive(Clone, Debug)]
@@ -27,8 +32,18 @@ enum Event {
         producer: i64,
         commits: bool,
     },
-    /// A producer sends its last batch again.
+    /// A producer begins its next epoch.
+    NextEpoch {
+        producer: i64,
+        records: i64,
+    },
+    /// A producer sends one of its last batches again, so many before the last one.
     Repeat {
+        producer: i64,
+        before: usize,
+    },
+    /// A producer of an earlier epoch sends a batch.
+    EarlierEpoch {
         producer: i64,
     },
     /// A producer leaves a batch out.
@@ -39,6 +54,11 @@ enum Event {
     LateMarker {
         producer: i64,
     },
+    Wait {
+        milliseconds: u64,
+    },
+    /// Producers that have been idle for long are forgotten.
+    Expire,
     Flush,
     /// A sync fails, and the process is started again.
     FailedSync,
@@ -58,14 +78,19 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     let plain = || (0..3i64, 1..4i64);
+    let anybody = || prop_oneof![0..3i64, 10..13i64];
     prop_oneof![
         6 => (1..6i64).prop_map(|records| Event::Plain { records }),
-        4 => plain().prop_map(|(producer, records)| Event::Idempotent { producer, records }),
+        10 => (0..2i64, 1..4i64).prop_map(|(producer, records)| Event::Idempotent { producer, records }),
         6 => plain().prop_map(|(producer, records)| Event::Transactional { producer: 10 + producer, records }),
         4 => (10..13i64, any::<bool>()).prop_map(|(producer, commits)| Event::End { producer, commits }),
-        1 => prop_oneof![0..3i64, 10..13i64].prop_map(|producer| Event::Repeat { producer }),
-        1 => prop_oneof![0..3i64, 10..13i64].prop_map(|producer| Event::Gap { producer }),
+        1 => plain().prop_map(|(producer, records)| Event::NextEpoch { producer, records }),
+        4 => (anybody(), 0..8usize).prop_map(|(producer, before)| Event::Repeat { producer, before }),
+        1 => anybody().prop_map(|producer| Event::EarlierEpoch { producer }),
+        1 => anybody().prop_map(|producer| Event::Gap { producer }),
         1 => (10..13i64).prop_map(|producer| Event::LateMarker { producer }),
+        1 => (1..90u64).prop_map(|milliseconds| Event::Wait { milliseconds }),
+        1 => Just(Event::Expire),
         6 => Just(Event::Flush),
         1 => Just(Event::FailedSync),
         2 => (0..20u64).prop_map(|operations| Event::PullPlug { operations }),
@@ -127,6 +152,7 @@ type Outcome = Result<(), TestCaseError>;
 
 struct Run {
     storage: Arc<MemoryStorage>,
+    clock: Arc<ManualClock>,
     partition: Arc<Partition>,
     weather: Weather,
     model: Model,
@@ -137,8 +163,23 @@ struct Run {
 
 impl Run {
     fn new(storage: Arc<MemoryStorage>, weather: Weather) -> Self {
-        let partition = create(&storage, Self::config(&weather));
-        Self { storage, partition, weather, model: Model::default(), recovery_point: 0, next_number: 0 }
+        let clock = ManualClock::new();
+        let partition = Partition::create(Self::site(&storage, &clock, &weather)).expect("there is none yet");
+        storage.sync_dir(Path::new("/log"), SyncPurpose::Directory).expect("the disk is fine");
+        let model = Model::default();
+        Self { storage, clock, partition, weather, model, recovery_point: 0, next_number: 0 }
+    }
+
+    fn site(storage: &Arc<MemoryStorage>, clock: &Arc<ManualClock>, weather: &Weather) -> PartitionSite {
+        let mut site = site(storage, Self::config(weather));
+        site.context.clock = clock.clone();
+        site.context.producer_expiration = EXPIRATION;
+        site
+    }
+
+    /// Who was heard of last at that time, or before, is forgotten.
+    fn horizon(&self) -> Timestamp {
+        Timestamp(self.clock.now().0 - EXPIRATION.as_millis() as i64)
     }
 
     fn config(weather: &Weather) -> PartitionConfig {
@@ -157,9 +198,23 @@ impl Run {
                 self.append(records, Some(stamp))
             }
             Event::End { producer, commits } => self.end(producer, commits),
-            Event::Repeat { producer } => self.repeat(producer),
+            Event::NextEpoch { producer, records } => {
+                let stamp = self.model.next_epoch(producer);
+                self.append(records, Some(stamp))
+            }
+            Event::Repeat { producer, before } => self.repeat(producer, before),
+            Event::EarlierEpoch { producer } => self.send_in_earlier_epoch(producer),
             Event::Gap { producer } => self.leave_gap(producer),
             Event::LateMarker { producer } => self.mark_late(producer),
+            Event::Wait { milliseconds } => {
+                self.clock.advance(Duration::from_millis(milliseconds));
+                Ok(())
+            }
+            Event::Expire => {
+                self.partition.expire_producers();
+                self.model.expire(self.horizon());
+                Ok(())
+            }
             Event::Flush => self.flush(),
             Event::FailedSync => self.fail_sync(),
             Event::PullPlug { operations } => {
@@ -183,7 +238,7 @@ impl Run {
         let numbers = self.numbers(records);
         let outcome = self.partition.append_to_transaction(self.sealed(&numbers, stamp));
         let base = self.model.end();
-        self.model.push(Entry::Records { numbers, stamp });
+        self.model.push(self.records(numbers, stamp));
         match outcome {
             Ok(appended) => {
                 prop_assert_eq!((appended.base_offset, appended.duplicate), (Offset(base), false));
@@ -201,7 +256,7 @@ impl Run {
         let kind = if commits { MarkerKind::Commit } else { MarkerKind::Abort };
         let outcome = self.partition.append_marker(kind, ProducerId(id), ProducerEpoch(epoch), 0);
         let base = self.model.end();
-        self.model.push(Entry::Marker { id, epoch, kind });
+        self.model.push(Entry::Marker { id, epoch, kind, time: self.clock.now() });
         match outcome {
             Ok(offset) => {
                 prop_assert_eq!(offset, Some(Offset(base)));
@@ -222,21 +277,71 @@ impl Run {
         }
     }
 
-    fn repeat(&mut self, producer: i64) -> Outcome {
-        let Some((base, numbers, stamp)) = self.model.last_batch(producer) else { return Ok(()) };
-        let appended = self.partition.append(self.sealed(&numbers, Some(stamp)));
-        if stamp.transactional && !self.model.open().iter().any(|open| open.0 == producer) {
-            prop_assert_eq!(appended.map_err(|error| error.kind()), Err(ErrorKind::Fenced));
+    fn records(&self, numbers: Vec<i64>, stamp: Option<Stamp>) -> Entry {
+        let times = numbers.iter().map(|number| self.weather.times.of(*number));
+        let time = times.max().expect("a batch holds a record");
+        Entry::Records { numbers, stamp, time }
+    }
+
+    fn repeat(&mut self, producer: i64, before: usize) -> Outcome {
+        let Some(earlier) = self.model.earlier_batch(producer, before) else { return Ok(()) };
+        let Earlier { base, numbers, stamp, is_recent } = earlier;
+        let outcome = self.partition.append(self.sealed(&numbers, Some(stamp)));
+        if self.storage.is_unplugged() {
+            // A producer that was forgotten may have been taken for a new one.
+            self.model.push(self.records(numbers, Some(stamp)));
+            return self.crash();
+        }
+        let memory = self.model.memory(producer);
+        let end = self.model.end();
+        let known = outcome.map(|appended| (appended.base_offset.0, appended.duplicate));
+        let known = known.map_err(|error| error.kind());
+        let is_ended = stamp.transactional && !self.model.open().iter().any(|open| open.0 == producer);
+        let (is_new, is_known) = if is_ended {
+            (known == Err(ErrorKind::TransactionState), known == Err(ErrorKind::Fenced))
+        } else {
+            // A producer that was forgotten may have written the same twice, and both are known after a crash.
+            let is_original = |at| at == base || !is_recent && self.model.holds_at(at, &numbers, stamp);
+            let is_remembered = known.is_ok_and(|(at, is_duplicate)| is_duplicate && is_original(at));
+            let is_too_old = known == Err(ErrorKind::OutOfOrderSequence);
+            let is_known = match before {
+                0 => is_remembered,
+                1..REMEMBERED => is_remembered || is_too_old && !is_recent,
+                _ => is_too_old,
+            };
+            (known == Ok((end, false)), is_known)
+        };
+        let is_right = match memory {
+            Memory::Known => is_known,
+            Memory::Forgotten => is_new,
+            Memory::Unsure => is_known || is_new,
+        };
+        prop_assert!(is_right, "{:?} {} before of {:?}, {:?}: {:?}", stamp, before, base, memory, known);
+        if is_known {
+            self.model.note_known(producer);
+        } else if known.is_ok() {
+            self.model.push(self.records(numbers, Some(stamp)));
+        }
+        Ok(())
+    }
+
+    fn send_in_earlier_epoch(&mut self, producer: i64) -> Outcome {
+        let Some((_, _, last)) = self.model.last_batch(producer) else { return Ok(()) };
+        if last.epoch == 0 || self.model.memory(producer) != Memory::Known {
             return Ok(());
         }
-        let appended = appended.map_err(|error| TestCaseError::fail(format!("repeated: {error}")))?;
-        prop_assert_eq!((appended.base_offset, appended.duplicate), (Offset(base), true));
+        for sequence in [0, last.sequence] {
+            let stamp = Stamp { epoch: last.epoch - 1, sequence, ..last };
+            let outcome = self.partition.append_to_transaction(self.sealed(&[0], Some(stamp)));
+            prop_assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::Fenced));
+        }
         Ok(())
     }
 
     fn leave_gap(&mut self, producer: i64) -> Outcome {
         let transactional = producer >= 10;
-        if self.model.last_batch(producer).is_none() {
+        // Whoever is not known may go on with any sequence.
+        if self.model.last_batch(producer).is_none() || self.model.memory(producer) != Memory::Known {
             return Ok(());
         }
         let mut stamp = self.model.next_stamp(producer, transactional);
@@ -334,7 +439,7 @@ impl Run {
             if let Some(operations) = self.weather.pulls.pop() {
                 self.storage.fail_after(operations);
             }
-            let site = site(&self.storage, Self::config(&self.weather));
+            let site = Self::site(&self.storage, &self.clock, &self.weather);
             self.tell_recovery_point(&site);
             match Partition::open(site, &border) {
                 Ok((partition, report)) => {
@@ -350,6 +455,7 @@ impl Run {
         prop_assert!(end >= self.model.durable, "{end} is kept, {} was acknowledged", self.model.durable);
         prop_assert!(end <= self.model.end(), "{end} is kept, {} was appended", self.model.end());
         prop_assert!(self.model.truncate(end), "{end} is inside of a batch");
+        self.model.reopen(self.horizon());
         self.check()
     }
 

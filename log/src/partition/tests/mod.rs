@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::*;
 use crate::batch::{BatchBuilder, Compression, ProducerStamp, SealedBatch, TimestampType};
 use crate::cleanup::Cleanup;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::flusher::Flush;
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use crate::storage::memory::MemoryStorage;
