@@ -93,7 +93,9 @@ impl TopicConfig {
     /// `Invalid`, saying what is wrong and what is possible.
     pub fn check(&self, name: &str) -> Result<()> {
         check_name(name)?;
-        let what = if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+        let what = if let Err(error) = self.compression.check() {
+            error.to_string()
+        } else if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
             format!("{} partitions; 1 to {PARTITIONS_MAX} are possible", self.partitions)
         } else if !SEGMENT_BYTES_RANGE.contains(&self.segment_bytes) {
             let (least, most) = (SEGMENT_BYTES_RANGE.start(), SEGMENT_BYTES_RANGE.end());

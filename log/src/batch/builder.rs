@@ -33,7 +33,7 @@ struct Widths {
 }
 
 impl BatchBuilder {
-    /// A builder whose batches are compressed so.
+    /// A builder whose batches are compressed so; a level that there is not is taken for the nearest.
     pub fn new(compression: Compression) -> Self {
         Self::sharing(SharedCompressor::new(compression))
     }

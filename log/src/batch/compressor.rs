@@ -53,15 +53,15 @@ impl SharedCompressor {
 
 impl Compressor {
     pub(super) fn new(compression: Compression) -> Self {
-        match compression {
+        match compression.within_range() {
             Compression::None => Self::None,
             Compression::Gzip { level: 0 } => Self::Gzip(flate2::Compression::new(GZIP_LEVEL_USUAL)),
-            Compression::Gzip { level } => Self::Gzip(flate2::Compression::new(level.clamp(1, 9) as u32)),
+            Compression::Gzip { level } => Self::Gzip(flate2::Compression::new(level as u32)),
             Compression::Snappy => Self::Snappy(Box::new(SnappyCompressor::new())),
             Compression::Lz4 => Self::Lz4,
             Compression::Zstd { level } => Self::Zstd(
                 zstd::bulk::Compressor::new(level)
-                    .expect("zstd brings any level into its range; only a lack of memory fails"),
+                    .expect("the level is in its range; only a lack of memory fails"),
             ),
         }
     }

@@ -45,7 +45,7 @@ mod varint;
 
 pub use builder::BatchBuilder;
 pub(crate) use checksum::PiecewiseChecksum;
-pub use compression::{Codec, Compression, UnknownCompression};
+pub use compression::{Codec, Compression, InvalidCompression};
 pub(crate) use compressor::SharedCompressor;
 pub use control::{ControlRecord, MarkerKind, marker};
 pub use decompression::DecompressionBuffer;

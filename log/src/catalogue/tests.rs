@@ -98,6 +98,17 @@ fn a_later_version_is_named() {
 }
 
 #[test]
+fn a_level_of_compression_that_there_is_not_is_read_as_the_nearest_one() {
+    let with = |compression| {
+        let config = TopicConfig { compression, ..TopicConfig::default() };
+        let entry = CatalogueEntry { id: TopicId(Uuid::from_u128(7)), config };
+        Catalogue { topics: [("t".to_owned(), entry)].into(), ..Catalogue::default() }
+    };
+    let stored = text::encode(&with(Compression::Zstd { level: 99 }));
+    assert_eq!(text::decode(stored.as_bytes()).unwrap(), with(Compression::Zstd { level: 22 }));
+}
+
+#[test]
 fn after_a_crash_at_any_operation_the_catalogue_is_the_old_or_the_new_one() {
     let directory = Path::new("/log");
     let old = Catalogue { topics_made: 1, ..Catalogue::default() };

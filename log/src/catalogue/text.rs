@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Catalogue, CatalogueEntry, DeletedTopic};
-use crate::batch::TimestampType;
+use crate::batch::{Compression, TimestampType};
 use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::Durability;
@@ -137,7 +137,8 @@ fn decode_entry(fields: &Fields<'_>) -> Option<CatalogueEntry> {
         partitions: parsed(fields, "partitions")?,
         cleanup: decode_cleanup(fields.get("cleanup")?)?,
         durability: decode_durability(fields.get("durability")?)?,
-        compression: parsed(fields, "compression")?,
+        // A level that there is not was not refused once, and never more than its nearest.
+        compression: Compression::parse_any_level(fields.get("compression")?).ok()?.within_range(),
         segment_bytes: parsed(fields, "segment_bytes")?,
         batch_bytes_max: parsed(fields, "batch_bytes_max")?,
         index_interval_bytes: parsed(fields, "index_interval_bytes")?,

@@ -108,10 +108,10 @@ impl TopicSettings {
         let level = |name| self.get(name).and_then(|level| level.parse().ok()).unwrap_or(0);
         Some(match self.get("compression.type")? {
             "uncompressed" => Compression::None,
-            "gzip" => Compression::Gzip { level: level("compression.gzip.level").max(0) },
+            "gzip" => Compression::Gzip { level: level("compression.gzip.level").max(0) }.within_range(),
             "snappy" => Compression::Snappy,
             "lz4" => Compression::Lz4,
-            "zstd" => Compression::Zstd { level: level("compression.zstd.level") },
+            "zstd" => Compression::Zstd { level: level("compression.zstd.level") }.within_range(),
             _ => return None,
         })
     }
@@ -304,6 +304,13 @@ mod tests {
         let compression = Compression::Gzip { level: 0 };
         let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "-1")];
         check(&gzip, TopicConfig { compression, ..default() });
+        for (codec, level, compression) in
+            [("gzip", "10", Compression::Gzip { level: 9 }), ("zstd", "23", Compression::Zstd { level: 22 })]
+        {
+            let setting = format!("compression.{codec}.level");
+            let values = [("compression.type", codec), (setting.as_str(), level)];
+            check(&values, TopicConfig { compression, ..default() });
+        }
         let timestamps = [("message.timestamp.type", "LogAppendTime")];
         check(&timestamps, TopicConfig { timestamp_type: TimestampType::LogAppend, ..default() });
         let policy = [("cleanup.policy", "delete,compact")];

@@ -269,6 +269,10 @@ fn an_unknown_topic_and_partition_are_answered_with_what_there_is() {
     assert!(beyond.to_string().contains("it has 0 to 5"), "{beyond}");
     assert_eq!(log.create_topic("flights", partitions(1)).unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(log.create_topic("none", partitions(0)).unwrap_err().kind(), ErrorKind::Invalid);
+    let compression = Compression::Zstd { level: 99 };
+    let level = log.create_topic("none", TopicConfig { compression, ..partitions(1) }).unwrap_err();
+    assert_eq!(level.kind(), ErrorKind::Invalid);
+    assert!(level.to_string().contains("zstd has no level 99"), "{level}");
     assert_eq!(log.delete_topic("none").unwrap_err().kind(), ErrorKind::NotFound);
 }
 

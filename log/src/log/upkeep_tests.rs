@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::batch::Compression;
 use crate::cleanup::{CleanupPolicy, CompactionConfig, Retention};
 use crate::clock::ManualClock;
 use crate::partition::{Isolation, Partition};
@@ -310,12 +311,16 @@ fn settings_outlive_the_log_and_what_cannot_be_changed_is_refused_by_name() {
     });
     let config = altered.expect("it can be changed").config().clone();
     type Change = fn(&mut TopicConfig);
-    let refused: [(Change, &str); 5] = [
+    let refused: [(Change, &str); 6] = [
         (|config| config.partitions = 0, "partitions"),
         (|config| config.durability = Some(Durability::Os), "durability"),
         (|config| config.key_format = Some("json/1".to_owned()), "key format"),
         (|config| config.index_interval_bytes += 1, "intervals"),
         (|config| config.segment_bytes = 1, "segments"),
+        (
+            |config| config.compression = Compression::Gzip { level: 12 },
+            "topic t: gzip has no level 12: 1 to 9",
+        ),
     ];
     for (change, named) in refused {
         let error = bench.log.alter_topic("t", change).expect_err("it cannot be changed");
@@ -479,7 +484,7 @@ fn a_snapshot_is_read_without_the_producers_that_are_to_be_forgotten() {
 
 #[test]
 fn records_carry_the_time_of_the_append_for_as_long_as_the_topic_wants_that() {
-    use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, TimestampType};
+    use crate::batch::{BatchBuilder, DecompressionBuffer, TimestampType};
     use crate::partition::{FoundOffset, OffsetSpec};
 
     let bench = Bench::new();

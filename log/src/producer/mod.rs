@@ -109,7 +109,8 @@ impl Producer {
     /// A producer for `log`.
     ///
     /// # Errors
-    /// `Invalid` for a delivery timeout that is not longer than the linger; `Io` if its thread cannot be
+    /// `Invalid` for a delivery timeout that is not longer than the linger, or a level that the compression
+    /// does not have; `Io` if its thread cannot be
     /// started; if it is to be idempotent, those of taking a producer id; with a transactional id, those of
     /// [`Log::transactional`].
     pub fn new(log: &Log, options: ProducerOptions) -> Result<Self> {
@@ -119,6 +120,9 @@ impl Producer {
                 "a producer that lingers for {linger:?} needs more than {delivery_timeout:?} for its deliveries"
             );
             return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        if let Some(Err(error)) = options.compression.map(Compression::check) {
+            return Err(Error::new(ErrorKind::Invalid, format!("a producer's compression: {error}")));
         }
         let take_id = |id| log.transactional_with(id, options.transactions);
         let transactional = options.transactional_id.as_deref().map(take_id).transpose()?;

@@ -191,6 +191,16 @@ fn sending_to_a_topic_that_does_not_exist_is_an_error_of_the_future() {
 }
 
 #[test]
+fn a_producer_is_refused_a_level_of_compression_that_there_is_not() {
+    let log = TestLog::new(Drive::Manual);
+    let compression = Some(Compression::Gzip { level: 12 });
+    let refused = Producer::new(&log, ProducerOptions { compression, ..ProducerOptions::default() });
+    let error = refused.err().expect("there is no such level");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("gzip has no level 12: 1 to 9"), "{error}");
+}
+
+#[test]
 fn the_batches_of_an_idempotent_producer_follow_each_other() {
     let setup = setup(Drive::Manual, ProducerOptions { idempotent: true, ..ProducerOptions::default() });
     for count in [2, 3, 1] {
