@@ -34,7 +34,8 @@ use crate::storage::{Storage, SyncPurpose};
 use crate::topic::TopicConfig;
 use crate::whole_file;
 
-const FILE_NAME: &str = "catalogue";
+/// The name of its file.
+pub(crate) const FILE_NAME: &str = "catalogue";
 
 /// What the log knows to exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint};
 use super::settings::{self, TopicSettings};
+use crate::catalogue;
 use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{METADATA_FILE_NAME, read_topic_id};
@@ -60,6 +61,7 @@ impl BrokerDirectory {
     /// Looks through a directory. No log is read but that of the cluster's metadata.
     pub(super) fn read(storage: Arc<dyn Storage>, path: &Path) -> Result<Self> {
         let mut topics = BTreeMap::new();
+        check_no_log_of_ours(&*storage, path)?;
         let entries = storage.list(path).map_err(|error| failed("list", path, error))?;
         for entry in entries.iter().filter(|entry| entry.is_directory) {
             if let Some(partition) = parse_partition(&entry.name) {
@@ -137,6 +139,11 @@ impl BrokerDirectory {
         })
     }
 
+    /// Whether it is known how the broker has kept a topic.
+    pub(super) fn has_settings(&self, topic: &BrokerTopic) -> bool {
+        self.settings.contains_key(&topic.name)
+    }
+
     /// How a topic is kept from now on.
     pub(super) fn config(&self, topic: &BrokerTopic) -> TopicConfig {
         let mut config = TopicConfig { partitions: topic.partitions.len() as i32, ..TopicConfig::default() };
@@ -166,6 +173,18 @@ impl BrokerPartition {
         );
         Err(Error::new(ErrorKind::Invalid, what))
     }
+}
+
+/// Checks that it is no log of ours: there the files are Kafka's too, and settings and decisions are not.
+fn check_no_log_of_ours(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let catalogue = path.join(catalogue::FILE_NAME);
+    if !storage.exists(&catalogue).map_err(|error| failed("read", &catalogue, error))? {
+        return Ok(());
+    }
+    let (path, catalogue) = (path.display(), catalogue.display());
+    let what =
+        format!("{path} is a directory of Lotic, not of a Kafka broker: it has a catalogue, {catalogue}");
+    Err(Error::new(ErrorKind::Invalid, what))
 }
 
 /// Takes note of a partition's directory.

@@ -21,7 +21,7 @@
 //! before it has lost records and is refused. Records behind it are kept, as by a broker that is the only
 //! replica and comes back. The log's start offset is taken over; segments that end before it stay behind.
 //!
-//! Settings come from `__cluster_metadata`, if it is in the same directory. The broker's internal topics
+//! Settings come from `__cluster_metadata`, if it is in the same directory; where they were not found, that is told. The broker's internal topics
 //! stay behind; the offsets that groups have committed are brought over if asked for.
 
 mod broker_directory;
@@ -66,6 +66,9 @@ pub struct ImportedTopic {
     pub partitions: Vec<ImportedPartition>,
     /// Whether an earlier import had brought it in already.
     pub was_there: bool,
+    /// Whether the broker's settings of it were found. Without them it has the defaults, and is compacted if a
+    /// checkpoint of the broker's cleaner names it. Of a topic that was there already they are not taken.
+    pub has_settings: bool,
 }
 
 /// A partition that was brought in.
@@ -108,8 +111,8 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such topic, [`ErrorKind::AlreadyExists`] if there is another
-    /// one of its name here, [`ErrorKind::Invalid`] for an internal topic, a partition that is missing or a
-    /// directory that a broker has to mend first; [`ErrorKind::Corrupt`] names the file, and
+    /// one of its name here, [`ErrorKind::Invalid`] for an internal topic, a partition that is missing, a
+    /// directory that a broker has to mend first or one that is a log of Lotic; [`ErrorKind::Corrupt`] names the file, and
     /// [`ErrorKind::Unsupported`] one of a format that is not read; [`ErrorKind::Closed`]; those of the
     /// operating system. Topics that were told of stay.
     pub fn import_kafka_directory(
@@ -142,16 +145,23 @@ impl Log {
         decisions: &mut Decisions<'_>,
     ) -> Result<ImportedTopic> {
         let name = topic.name.clone();
+        let has_settings = broker.has_settings(topic);
         if let Ok(there) = self.topic(&name) {
             if there.id() != topic.id {
                 let what =
                     format!("topic {name} exists already, and is not the one in {}", broker.path.display());
                 return Err(Error::new(ErrorKind::AlreadyExists, what));
             }
-            return Ok(ImportedTopic { name, id: topic.id, partitions: Vec::new(), was_there: true });
+            return Ok(ImportedTopic {
+                name,
+                id: topic.id,
+                partitions: Vec::new(),
+                was_there: true,
+                has_settings,
+            });
         }
         let staged = StagedTopic::stage(self, broker, topic, decisions)?;
         let partitions = staged.adopt(self)?;
-        Ok(ImportedTopic { name, id: topic.id, partitions, was_there: false })
+        Ok(ImportedTopic { name, id: topic.id, partitions, was_there: false, has_settings })
     }
 }

@@ -1,13 +1,16 @@
-//! Imports from a directory as a broker leaves it. Lotic's own files have Kafka's format, so one of its logs
-//! stands in for the broker's, and the checkpoint files are written beside it; `tests/tests/kafka_files` does
-//! it with a real broker.
+//! Imports from a directory as a broker leaves it. Lotic's own files have Kafka's format, so one of its logs,
+//! without its catalogue, stands in for the broker's, and the checkpoint files are written beside it;
+//! `tests/tests/kafka_files` does it with a real broker.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::*;
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
+use crate::catalogue;
 use crate::cleanup::CleanupPolicy;
 use crate::clock::ManualClock;
 use crate::files::Listing;
@@ -17,7 +20,7 @@ use crate::partition::{Isolation, Partition};
 use crate::record::{ProducerEpoch, Sequence, Timestamp, TopicPartition};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
-use crate::topic::TopicConfig;
+use crate::topic::{Topic, TopicConfig};
 use crate::transaction::{TransactionRecord, TransactionStatus, encode_key};
 
 const BROKER: &str = "/broker";
@@ -26,6 +29,29 @@ const DATA: &str = "/data";
 fn open(storage: &Arc<MemoryStorage>, directory: &str) -> Log {
     Log::open(directory, LogOptions::manual(storage.mount(), ManualClock::new(), 3))
         .expect("a log that opens")
+}
+
+/// Where the catalogue of the broker's stand-in is while it stands in.
+const HIDDEN_CATALOGUE: &str = "hidden";
+
+/// Takes the catalogue out of the broker's directory, or puts it back.
+fn rename_catalogue(storage: &MemoryStorage, from: &str, to: &str) {
+    let broker = Path::new(BROKER);
+    storage.rename(&broker.join(from), &broker.join(to)).expect("it is there");
+    storage.sync_dir(broker, SyncPurpose::Export).expect("the disk is fine");
+}
+
+/// The log that stands in for the broker's.
+fn open_broker(storage: &Arc<MemoryStorage>) -> Log {
+    rename_catalogue(storage, HIDDEN_CATALOGUE, catalogue::FILE_NAME);
+    open(storage, BROKER)
+}
+
+/// Leaves the broker's directory as a broker would.
+fn stop_broker(storage: &MemoryStorage, log: Log) {
+    log.close().expect("the disk is fine");
+    drop(log);
+    rename_catalogue(storage, catalogue::FILE_NAME, HIDDEN_CATALOGUE);
 }
 
 fn batch(values: &[&str], stamp: Option<ProducerStamp>) -> SealedBatch {
@@ -69,14 +95,18 @@ fn broker() -> Arc<MemoryStorage> {
     }
     let users = log.create_topic("users", small(1)).expect("a new topic");
     append(&users.partitions()[0], batch(&["ann"], None));
-    log.close().expect("the disk is fine");
+    stop_broker(&storage, log);
     storage
 }
 
 fn write(storage: &MemoryStorage, name: &str, text: &str) {
+    write_bytes(storage, name, text.as_bytes());
+}
+
+fn write_bytes(storage: &MemoryStorage, name: &str, bytes: &[u8]) {
     let path = Path::new(BROKER).join(name);
     let file = storage.open(&path, OpenMode::Create).expect("a new file");
-    file.write_at(0, text.as_bytes()).expect("the disk is fine");
+    file.write_at(0, bytes).expect("the disk is fine");
     file.sync(SyncPurpose::Export).wait().expect("the disk is fine");
     storage
         .sync_dir(path.parent().expect("it is in a directory"), SyncPurpose::Export)
@@ -123,16 +153,15 @@ fn first_segment(topic: &str) -> PathBuf {
 #[test]
 fn topics_keep_their_ids_offsets_and_records_and_go_on() {
     let storage = broker();
-    let theirs = open(&storage, BROKER);
+    let theirs = open_broker(&storage);
+    let expected = contents(&theirs, Isolation::ReadUncommitted);
+    let ids = |log: &Log| log.topics().iter().map(Topic::id).collect::<Vec<_>>();
+    let their_ids = ids(&theirs);
+    stop_broker(&storage, theirs);
     let log = open(&storage, DATA);
     let imported = import(&log).expect("it is sound");
-    assert_eq!(contents(&log, Isolation::ReadUncommitted), contents(&theirs, Isolation::ReadUncommitted));
-    for topic in &imported.topics {
-        assert_eq!(
-            log.topic(&topic.name).expect("it is there").id(),
-            theirs.topic(&topic.name).expect("too").id()
-        );
-    }
+    assert_eq!(contents(&log, Isolation::ReadUncommitted), expected);
+    assert_eq!(ids(&log), their_ids);
     let orders = &imported.topics[0];
     assert_eq!((orders.name.as_str(), orders.was_there, orders.partitions.len()), ("orders", false, 2));
     let partition = &orders.partitions[1];
@@ -157,7 +186,7 @@ fn topics_keep_their_ids_offsets_and_records_and_go_on() {
 
 #[test]
 fn an_import_that_is_cut_off_anywhere_leaves_whole_topics_and_is_finished_by_the_next() {
-    let expected = contents(&open(&broker(), BROKER), Isolation::ReadUncommitted);
+    let expected = contents(&open_broker(&broker()), Isolation::ReadUncommitted);
     for operation in 0.. {
         let storage = broker();
         let log = open(&storage, DATA);
@@ -297,9 +326,9 @@ fn what_cannot_be_imported_is_refused_by_name() {
     };
     let storage = broker();
     check(&storage, &["oders"], ErrorKind::NotFound, &["oders", "did you mean orders?", "/broker"]);
-    let log = open(&storage, BROKER);
+    let log = open_broker(&storage);
     log.create_topic("__consumer_offsets", small(1)).expect("a new topic");
-    log.close().expect("the disk is fine");
+    stop_broker(&storage, log);
     check(&storage, &["__consumer_offsets"], ErrorKind::Invalid, &["__consumer_offsets"]);
 
     write(&storage, "orders-0/00000000000000000000.log.swap", "");
@@ -320,6 +349,47 @@ fn what_cannot_be_imported_is_refused_by_name() {
     let storage = MemoryStorage::new(1);
     storage.create_dir_all(Path::new(BROKER)).expect("the disk is fine");
     check(&storage, &[], ErrorKind::NotFound, &["/broker"]);
+
+    let storage = broker();
+    drop(open_broker(&storage));
+    check(&storage, &[], ErrorKind::Invalid, &["/broker is a directory of Lotic", "/broker/catalogue"]);
+}
+
+#[test]
+fn whose_settings_were_not_found_is_told_with_the_topic() {
+    let found = |storage: &Arc<MemoryStorage>| {
+        let log = open(storage, DATA);
+        let told = |imported: Imported| -> Vec<_> {
+            imported.topics.into_iter().map(|topic| (topic.name, topic.has_settings)).collect()
+        };
+        let first = told(import(&log).expect("it is sound"));
+        assert_eq!(told(import(&log).expect("it is there")), first);
+        let cleanup = |topic: &Topic| topic.config().cleanup;
+        (first, log.topics().iter().map(cleanup).collect::<Vec<_>>())
+    };
+    let named = |orders, users| vec![("orders".to_owned(), orders), ("users".to_owned(), users)];
+    let storage = broker();
+    assert_eq!(found(&storage), (named(false, false), vec![CleanupPolicy::Delete; 2]));
+
+    let storage = broker();
+    write(&storage, "cleaner-offset-checkpoint", "0\n1\nusers 0 1\n");
+    assert_eq!(found(&storage), (named(false, false), vec![CleanupPolicy::Delete, CleanupPolicy::Compact]));
+
+    // A topic of this name, and a setting of it.
+    let storage = broker();
+    let mut builder = BatchBuilder::new(Compression::None);
+    let id = [7; 16];
+    let topic = [&[1, 2, 0, 7], &b"orders"[..], &id, &[0]].concat();
+    let setting =
+        [&[1, 4, 0, 2, 7], &b"orders"[..], &[15], b"cleanup.policy", &[8], b"compact", &[0]].concat();
+    for value in [topic, setting] {
+        builder.push(Timestamp(1), None, Some(&value), &[]).expect("it is small");
+    }
+    storage.create_dir_all(&Path::new(BROKER).join("__cluster_metadata-0")).expect("the disk is fine");
+    let metadata = format!("version: 0\ntopic_id: {}\n", TopicId(Uuid::from_u128(1)));
+    write(&storage, "__cluster_metadata-0/partition.metadata", &metadata);
+    write_bytes(&storage, "__cluster_metadata-0/00000000000000000000.log", builder.seal().finish());
+    assert_eq!(found(&storage), (named(true, false), vec![CleanupPolicy::Compact, CleanupPolicy::Delete]));
 }
 
 /// The broker decided to commit the transaction of producer 8 and had not said so in the partition; that of
@@ -327,7 +397,7 @@ fn what_cannot_be_imported_is_refused_by_name() {
 #[test]
 fn open_transactions_end_as_the_broker_has_decided() {
     let storage = broker();
-    let log = open(&storage, BROKER);
+    let log = open_broker(&storage);
     let payments = log.create_topic("payments", small(1)).expect("a new topic").partitions()[0].clone();
     append(&payments, batch(&["committed"], stamp(8, 0, 0, true)));
     append(&payments, batch(&["aborted"], stamp(9, 0, 0, true)));
@@ -349,7 +419,7 @@ fn open_transactions_end_as_the_broker_has_decided() {
         builder.push(Timestamp(1), Some(&key), Some(&record.encode()), &[]).expect("it is small");
         append(&table, builder.seal());
     }
-    log.close().expect("the disk is fine");
+    stop_broker(&storage, log);
 
     let log = open(&storage, DATA);
     let imported = import(&log).expect("it is sound");
@@ -364,7 +434,7 @@ fn open_transactions_end_as_the_broker_has_decided() {
 #[test]
 fn committed_offsets_come_along_if_asked_for_and_replace_none() {
     let storage = broker();
-    let log = open(&storage, BROKER);
+    let log = open_broker(&storage);
     let orders = log.topic("orders").expect("it is there");
     let commit = |partition: i32, offset: i64| OffsetCommit {
         partition: TopicPartition::new("orders", PartitionId(partition)),
@@ -378,7 +448,7 @@ fn committed_offsets_come_along_if_asked_for_and_replace_none() {
         log.flush(&[partition], SyncPurpose::Records).wait().expect("the disk is fine");
     };
     commit_all(&log, &[commit(0, 10), commit(1, 11)]);
-    log.close().expect("the disk is fine");
+    stop_broker(&storage, log);
 
     let log = open(&storage, DATA);
     import(&log).expect("it is sound");
