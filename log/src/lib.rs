@@ -91,7 +91,7 @@ pub use index::AbortedTransaction;
 pub use log::{Log, LogOptions, Repair, RepairReport, TouchedTransaction, TransactionFate};
 pub use partition::{
     Appended, CommittedBatches, Durability, Fetched, FoundOffset, Isolation, OffsetSpec, Partition,
-    PartitionConfig, PartitionContext, PartitionOffsets, PartitionSite, Pin,
+    PartitionConfig, PartitionContext, PartitionOffsets, PartitionSite, PartitionSize, Pin,
 };
 pub use partitioner::{Partitioner, murmur2, partition_for_key};
 pub use producer::{Producer, ProducerOptions, RecordPlace, SendFuture};

@@ -66,6 +66,15 @@ pub(crate) use tail::{LastBatch, Tail};
 pub use trim::Pin;
 pub use writer::Appended;
 
+/// How much a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionSize {
+    /// Files of batches.
+    pub segments: usize,
+    /// Bytes of batches in them.
+    pub bytes: u64,
+}
+
 /// An open partition. Share it in an `Arc`.
 pub struct Partition {
     /// Itself, for whoever flushes it.
@@ -219,6 +228,13 @@ impl Partition {
     /// Where the partition begins and ends.
     pub fn offsets(&self) -> PartitionOffsets {
         self.bounds.load()
+    }
+
+    /// How much it holds, without its indexes.
+    pub fn size(&self) -> PartitionSize {
+        let segments = self.segments.load();
+        let bytes = segments.iter().map(|segment| segment.bytes()).sum();
+        PartitionSize { segments: segments.len(), bytes }
     }
 
     /// The transactions that have records here and no marker, in the order in which they began.

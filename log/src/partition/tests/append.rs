@@ -1,6 +1,8 @@
 use super::*;
 use crate::batch::MarkerKind;
 use crate::cleanup::CleanupPolicy;
+use crate::files::FileKind;
+use crate::storage::OpenMode;
 
 fn producer(id: i64, epoch: i16) -> (ProducerId, ProducerEpoch) {
     (ProducerId(id), ProducerEpoch(epoch))
@@ -22,6 +24,25 @@ fn offsets_follow_one_another_across_segments() {
     flush(&partition).expect("the disk is fine");
     let read = read_numbers(&partition, Offset(0), 300, Isolation::ReadUncommitted);
     assert_eq!(read.expect("it is sound"), (0..200).map(|n| (Offset(n), n)).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_size_of_a_partition_is_that_of_its_files() {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    assert_eq!(partition.size(), PartitionSize { segments: 1, bytes: 0 });
+    let appended = (0..30).map(|number| {
+        partition.append(batch([number])).expect("the disk is fine");
+        partition.size()
+    });
+    let sizes: Vec<_> = appended.collect();
+    assert!(sizes.is_sorted_by_key(|size| size.bytes), "{sizes:?}");
+    let listing = Listing::read(&*storage, Path::new(DIRECTORY)).expect("the disk is fine");
+    let files = listing.segments.iter().map(|&base| FileKind::Log.path(Path::new(DIRECTORY), base));
+    let length = |path: PathBuf| storage.open(&path, OpenMode::Read).and_then(|file| file.len());
+    let bytes = files.map(|path| length(path).expect("the disk is fine")).sum();
+    assert_eq!(partition.size(), PartitionSize { segments: listing.segments.len(), bytes });
+    assert!(partition.size().segments > 2, "the segments are small");
 }
 
 #[test]
