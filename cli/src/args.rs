@@ -1,5 +1,8 @@
 //! What the command line may say.
 
+mod group;
+mod help;
+mod number;
 mod topic;
 
 #[cfg(test)]
@@ -7,14 +10,18 @@ mod tests;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use lotic_log::batch::Compression;
-use lotic_log::group::ResetTo;
-use lotic_log::{PartitionId, TopicPartition};
 
 use crate::time::parse_time;
 
-pub(crate) use topic::{AlterOptions, Cleanup, CreateOptions, Settings, TimestampOf, TopicCommand};
+use help::with_exit_status;
+use number::{parse_count, parse_offset, parse_partition};
+
+pub(crate) use group::{GroupCommand, ResetOptions, TopicScope};
+pub(crate) use topic::{
+    AlterOptions, Cleanup, CreateOptions, LastingSettings, Settings, TimestampOf, TopicCommand,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,69 +33,78 @@ Examples:
 
 Exit status: 0 done; 1 failed, or `verify` found damage; 2 the command line is wrong.";
 
-const COMPACT_EXAMPLES: &str = "\
+const COMPACT_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   lotic compact prices
-  lotic compact prices --json | jq .bytes_after";
+  lotic compact prices --json | jq .bytes_after"
+);
 
-const DELETE_RECORDS_EXAMPLES: &str = "\
+const DELETE_RECORDS_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   lotic delete-records orders --partition 2 --before 1047
-  lotic delete-records orders --partition 2 --before end";
+  lotic delete-records orders --partition 2 --before end"
+);
 
-const PRODUCE_EXAMPLES: &str = "\
+const PRODUCE_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   seq 1000 | lotic produce numbers
   lotic produce orders --key-separator : --compression zstd:9 < orders.txt
-  lotic consume orders --json | jq -c 'del(.partition)' | lotic produce copies --json";
+  lotic produce orders --report json < orders.txt | jq .records
+  lotic consume orders --json | jq -c 'del(.partition)' | lotic produce copies --json"
+);
 
-const CONSUME_EXAMPLES: &str = "\
+const CONSUME_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   lotic consume orders
   lotic consume orders --partition 2 --offset 1047 --max-records 10 --json
   lotic consume orders --from-time 2013-01-01T10:00:00Z --read-committed
-  lotic consume orders --group reports --follow";
+  lotic consume orders --group reports --follow"
+);
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   lotic verify
-  lotic verify orders --json | jq 'select(.status != \"sound\")'";
+  lotic verify orders --json | jq 'select(.status != \"sound\")'
 
-const REPAIR_EXAMPLES: &str = "\
+Exit status: 0 every batch is sound; 1 failed, or there is damage; 2 the command line is wrong.";
+
+const REPAIR_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   lotic verify orders
   lotic repair orders --partition 2 --truncate-at 1047 --dry-run
-  lotic repair orders --partition 2 --truncate-at 1047";
+  lotic repair orders --partition 2 --truncate-at 1047"
+);
 
-const IMPORT_EXAMPLES: &str = "\
+const TOPIC_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
-  lotic import kafka-dir /var/lib/kafka/data
-  lotic import kafka-dir /var/lib/kafka/data --topic orders --topic payments --groups";
+  lotic topic create orders --partitions 6 --retention-time 7d
+  lotic topic list
+  lotic topic describe orders --json
+  lotic topic alter orders --partitions 12
+  lotic topic delete orders"
+);
 
-const GROUP_LIST_EXAMPLES: &str = "\
+const GROUP_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
   lotic group list
-  lotic group list --json | jq -r 'select(.lag > 1000) | .group'";
-
-const GROUP_DESCRIBE_EXAMPLES: &str = "\
-Examples:
   lotic group describe reports
-  lotic group describe reports --json | jq '.partitions[] | {topic, partition, lag}'";
+  lotic group reset reports --topic orders --to-earliest --execute
+  lotic group delete reports"
+);
 
-const GROUP_RESET_EXAMPLES: &str = "\
+const IMPORT_EXAMPLES: &str = with_exit_status!(
+    "\
 Examples:
-  lotic group reset reports --all-topics --to-earliest
-  lotic group reset reports --topic orders:0,2 --to-datetime 2013-01-01T10:00:00Z --execute
-  lotic group reset reports --topic orders --shift-by -100 --execute";
-
-const GROUP_DELETE_EXAMPLES: &str = "\
-Examples:
-  lotic group delete reports";
-
-const GROUP_DELETE_OFFSETS_EXAMPLES: &str = "\
-Examples:
-  lotic group delete-offsets reports --topic orders
-  lotic group delete-offsets reports --topic orders:0,2 --topic payments";
+  lotic import kafka-dir /var/lib/kafka/data
+  lotic import kafka-dir /var/lib/kafka/data --topic orders --topic payments --groups"
+);
 
 /// Topics of an embedded, Kafka-compatible log, from the terminal.
 ///
@@ -113,10 +129,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create, list, describe, alter and delete topics.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = TOPIC_EXAMPLES)]
     Topic(TopicCommand),
     /// List, describe, reset and delete consumer groups.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = GROUP_EXAMPLES)]
     Group(GroupCommand),
     /// Compact a topic now: keep the last record of each key. Needs the directory for itself.
     ///
@@ -141,6 +157,11 @@ pub(crate) enum Command {
     ///
     /// Partitions are read side by side; the order within each is kept. Also works while a program holds the
     /// log, and then shows what is there; with --group it needs the directory for itself.
+    ///
+    /// A damaged batch that is come to ends the command with exit status 1, and is named; sound records shortly
+    /// before it may not have been printed. --partition reads other partitions, and --offset what lies behind the
+    /// batch. Damage in what is read to open the log, as at the end of a partition, keeps all of it from being
+    /// read: `verify` names it, and `repair` cuts it off.
     #[command(after_long_help = CONSUME_EXAMPLES)]
     Consume(ConsumeOptions),
     /// Walk every batch, and name the first bad byte's topic, partition and offset.
@@ -161,149 +182,8 @@ pub(crate) enum Command {
     #[command(after_long_help = REPAIR_EXAMPLES)]
     Repair(RepairOptions),
     /// Bring in what another program has left.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = IMPORT_EXAMPLES)]
     Import(ImportCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum GroupCommand {
-    /// Print all groups that have committed offsets or have members.
-    ///
-    /// `lag` is how many records, or a little more, lie between what is committed and the end, in all
-    /// partitions together. Beside a program that runs, members are those that it has written down.
-    #[command(after_long_help = GROUP_LIST_EXAMPLES)]
-    List {
-        /// One object a line: group, state, members (how many), lag.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print where a group stands, and what it has committed for each partition.
-    ///
-    /// A `-` stands for what there is not: no offset committed, no such partition any more, no member. An
-    /// offset that was committed before its topic was deleted and made again is none.
-    #[command(after_long_help = GROUP_DESCRIBE_EXAMPLES)]
-    Describe {
-        /// Its name.
-        group: String,
-        /// One object: group, state, generation, assignor, lag, members with id, client, instance and partitions,
-        /// and partitions with topic, partition, committed, committed_at, metadata, end, lag, member.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Change where a group goes on reading. Only says what would be done unless --execute is given.
-    ///
-    /// A group is changed while it has no members; --execute needs the directory for itself. Offsets that
-    /// lie before the start or behind the end of a partition become these. A group of a name that is not
-    /// known yet is begun.
-    ///
-    /// The offsets of a processor are shown, and are not where it goes on: that is in its epoch record.
-    #[command(after_long_help = GROUP_RESET_EXAMPLES)]
-    Reset(ResetOptions),
-    /// Forget a group without members, and all that it has committed. Needs the directory for itself.
-    #[command(after_long_help = GROUP_DELETE_EXAMPLES)]
-    Delete {
-        /// Its name.
-        group: String,
-    },
-    /// Forget what a group has committed for topics. Needs the directory for itself.
-    #[command(after_long_help = GROUP_DELETE_OFFSETS_EXAMPLES)]
-    DeleteOffsets {
-        /// Its name.
-        group: String,
-        /// Of which topic, or which of its partitions: `orders` or `orders:0,2`; may be given several times.
-        #[arg(long = "topic", value_name = "TOPIC", required = true, value_parser = parse_scope)]
-        topics: Vec<TopicScope>,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ResetOptions {
-    /// The group's name.
-    pub(crate) group: String,
-    #[command(flatten)]
-    pub(crate) scope: ResetScope,
-    #[command(flatten)]
-    pub(crate) to: ResetPlace,
-    /// Only say what would be done; that is so anyway.
-    #[arg(long, conflicts_with = "execute")]
-    pub(crate) dry_run: bool,
-    /// Do it.
-    #[arg(long)]
-    pub(crate) execute: bool,
-    /// One object a partition: group, topic, partition, before (or null), after, executed.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which partitions are reset.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct ResetScope {
-    /// Of this topic, or of these of its partitions: `orders` or `orders:0,2`; may be given several times.
-    #[arg(long = "topic", value_name = "TOPIC", value_parser = parse_scope)]
-    pub(crate) topics: Vec<TopicScope>,
-    /// Of all topics that the group has committed offsets for.
-    #[arg(long)]
-    pub(crate) all_topics: bool,
-}
-
-/// Where they are reset to.
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct ResetPlace {
-    /// To the first record that is kept.
-    #[arg(long)]
-    pub(crate) to_earliest: bool,
-    /// Behind the last record.
-    #[arg(long)]
-    pub(crate) to_latest: bool,
-    /// To this offset.
-    #[arg(long, value_name = "OFFSET")]
-    pub(crate) to_offset: Option<i64>,
-    /// To the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, or milliseconds
-    /// since 1970.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub(crate) to_datetime: Option<lotic_log::Timestamp>,
-    /// So many records further on than is committed, or back where it is negative.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) shift_by: Option<i64>,
-}
-
-impl ResetPlace {
-    pub(crate) fn target(&self) -> Result<ResetTo, String> {
-        match *self {
-            Self { to_earliest: true, .. } => Ok(ResetTo::Earliest),
-            Self { to_latest: true, .. } => Ok(ResetTo::Latest),
-            Self { to_offset: Some(offset), .. } => Ok(ResetTo::Offset(lotic_log::Offset(offset))),
-            Self { to_datetime: Some(time), .. } => Ok(ResetTo::Time(time)),
-            Self { shift_by: Some(by), .. } => Ok(ResetTo::ShiftBy(by)),
-            _ => Err("nothing says where to reset to".to_owned()),
-        }
-    }
-}
-
-/// A topic, or some of its partitions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TopicScope {
-    pub(crate) topic: String,
-    pub(crate) partitions: Option<Vec<PartitionId>>,
-}
-
-impl TopicScope {
-    pub(crate) fn holds(&self, partition: &TopicPartition) -> bool {
-        let is_among = |numbers: &Vec<PartitionId>| numbers.contains(&partition.partition);
-        self.topic == partition.topic && self.partitions.as_ref().is_none_or(is_among)
-    }
-}
-
-fn parse_scope(text: &str) -> Result<TopicScope, String> {
-    let Some((topic, numbers)) = text.split_once(':') else {
-        return Ok(TopicScope { topic: text.to_owned(), partitions: None });
-    };
-    let number = |text: &str| text.parse().map(PartitionId).ok();
-    let partitions: Option<_> = numbers.split(',').map(number).collect();
-    let partitions = partitions.ok_or_else(|| format!("{text:?} is neither a topic nor `topic:0,2`"))?;
-    Ok(TopicScope { topic: topic.to_owned(), partitions: Some(partitions) })
 }
 
 #[derive(Args, Debug)]
@@ -320,10 +200,10 @@ pub(crate) struct DeleteRecordsOptions {
     /// The topic's name.
     pub(crate) topic: String,
     /// Which partition.
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true, value_parser = parse_partition)]
     pub(crate) partition: i32,
     /// The offset of the first record that stays; `end` deletes all that can be deleted.
-    #[arg(long, value_name = "OFFSET", value_parser = parse_offset)]
+    #[arg(long, value_name = "OFFSET", allow_negative_numbers = true, value_parser = parse_before)]
     pub(crate) before: BeforeOffset,
     /// One object: topic, partition, start.
     #[arg(long)]
@@ -337,13 +217,12 @@ pub(crate) enum BeforeOffset {
     End,
 }
 
-fn parse_offset(text: &str) -> Result<BeforeOffset, String> {
+fn parse_before(text: &str) -> Result<BeforeOffset, String> {
     if text == "end" {
         return Ok(BeforeOffset::End);
     }
-    let offset = text.parse().ok().filter(|offset| *offset >= 0);
-    let offset = offset.map(|offset| BeforeOffset::At(lotic_log::Offset(offset)));
-    offset.ok_or_else(|| "an offset is a number from 0 on, or `end`".to_owned())
+    let offset = parse_offset(text).map(|offset| BeforeOffset::At(lotic_log::Offset(offset)));
+    offset.map_err(|said| format!("{said}, or `end`"))
 }
 
 #[derive(Debug, Subcommand)]
@@ -355,8 +234,13 @@ pub(crate) enum ImportCommand {
     /// interruption: topics that are there are left as they are, segments that were copied stay copied.
     ///
     /// What the broker had not synced when it was killed, and was torn, is left out and reported.
-    /// Transactions that it left open are committed if it had decided so, and aborted otherwise. Cleanup
-    /// policy, segment size and compression come along if `__cluster_metadata` is in the same directory.
+    /// Transactions that it left open are committed if it had decided so, and aborted otherwise.
+    ///
+    /// Where a partition starts comes along: records that the broker has deleted stay deleted. So do the
+    /// topic's settings (cleanup policy, retention, compaction, segment size and age, the largest batch, the
+    /// timestamps' type, compression), if `__cluster_metadata` is in the same directory. A topic whose settings
+    /// are not found there is named, and has the defaults: nothing of it is deleted, and it is compacted only
+    /// if the broker's cleaner has been at it. `topic alter` gives it others.
     #[command(after_long_help = IMPORT_EXAMPLES)]
     KafkaDir(KafkaDirOptions),
 }
@@ -373,8 +257,9 @@ pub(crate) struct KafkaDirOptions {
     /// here already stays.
     #[arg(long)]
     pub(crate) groups: bool,
-    /// One object a topic: name, id, was_there, and partitions with start, end, segments, records, bytes,
-    /// gaps, torn and ended_transactions; with --groups, at last one object with committed_offsets.
+    /// One object a topic: name, id, was_there, has_settings (whether the broker's were found), cleanup, and
+    /// partitions with start, end, segments, records, bytes, gaps, torn and ended_transactions; with --groups,
+    /// at last one object with committed_offsets.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -392,9 +277,21 @@ pub(crate) struct ProduceOptions {
     pub(crate) compression: Option<Compression>,
     /// Each line is an object as `consume --json` prints it: key, value, headers, timestamp, partition. What
     /// is not there is null, the time of the append, or chosen by the key; an offset is not looked at. Bytes
-    /// that are not text are `{"base64": "…"}`.
+    /// that are not text are `{"base64": "…"}`. What the command says in the end is for --report.
     #[arg(long)]
     pub(crate) json: bool,
+    /// How the end is told.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Report::Text)]
+    pub(crate) report: Report,
+}
+
+/// How `produce` tells what it has written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Report {
+    /// How many records, in a line on stderr.
+    Text,
+    /// One object on stdout: topic, records, and partitions with partition, records, first_offset, last_offset.
+    Json,
 }
 
 #[derive(Args, Debug)]
@@ -402,7 +299,7 @@ pub(crate) struct ConsumeOptions {
     /// The topic's name.
     pub(crate) topic: String,
     /// Only this partition.
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true, value_parser = parse_partition)]
     pub(crate) partition: Option<i32>,
     #[command(flatten)]
     pub(crate) start: Start,
@@ -417,7 +314,7 @@ pub(crate) struct ConsumeOptions {
     #[arg(long)]
     pub(crate) read_committed: bool,
     /// Stop after so many records.
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true, value_parser = parse_count)]
     pub(crate) max_records: Option<u64>,
     /// One object a line: partition, offset, timestamp, key, value, headers. Bytes that are not UTF-8
     /// are shown as `{"base64": "…"}`.
@@ -433,11 +330,17 @@ pub(crate) struct Start {
     #[arg(long)]
     pub(crate) from_beginning: bool,
     /// At this offset of the partition; an offset says nothing about other partitions.
-    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    #[arg(
+        long,
+        value_name = "OFFSET",
+        requires = "partition",
+        allow_negative_numbers = true,
+        value_parser = parse_offset
+    )]
     pub(crate) offset: Option<i64>,
-    /// At the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, or milliseconds
-    /// since 1970.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    /// At the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, `2013-01-01` for its
+    /// midnight in UTC, or milliseconds since 1970.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_time)]
     pub(crate) from_time: Option<lotic_log::Timestamp>,
 }
 
@@ -446,10 +349,10 @@ pub(crate) struct RepairOptions {
     /// The topic's name.
     pub(crate) topic: String,
     /// Which partition.
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true, value_parser = parse_partition)]
     pub(crate) partition: i32,
     /// The first offset that goes.
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", allow_negative_numbers = true, value_parser = parse_offset)]
     pub(crate) truncate_at: i64,
     /// Only say what would be lost.
     #[arg(long)]

@@ -18,7 +18,7 @@ mod patience;
 mod print;
 mod time;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,12 +30,17 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
+    let messages = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_max_level(if arguments.verbose { tracing::Level::INFO } else { tracing::Level::ERROR })
         .without_time()
-        .with_target(false)
-        .init();
+        .with_target(false);
+    // On a terminal they are coloured unless its user wants no colours; in a file they would be litter.
+    if io::stderr().is_terminal() {
+        messages.init()
+    } else {
+        messages.with_ansi(false).init()
+    }
     let outcome = match arguments.command {
         Command::Topic(command) => commands::topic::run(&arguments.data, &command),
         Command::Group(command) => commands::group::run(&arguments.data, &command),

@@ -1,4 +1,8 @@
 //! The `lotic` command, as a person or a script uses it.
+//!
+//! - [`told`]: what it says of what it has done, and how it refuses what is wrong.
+
+mod told;
 
 use std::fs::{self, OpenOptions};
 use std::ops::ControlFlow;
@@ -307,10 +311,16 @@ fn topics_are_listed_described_and_deleted() {
     assert_eq!(described["segment_bytes"], 4096);
     assert_eq!(described["compression"], "zstd:9");
     let words = &lotic.json(&["topic", "describe", "words", "--json"])[0];
-    assert_eq!(words["partitions"], json!([{ "partition": 0, "start": 0, "stable": 2, "end": 2 }]));
+    let bytes = fs::metadata(segment(&lotic.data())).unwrap().len();
+    let partition = json!({
+        "partition": 0, "start": 0, "stable": 2, "end": 2, "segments": 1, "bytes": bytes,
+        "open_transactions": [],
+    });
+    assert_eq!(words["partitions"], json!([partition]));
     let text = lotic.prints(&["topic", "describe", "words"]);
-    assert!(text.contains("cleanup        delete"), "{text}");
-    assert_eq!(text.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["0", "0", "2", "2"]);
+    assert!(text.contains("cleanup         delete"), "{text}");
+    let row: Vec<_> = text.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(row, ["0", "0", "2", "2", "1", &bytes.to_string()]);
 
     let said = lotic.refuses(1, &["topic", "create", "words"], "");
     assert!(said.contains("topic words exists already"), "{said}");

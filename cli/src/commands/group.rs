@@ -17,8 +17,8 @@ pub(crate) fn run(data: &Path, command: &GroupCommand) -> Result<ExitCode, Failu
         GroupCommand::List { json } => list(data, *json)?,
         GroupCommand::Describe { group, json } => describe(data, group, *json)?,
         GroupCommand::Reset(options) => reset(data, options)?,
-        GroupCommand::Delete { group } => delete(data, group)?,
-        GroupCommand::DeleteOffsets { group, topics } => delete_offsets(data, group, topics)?,
+        GroupCommand::Delete { group, json } => delete(data, group, *json)?,
+        GroupCommand::DeleteOffsets { group, topics, json } => delete_offsets(data, group, topics, *json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,26 +113,42 @@ fn print_resets(options: &ResetOptions, resets: &[OffsetReset]) -> Result<(), Fa
     Ok(())
 }
 
-fn delete(data: &Path, group: &str) -> Result<(), Failure> {
+fn delete(data: &Path, group: &str, as_json: bool) -> Result<(), Failure> {
     let log = open(data)?;
     log.delete_group(group)?;
     log.close()?;
+    if as_json {
+        return Ok(writeln!(io::stdout(), "{}", json!({ "group": group }))?);
+    }
     Ok(writeln!(io::stdout(), "deleted group {group}")?)
 }
 
-fn delete_offsets(data: &Path, group: &str, topics: &[TopicScope]) -> Result<(), Failure> {
+fn delete_offsets(data: &Path, group: &str, topics: &[TopicScope], as_json: bool) -> Result<(), Failure> {
     let log = open(data)?;
-    let known = log.group(group)?.partitions;
+    let mut known = log.group(group)?.partitions;
     // A topic that is gone has no partitions, and what was committed for it is to go all the same.
-    let is_meant = |one: &&GroupPartition| topics.iter().any(|scope| scope.holds(&one.partition));
-    let meant: Vec<_> = known.iter().filter(is_meant).map(|one| one.partition.clone()).collect();
+    known.retain(|one| topics.iter().any(|scope| scope.holds(&one.partition)));
+    let meant: Vec<_> = known.iter().map(|one| one.partition.clone()).collect();
     if meant.is_empty() {
         return Err(format!("group {group} has committed nothing for what is named").into());
     }
     log.delete_offsets(group, &meant)?;
     log.close()?;
     let mut out = io::stdout().lock();
-    Ok(meant.iter().try_for_each(|partition| writeln!(out, "forgot {partition}"))?)
+    for GroupPartition { partition, committed, .. } in &known {
+        if as_json {
+            let object = json!({
+                "group": group,
+                "topic": partition.topic,
+                "partition": partition.partition.0,
+                "committed": committed.as_ref().map(|committed| committed.offset.0),
+            });
+            writeln!(out, "{object}")?;
+        } else {
+            writeln!(out, "forgot {partition}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The partitions that are named; all of a topic where none are.

@@ -1,6 +1,6 @@
 //! `lotic import kafka-dir`: topics of a broker become topics here.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use super::open_or_begin;
+use super::topic::cleanup_name;
 use crate::Failure;
 use crate::args::KafkaDirOptions;
 
@@ -19,13 +20,15 @@ use crate::args::KafkaDirOptions;
 const LOCK_FILE: &str = ".lock";
 
 pub(crate) fn run(data: &Path, options: &KafkaDirOptions) -> Result<ExitCode, Failure> {
+    check_is_directory(&options.directory)?;
     let _stopped = lock(&options.directory)?;
     let log = open_or_begin(data)?;
     let import = ImportOptions { topics: options.topics.clone(), groups: options.groups };
     let mut printed = Ok(());
     let imported = log.import_kafka_directory(&options.directory, &import, |topic| {
-        let line = if options.json { describe(topic).to_string() } else { summary(topic) };
-        let outcome = writeln!(io::stdout(), "{line}");
+        let cleanup = log.topic(&topic.name).map_or("gone", |topic| cleanup_name(topic.config().cleanup));
+        let line = if options.json { describe(topic, cleanup).to_string() } else { summary(topic) };
+        let outcome = writeln!(io::stdout(), "{line}").and_then(|()| warn(topic, cleanup, options));
         printed = std::mem::replace(&mut printed, Ok(())).and(outcome);
     })?;
     log.close()?;
@@ -39,6 +42,28 @@ pub(crate) fn run(data: &Path, options: &KafkaDirOptions) -> Result<ExitCode, Fa
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check_is_directory(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(format!("{shown} is not a directory: name one of the broker's `log.dirs`").into()),
+        Err(error) => Err(format!("cannot read {shown}: {error}").into()),
+    }
+}
+
+/// Says of a topic that the broker's settings of it were not found: what it has instead may surprise.
+fn warn(topic: &ImportedTopic, cleanup: &str, options: &KafkaDirOptions) -> io::Result<()> {
+    if topic.was_there || topic.has_settings {
+        return Ok(());
+    }
+    let (name, directory) = (&topic.name, options.directory.display());
+    writeln!(
+        io::stderr(),
+        "lotic: settings of {name} not found: no __cluster_metadata in {directory} names it; it has the \
+         defaults, with cleanup {cleanup}, until `lotic topic alter` gives it others"
+    )
 }
 
 /// Sees to it that no broker runs, and that none starts while the lock is held. A broker holds a POSIX lock
@@ -84,12 +109,14 @@ fn summary(topic: &ImportedTopic) -> String {
     text
 }
 
-fn describe(topic: &ImportedTopic) -> serde_json::Value {
+fn describe(topic: &ImportedTopic, cleanup: &str) -> serde_json::Value {
     let partitions: Vec<_> = topic.partitions.iter().map(describe_partition).collect();
     json!({
         "name": topic.name,
         "id": topic.id.to_string(),
         "was_there": topic.was_there,
+        "has_settings": topic.has_settings,
+        "cleanup": cleanup,
         "partitions": partitions,
     })
 }

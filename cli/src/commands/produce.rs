@@ -1,6 +1,7 @@
 //! `lotic produce`: lines of stdin become records.
 
 mod json;
+mod written;
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read, Write};
@@ -11,7 +12,9 @@ use lotic_log::{Producer, ProducerOptions, Record, SendFuture};
 
 use super::open;
 use crate::Failure;
-use crate::args::ProduceOptions;
+use crate::args::{ProduceOptions, Report};
+
+use written::Written;
 
 /// How many records may be on their way before the first of them is waited for.
 const IN_FLIGHT_MAX: usize = 100_000;
@@ -48,11 +51,13 @@ pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Fai
         };
         in_flight.add(lines.count, sent)?;
     }
-    in_flight.wait()?;
+    let written = in_flight.wait()?;
     drop(producer);
     log.close()?;
-    let plural = if lines.count == 1 { "" } else { "s" };
-    writeln!(io::stderr(), "{} record{plural} written to {}", lines.count, options.topic)?;
+    match options.report {
+        Report::Text => writeln!(io::stderr(), "{}", written.text(&options.topic))?,
+        Report::Json => writeln!(io::stdout(), "{}", written.json(&options.topic))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,6 +65,7 @@ pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Fai
 #[derive(Default)]
 struct InFlight {
     sent: VecDeque<(u64, SendFuture)>,
+    written: Written,
 }
 
 impl InFlight {
@@ -71,16 +77,19 @@ impl InFlight {
         Ok(())
     }
 
-    fn wait(mut self) -> Result<(), String> {
+    /// Waits for all, and says where they went.
+    fn wait(mut self) -> Result<Written, String> {
         while !self.sent.is_empty() {
             self.wait_for_oldest()?;
         }
-        Ok(())
+        Ok(self.written)
     }
 
     fn wait_for_oldest(&mut self) -> Result<(), String> {
         let Some((line, oldest)) = self.sent.pop_front() else { return Ok(()) };
-        oldest.wait().map(drop).map_err(|error| format!("line {line}: {error}"))
+        let place = oldest.wait().map_err(|error| format!("line {line}: {error}"))?;
+        self.written.note(place);
+        Ok(())
     }
 }
 

@@ -49,7 +49,7 @@ impl Text {
 
 /// The record of a line, and its partition where the line names one.
 pub(super) fn record(line: &[u8]) -> Result<(Option<PartitionId>, Record), String> {
-    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let line: Line = serde_json::from_slice(line).map_err(|error| reason(&error))?;
     let bytes = |text: Option<Text>| text.map(Text::into_bytes).transpose();
     let header =
         |HeaderOfLine { key, value }| Ok::<_, String>(Header { key, value: bytes(value)?.map(Into::into) });
@@ -60,6 +60,17 @@ pub(super) fn record(line: &[u8]) -> Result<(Option<PartitionId>, Record), Strin
         headers: line.headers.into_iter().map(header).collect::<Result<_, _>>()?,
     };
     Ok((line.partition.map(PartitionId), record))
+}
+
+/// Why a line is no record, and at which column: which line it is, is said of all that is wrong with one.
+fn reason(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match said.strip_suffix(&place) {
+        Some(said) if error.column() > 0 => format!("{said} at column {}", error.column()),
+        Some(said) => said.to_owned(),
+        None => said,
+    }
 }
 
 #[cfg(test)]
@@ -89,14 +100,16 @@ mod tests {
     #[test]
     fn what_is_no_record_is_refused_with_the_reason() {
         for (line, reason) in [
-            ("", "EOF"),
+            ("", "EOF while parsing a value"),
+            ("x", "expected value at column 1"),
+            ("{\"value\":\"v\"", "EOF while parsing an object at column 12"),
             ("[]", "invalid length"),
             (r#"{"vlaue":"v"}"#, "vlaue"),
             (r#"{"value":1}"#, "base64"),
             (r#"{"value":{"base64":"?"}}"#, "no base64"),
         ] {
             let said = record(line.as_bytes()).expect_err("it is none");
-            assert!(said.contains(reason), "{line}: {said}");
+            assert!(said.contains(reason) && !said.contains("line"), "{line}: {said}");
         }
     }
 }
