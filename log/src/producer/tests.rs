@@ -195,7 +195,7 @@ fn a_producer_is_refused_a_level_of_compression_that_there_is_not() {
     let log = TestLog::new(Drive::Manual);
     let compression = Some(Compression::Gzip { level: 12 });
     let refused = Producer::new(&log, ProducerOptions { compression, ..ProducerOptions::default() });
-    let error = refused.err().expect("there is no such level");
+    let error = refused.expect_err("there is no such level");
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("gzip has no level 12: 1 to 9"), "{error}");
 }

@@ -241,7 +241,7 @@ mod tests {
             writer.begin().expect("none is open");
             append(writer);
         }
-        log.flush(&[partition.clone()], lotic_log::storage::SyncPurpose::Records)
+        log.flush(std::slice::from_ref(&partition), lotic_log::storage::SyncPurpose::Records)
             .wait()
             .expect("the disk is fine");
         let open = partition.open_transactions();
