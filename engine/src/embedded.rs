@@ -234,7 +234,8 @@ impl EventLog for EmbeddedLog {
     }
 
     fn pin(&self, partition: PartitionKey, from: Offset) -> Result<Option<Pin>> {
-        Ok(Some(self.partition(partition)?.pin(from)))
+        let holder = format!("the restore of flow {}", self.transactional_id);
+        Ok(Some(self.partition(partition)?.pin(from, holder)))
     }
 
     fn raise_tombstone_floor(&self, partition: PartitionKey, floor: Offset) -> Result<Offset> {

@@ -31,6 +31,8 @@ mod open;
 mod open_files_tests;
 mod options;
 mod repair;
+#[cfg(test)]
+mod retention_tests;
 mod retreat;
 #[cfg(test)]
 mod tests;

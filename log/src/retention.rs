@@ -30,6 +30,8 @@ pub(crate) struct Expired {
     pub(crate) segments: usize,
     /// Whether the active one would be the next, if it were sealed.
     pub(crate) reaches_active: bool,
+    /// Whether more would go, or the active one would be reached, if it were not for the bound.
+    pub(crate) is_held: bool,
 }
 
 /// Says which segments go at the time `now`.
@@ -60,7 +62,7 @@ pub(crate) fn expired(facts: &RetentionFacts<'_>, cleanup: &Cleanup, now: Timest
     }
     let free = sealed.partition_point(|segment| segment.end <= facts.bound);
     let is_held = free < segments.max(if reaches_active { sealed.len() } else { 0 });
-    Expired { segments: segments.min(free), reaches_active: reaches_active && !is_held }
+    Expired { segments: segments.min(free), reaches_active: reaches_active && !is_held, is_held }
 }
 
 /// How many segments can go with as many bytes left as are to be kept, and whether all of them can.
@@ -112,7 +114,8 @@ mod tests {
     }
 
     fn check(facts: &RetentionFacts<'_>, cleanup: &Cleanup, now: i64, segments: usize, reaches_active: bool) {
-        assert_eq!(expired(facts, cleanup, Timestamp(now)), Expired { segments, reaches_active });
+        let expected = Expired { segments, reaches_active, is_held: false };
+        assert_eq!(expired(facts, cleanup, Timestamp(now)), expected);
     }
 
     #[test]
@@ -179,11 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_that_an_open_transaction_or_a_pin_needs() {
+    fn nothing_goes_that_an_open_transaction_or_a_pin_needs_and_it_is_said_that_it_would() {
         let sealed = sealed([0; 4]);
         for (bound, segments) in [(0, 0), (9, 0), (10, 1), (39, 3)] {
             let facts = RetentionFacts { bound: Offset(bound), ..facts(&sealed) };
-            check(&facts, &cleanup(Some(0), Some(0)), 1 << 60, segments, false);
+            let held = Expired { segments, reaches_active: false, is_held: true };
+            assert_eq!(expired(&facts, &cleanup(Some(0), Some(0)), Timestamp(1 << 60)), held);
+            let kept = Expired { segments: 0, reaches_active: false, is_held: false };
+            assert_eq!(expired(&facts, &cleanup(Some(1 << 40), None), Timestamp(0)), kept, "nothing is due");
         }
     }
 

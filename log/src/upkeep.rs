@@ -283,7 +283,8 @@ impl Upkeep {
             return Ok(Tended::default());
         }
         let now = partition.now();
-        let bound = partition.disposable_end();
+        let hold = partition.hold();
+        let bound = hold.from;
         let sealed: Vec<_> =
             view.sealed.iter().map(|(segment, end)| partition.sealed_facts(segment, *end)).collect();
         let facts = RetentionFacts {
@@ -294,6 +295,9 @@ impl Upkeep {
             bound,
         };
         let expired = expired(&facts, cleanup, now);
+        if let Some(hold) = partition.note_held_back(expired.is_held.then_some(hold)) {
+            tracing::info!(partition = %partition.name(), "old records stay for now: {hold}");
+        }
         let is_old = is_kept_up && is_old(&view.active, cleanup, now, since_sealed);
         if expired.reaches_active || is_old {
             partition.seal_active()?;
@@ -431,8 +435,7 @@ fn is_old(active: &Segment, cleanup: &Cleanup, now: Timestamp, since_sealed: Dur
 pub(crate) fn all_dirt(partition: &Partition) -> Dirt {
     let view = partition.compaction_view();
     let facts = view.sealed.iter().map(|(segment, end)| partition.sealed_facts(segment, *end));
-    let facts =
-        Facts { sealed: facts.collect(), clean_end: view.clean_end, bound: partition.disposable_end() };
+    let facts = Facts { sealed: facts.collect(), clean_end: view.clean_end, bound: partition.hold().from };
     facts.dirt(&partition.config().cleanup.compaction, partition.now())
 }
 

@@ -123,8 +123,9 @@ impl<'a> Changelogs<'a> {
         for StoreChangelog { topic, .. } in stores {
             for partition in (0..topic.partitions).map(PartitionId) {
                 let partition = PartitionKey { topic: topic.index, partition };
+                pins.extend(log.pin(partition, log.start_offset(partition)?)?);
+                // What was deleted in between is gone; from here on nothing is.
                 let start = log.start_offset(partition)?;
-                pins.extend(log.pin(partition, start)?);
                 let floor = log.raise_tombstone_floor(partition, start)?;
                 bounds.insert(partition, Bounds { start, stable: log.stable_offset(partition)?, floor });
             }

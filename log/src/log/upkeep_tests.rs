@@ -16,12 +16,12 @@ use crate::topic::TopicConfig;
 use crate::upkeep::UpkeepOptions;
 
 /// How often partitions are looked at.
-const EVERY: Duration = Duration::from_secs(10);
+pub(super) const EVERY: Duration = Duration::from_secs(10);
 
-struct Bench {
-    storage: Arc<MemoryStorage>,
-    clock: Arc<ManualClock>,
-    log: Log,
+pub(super) struct Bench {
+    pub(super) storage: Arc<MemoryStorage>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) log: Log,
 }
 
 fn options(storage: &Arc<MemoryStorage>, clock: &Arc<ManualClock>) -> LogOptions {
@@ -30,19 +30,23 @@ fn options(storage: &Arc<MemoryStorage>, clock: &Arc<ManualClock>) -> LogOptions
 }
 
 impl Bench {
-    fn new() -> Self {
-        let (storage, clock) = (MemoryStorage::new(1), ManualClock::new());
+    pub(super) fn new() -> Self {
+        Self::on(MemoryStorage::new(1))
+    }
+
+    pub(super) fn on(storage: Arc<MemoryStorage>) -> Self {
+        let clock = ManualClock::new();
         let log = Log::open("/log", options(&storage, &clock)).expect("an empty disk");
         Self { storage, clock, log }
     }
 
-    fn create(&self, config: TopicConfig) -> Arc<Partition> {
+    pub(super) fn create(&self, config: TopicConfig) -> Arc<Partition> {
         let topic = self.log.create_topic("t", TopicConfig { segment_bytes: 300, ..config });
         topic.expect("a new topic").partitions()[0].clone()
     }
 
     /// Writes a record for each number, durably: its key is the number modulo 4.
-    fn write(&self, numbers: std::ops::Range<i64>) {
+    pub(super) fn write(&self, numbers: std::ops::Range<i64>) {
         let producer = Producer::new(&self.log, ProducerOptions::default()).expect("it starts");
         for number in numbers {
             let key = Some((number % 4).to_string().into_bytes().into());
@@ -54,12 +58,12 @@ impl Bench {
     }
 
     /// Steps until there is nothing to do.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         while self.log.step().expect("it is open") {}
     }
 
     /// Lets time pass until partitions are looked at, and whatever follows from that be done.
-    fn wait(&self, time: Duration) {
+    pub(super) fn wait(&self, time: Duration) {
         self.clock.advance(time.max(EVERY));
         self.settle();
         // What was sealed or flushed is seen the next time.
@@ -67,15 +71,20 @@ impl Bench {
         self.settle();
     }
 
-    fn crash(self) -> Self {
+    pub(super) fn crash(self) -> Self {
+        self.storage.crash();
+        self.reopen()
+    }
+
+    /// Opens the log again, whose process has ended.
+    pub(super) fn reopen(self) -> Self {
         let Self { storage, clock, log } = self;
-        storage.crash();
         drop(log);
         let log = Log::open("/log", options(&storage, &clock)).expect("what was synced is there");
         Self { storage, clock, log }
     }
 
-    fn partition(&self) -> Arc<Partition> {
+    pub(super) fn partition(&self) -> Arc<Partition> {
         self.log.topic("t").expect("it is there").partitions()[0].clone()
     }
 }
@@ -246,7 +255,7 @@ fn what_somebody_has_pinned_is_not_deleted() {
     let retention = Retention { time: Some(Duration::from_secs(100)), bytes: None };
     let partition = bench.create(TopicConfig { retention, ..TopicConfig::default() });
     bench.write(0..20);
-    let pin = partition.pin(Offset(7));
+    let pin = partition.pin(Offset(7), "the restore of orders");
     bench.wait(Duration::from_secs(500));
     let start = partition.offsets().start;
     assert!(start > Offset(0) && start <= Offset(7), "{start}");
@@ -295,7 +304,10 @@ fn the_records_of_an_open_transaction_cannot_be_deleted() {
     producer.append(&partition, builder.seal()).expect("the disk is fine");
     bench.log.flush(std::slice::from_ref(&partition), SyncPurpose::Records).wait().expect("the disk is fine");
     let delete = |to| bench.log.delete_records("t", PartitionId(0), Offset(to));
-    assert_eq!(delete(3).unwrap_err().kind(), ErrorKind::Retry);
+    let error = delete(3).expect_err("it is not decided yet");
+    let says = "the transaction of producer 0 of epoch 0 is open since offset 2";
+    assert_eq!(error.kind(), ErrorKind::Retry);
+    assert!(error.to_string().ends_with(&format!("up to offset 2 now, not up to 3: {says}")), "{error}");
     assert_eq!(delete(2).expect("these are decided"), Offset(2));
 }
 

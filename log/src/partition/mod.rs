@@ -17,6 +17,7 @@
 mod bounds;
 mod committed;
 pub(crate) mod failed_sync;
+pub(crate) mod hold;
 mod lookup;
 pub(crate) mod marks;
 mod metadata;
@@ -49,21 +50,21 @@ use crate::segment::Segment;
 use crate::storage::SyncPurpose;
 
 use bounds::Bounds;
+use hold::Pins;
 use marks::{Cuts, Marks};
 use reader::ReadHints;
 use segment_list::SegmentList;
-use trim::Pins;
 use writer::{Mode, Writer};
 
 pub use bounds::{Isolation, PartitionOffsets};
 pub use committed::CommittedBatches;
+pub use hold::Pin;
 pub use lookup::{FoundOffset, OffsetSpec};
 pub(crate) use metadata::{FILE_NAME as METADATA_FILE_NAME, read_topic_id, write as write_metadata};
 pub use reader::Fetched;
 pub(crate) use site::PRODUCER_EXPIRATION;
 pub use site::{Durability, PartitionConfig, PartitionContext, PartitionSite};
 pub(crate) use tail::{LastBatch, Tail};
-pub use trim::Pin;
 pub use writer::Appended;
 
 /// How much a partition holds.

@@ -246,13 +246,6 @@ impl Partition {
         self.writer.lock().tail.producers.last_written()
     }
 
-    /// Before which offset segments may be deleted or compacted: what lies there is durable, every
-    /// transaction in it is decided, durably too, and nobody has pinned it.
-    pub(crate) fn disposable_end(&self) -> Offset {
-        let settled = self.bounds.settled();
-        settled.min(self.pinned().unwrap_or(settled))
-    }
-
     /// What is known of a sealed segment that ends at `end`.
     pub(crate) fn sealed_facts(&self, segment: &Segment, end: Offset) -> SealedFacts {
         SealedFacts {

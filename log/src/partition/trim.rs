@@ -1,10 +1,7 @@
 //! Where a partition begins: records before the start are gone for readers at once, their segments when
-//! somebody removes them. And what may not go yet, because somebody has pinned it.
+//! somebody removes them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 use super::Partition;
 use super::marks::Marks;
@@ -13,75 +10,20 @@ use super::writer::Mode;
 use crate::error::{ErrorKind, Result};
 use crate::record::Offset;
 
-/// Offsets that are pinned, by who has pinned them.
-#[derive(Default)]
-pub(super) struct Pins {
-    pinned: Mutex<Vec<(u64, Offset)>>,
-    next: AtomicU64,
-}
-
-impl Pins {
-    fn lowest(&self) -> Option<Offset> {
-        self.pinned.lock().iter().map(|(_, from)| *from).min()
-    }
-}
-
-/// While it lives, the segments that hold the offset it was made for, and all behind it, are neither
-/// deleted nor replaced by compacted ones: what a restore reads is what it was when it began.
-pub struct Pin {
-    partition: Arc<Partition>,
-    id: u64,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.partition.pins.pinned.lock().retain(|(id, _)| *id != self.id);
-    }
-}
-
-impl std::fmt::Debug for Pin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pin").field("partition", self.partition.name()).finish_non_exhaustive()
-    }
-}
-
 impl Partition {
-    /// Pins the segments from the one that holds `from` on. A replacement of segments that is decided
-    /// already is finished all the same.
-    pub fn pin(self: &Arc<Self>, from: Offset) -> Pin {
-        let id = self.pins.next.fetch_add(1, Ordering::Relaxed);
-        self.pins.pinned.lock().push((id, from));
-        Pin { partition: self.clone(), id }
-    }
-
-    /// The lowest offset that somebody has pinned.
-    pub(super) fn pinned(&self) -> Option<Offset> {
-        self.pins.lowest()
-    }
-
-    /// Checks that nobody has pinned anything below `end`.
-    pub(super) fn check_not_pinned(&self, end: Offset) -> Result<()> {
-        match self.pinned() {
-            Some(pinned) if pinned < end => {
-                let what = format!("segments before offset {end} stay: somebody reads from {pinned} on");
-                Err(self.site.error(ErrorKind::Retry, what))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Deletes the records before `to`: it is the partition's start from here on, durably. Deleting what
     /// is deleted already does nothing. Segments that lie before the start wholly are removed later, in
     /// the background. Returns where the partition begins now.
     ///
     /// Only what is durable and stable can be deleted: whether the records of an open transaction count
-    /// is not known yet. Kafka deletes up to the high watermark.
+    /// is not known yet. Kafka deletes up to the high watermark. Nor is anything that is [pinned](Self::pin).
     ///
     /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] for an offset behind the high watermark, [`ErrorKind::Retry`] for
-    /// one behind the last stable offset, or behind what is durable where readers see more than that;
-    /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`]; those of the operating system, after which the
-    /// start may be either when the partition is opened again.
+    /// [`ErrorKind::OffsetOutOfRange`] for an offset behind the high watermark; [`ErrorKind::Retry`] for
+    /// one behind what is pinned, the last stable offset, or what is durable where readers see more than
+    /// that: it says which, and up to where records can be deleted now; [`ErrorKind::Closed`],
+    /// [`ErrorKind::Poisoned`]; those of the operating system, after which the start may be either when
+    /// the partition is opened again.
     pub fn delete_records(&self, to: Offset) -> Result<Offset> {
         let mut marks = self.marks.lock();
         self.check_open()?;
@@ -89,12 +31,10 @@ impl Partition {
         if to > offsets.high_watermark {
             return Err(self.out_of_range(to, offsets));
         }
-        if to > offsets.stable.min(offsets.durable) {
-            let limit = offsets.stable.min(offsets.durable);
-            let what = format!(
-                "records up to {to} cannot be deleted yet, only up to {limit}: behind it \
-                                they are in an open transaction or not durable"
-            );
+        let hold = self.hold_before(offsets.durable);
+        if to > hold.from {
+            let from = hold.from;
+            let what = format!("records can be deleted up to offset {from} now, not up to {to}: {hold}");
             return Err(self.site.error(ErrorKind::Retry, what));
         }
         if to > offsets.start {

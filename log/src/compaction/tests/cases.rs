@@ -403,14 +403,14 @@ fn what_somebody_has_pinned_is_read_as_it_was() {
         bench.plain(&[1, 2]);
         bench.roll();
     }
-    let pin = bench.partition.pin(Offset(3));
+    let pin = bench.partition.pin(Offset(3), "a test");
     bench.compact();
     assert_eq!(bench.offsets(), [0, 1, 2, 3, 4, 5], "segments before the pin hold nothing that is old there");
     let limits = CompactionLimits { key_map_bytes: 1 << 10, seed: [0, 0] };
     drop(pin);
     let mut compaction = Compaction::begin(bench.partition.clone(), &all_dirt(&bench.partition), limits);
     compaction.advance(Waker::noop()).expect("it begins");
-    let _pin = bench.partition.pin(Offset(3));
+    let _pin = bench.partition.pin(Offset(3), "a test");
     let error = loop {
         match compaction.advance(Waker::noop()) {
             Ok(Piece::Done) => panic!("somebody has pinned it"),
