@@ -103,10 +103,10 @@ enum Cause {
 
 /// What holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    ByNothing,
-    ByTransaction,
-    ByPin,
+enum HeldBy {
+    Nothing,
+    Transaction,
+    Pin,
 }
 
 /// How the process ends.
@@ -119,7 +119,7 @@ enum Ending {
 #[derive(Clone, Copy, Debug)]
 struct Case {
     cause: Cause,
-    held: Held,
+    held: HeldBy,
     durability: Durability,
     ending: Ending,
     seed: u64,
@@ -213,9 +213,9 @@ impl World {
 
     fn hold(&mut self) {
         match self.case.held {
-            Held::ByNothing => {}
-            Held::ByPin => self.pin = Some(self.partition().pin(HELD_FROM, "a reader")),
-            Held::ByTransaction => {
+            HeldBy::Nothing => {}
+            HeldBy::Pin => self.pin = Some(self.partition().pin(HELD_FROM, "a reader")),
+            HeldBy::Transaction => {
                 let patient = TransactionOptions { timeout: None };
                 let producer = self.bench.log.transactional_with("id", patient).expect("it is free");
                 producer.begin().expect("none is open");
@@ -268,7 +268,7 @@ impl World {
     }
 
     fn bound(&self) -> Offset {
-        if self.case.held == Held::ByNothing { END } else { HELD_FROM }
+        if self.case.held == HeldBy::Nothing { END } else { HELD_FROM }
     }
 
     /// Has done what is to be done, until it is or the plug is out.
@@ -296,7 +296,7 @@ impl World {
     fn delete_records(&mut self) {
         let delete = |to| self.bench.log.delete_records("t", FIRST, to);
         let deleted = match delete(YOUNG_FROM) {
-            Err(error) if error.kind() == ErrorKind::Retry && self.case.held != Held::ByNothing => {
+            Err(error) if error.kind() == ErrorKind::Retry && self.case.held != HeldBy::Nothing => {
                 delete(HELD_FROM)
             }
             deleted => deleted,
@@ -376,7 +376,7 @@ fn check(case: Case, ignored: Option<SyncPurpose>) -> bool {
 fn cases() -> impl Iterator<Item = Case> {
     let mut cases = Vec::new();
     for cause in [Cause::Time, Cause::Bytes, Cause::Call] {
-        for held in [Held::ByNothing, Held::ByTransaction, Held::ByPin] {
+        for held in [HeldBy::Nothing, HeldBy::Transaction, HeldBy::Pin] {
             for durability in [Durability::Sync, Durability::Os] {
                 for (ending, seed) in [(Ending::Kill, 1), (Ending::PowerCut, 2), (Ending::PowerCut, 3)] {
                     cases.push(Case { cause, held, durability, ending, seed, operation: 0 });
@@ -385,7 +385,7 @@ fn cases() -> impl Iterator<Item = Case> {
         }
     }
     // Where nobody syncs it, a power cut takes an open transaction and all behind it.
-    let is_kept = |case: &Case| case.durability == Durability::Sync || case.held != Held::ByTransaction;
+    let is_kept = |case: &Case| case.durability == Durability::Sync || case.held != HeldBy::Transaction;
     cases.into_iter().filter(is_kept)
 }
 
@@ -403,7 +403,7 @@ fn deleted_records_come_back_without_the_sync_of_the_marks() {
     let comes_back = |seed| {
         let case = Case {
             cause: Cause::Call,
-            held: Held::ByNothing,
+            held: HeldBy::Nothing,
             durability: Durability::Sync,
             ending: Ending::PowerCut,
             seed,
