@@ -88,6 +88,12 @@ fn connectors_do_not_know_the_front_door() {
 }
 
 #[test]
+fn the_command_knows_the_log_alone() {
+    let absent = ["lotic-engine", "lotic", "lotic-connectors", "rocksdb", "librocksdb-sys", "tokio"];
+    check_absent("lotic-cli", &absent);
+}
+
+#[test]
 fn nothing_depends_on_examples_tests_and_benchmarks() {
     for package in ["lotic-log", "lotic-engine", "lotic", "lotic-connectors", "lotic-cli"] {
         check_absent(package, &["lotic-examples", "lotic-tests", "lotic-benches"]);
