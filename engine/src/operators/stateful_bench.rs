@@ -1,7 +1,7 @@
 //! Runs one step with state for its tests: rows in, rows out, with commits and restarts in between.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use lotic_log::{Offset, PartitionId, Timestamp, murmur2};
 use rand::Rng;
@@ -16,7 +16,7 @@ use crate::memory_log::MemoryLog;
 use crate::message::Watermark;
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Output, OutputItem, Progress};
 use crate::state::restore::restore;
-use crate::state::testing::{Counting, rows};
+use crate::state::testing::{Counting, Counts, rows};
 use crate::state::{MemoryState, StateAccess, StateAccessOptions, StateLimits, StoreChangelog};
 
 /// One step on one worker of one.
@@ -29,7 +29,7 @@ pub(crate) struct Bench {
     epoch: Epoch,
     running: Option<Running>,
     pub(crate) counters: Counters,
-    visited: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 struct Running {
@@ -110,15 +110,15 @@ impl Bench {
             epoch: Epoch(0),
             running: None,
             counters: Counters::default(),
-            visited: Arc::default(),
+            counts: Arc::default(),
         };
         bench.open();
         bench
     }
 
     fn open(&mut self) {
-        let backend = restore(&self.home, &*self.log, &self.stores, 1).unwrap().backend;
-        let backend = Arc::new(Counting { inner: backend, visited: Arc::clone(&self.visited) });
+        let backend = restore(&self.home, &*self.log, &self.stores, 1, &|| false).unwrap().backend;
+        let backend = Arc::new(Counting { inner: backend, counts: Arc::clone(&self.counts) });
         let limits = StateLimits { cache_bytes_max: 1_000, dirty_bytes_max: 10_000 };
         let options = StateAccessOptions { backend, stores: &self.stores, worker: 0, workers: 1, limits };
         let access = StateAccess::new(options).unwrap();
@@ -189,7 +189,12 @@ impl Bench {
 
     /// How many rows of the backend scans have visited.
     pub(crate) fn visited(&self) -> usize {
-        self.visited.load(Ordering::Relaxed)
+        self.counts.visited.load(Ordering::Relaxed)
+    }
+
+    /// How many keys each multi-get of the backend was for, since this was last asked.
+    pub(crate) fn multi_gets(&self) -> Vec<usize> {
+        std::mem::take(&mut self.counts.multi_gets.lock())
     }
 
     /// Tells of the end as often as the step wants.

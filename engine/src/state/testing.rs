@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lotic_log::{PartitionId, Timestamp, TopicId};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{ChangelogWriter, StateBackend, StoreId, Visit, WriteSet};
@@ -102,10 +103,19 @@ pub(crate) fn text() -> Arc<dyn Codec<String>> {
     Arc::new(Text)
 }
 
-/// A backend that counts the rows that scans visit.
+/// A backend that counts what it is asked for.
 pub(crate) struct Counting {
     pub(crate) inner: Arc<dyn StateBackend>,
-    pub(crate) visited: Arc<AtomicUsize>,
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// What a [`Counting`] backend was asked for.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// The rows that scans have visited.
+    pub(crate) visited: AtomicUsize,
+    /// How many keys each multi-get was for.
+    pub(crate) multi_gets: Mutex<Vec<usize>>,
 }
 
 impl StateBackend for Counting {
@@ -118,6 +128,7 @@ impl StateBackend for Counting {
     }
 
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        self.counts.multi_gets.lock().push(keys.len());
         self.inner.get_many(store, keys, found)
     }
 
@@ -129,7 +140,7 @@ impl StateBackend for Counting {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
     ) -> Result<()> {
         self.inner.scan(store, from, to, &mut |key, value| {
-            self.visited.fetch_add(1, Ordering::Relaxed);
+            self.counts.visited.fetch_add(1, Ordering::Relaxed);
             visit(key, value)
         })
     }

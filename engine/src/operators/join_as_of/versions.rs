@@ -4,7 +4,10 @@
 //! was deleted), then the row.
 //!
 //! In front of the store there is a cache of *runs*: consecutive versions of one key, so that most lookups
-//! are a hash and a binary search. Versions that nobody can ask for any more are found by a sweep, which
+//! are a hash and a binary search. A lookup that no run covers reads two ranges of the store, one key after the other:
+//! the last version before a time, and those that follow. The other steps fetch what a frame lacks in one multi-get;
+//! here neither the key that is sought is known before it is found, nor can RocksDB read several ranges at once.
+//! Versions that nobody can ask for any more are found by a sweep, which
 //! goes round the store a little at a time, at twice the pace of updates and more.
 
 use std::sync::Arc;
@@ -96,7 +99,7 @@ impl<T: Data> Versions<T> {
         write_key(&mut self.key, group, &[&length, key]);
     }
 
-    /// Reads the version at `time` of the key at hand and those that follow.
+    /// Reads the version at `time` of the key at hand and those that follow: two range reads.
     fn read_run(&mut self, time: Timestamp) -> Result<Run<T>> {
         let at = |time: Timestamp| [&self.key[..], &time_bytes(time)].concat();
         let mut behind = at(time);

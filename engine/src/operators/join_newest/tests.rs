@@ -59,6 +59,21 @@ fn the_table_is_as_it_was_committed_after_a_restart() {
 }
 
 #[test]
+fn the_keys_of_a_frame_that_are_not_in_memory_are_fetched_in_one_multi_get() {
+    let mut bench = bench();
+    tell(&mut bench, "a", Some("one"));
+    tell(&mut bench, "b", Some("one"));
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(1));
+    bench.multi_gets();
+    let input = ["a", "b", "c", "b"].map(|key| event(3, 0, (key, 1)));
+    check(&mut bench, &input, &[(3, "a 1 one"), (3, "b 1 one"), (3, "c 1 -"), (3, "b 1 one")]);
+    assert_eq!(bench.multi_gets(), [3]);
+    check(&mut bench, &input[..1], &[(3, "a 1 one")]);
+    assert_eq!(bench.multi_gets(), [0usize; 0], "it is in memory");
+}
+
+#[test]
 fn only_the_stream_moves_the_watermark() {
     let mut bench = bench();
     assert!(bench.advance(1, None, 5).watermarks.is_empty());

@@ -29,6 +29,21 @@ fn every_record_gives_one_result_at_its_own_time() {
 }
 
 #[test]
+fn the_keys_of_a_frame_that_are_not_in_memory_are_fetched_in_one_multi_get() {
+    let mut bench = bench();
+    let input = ["a", "b", "a", "c"].map(|key| event(1, 0, (key, 1i64)));
+    bench.process(0, keyed(&input));
+    assert_eq!(bench.multi_gets(), [3]);
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(1));
+    bench.multi_gets();
+    let input = ["d", "c", "b", "c"].map(|key| event(2, 0, (key, 1)));
+    let expected = [("d", 1), ("c", 2), ("b", 2), ("c", 3)].map(|row| event(2, 0, row));
+    check(&mut bench, &input, &expected);
+    assert_eq!(bench.multi_gets(), [3]);
+}
+
+#[test]
 fn it_goes_on_from_the_last_commit() {
     let mut bench = bench();
     check(&mut bench, &[event(1, 0, ("a", 1))], &[event(1, 0, ("a", 1))]);

@@ -70,6 +70,23 @@ fn a_window_waits_for_its_grace_and_holds_the_watermark_back() {
 }
 
 #[test]
+fn the_windows_of_a_frame_that_are_not_in_memory_are_fetched_in_one_multi_get() {
+    let mut bench = bench(0);
+    // Several records in a window, and two windows of a key.
+    let frame = |key| [event(1, 0, (key, 1)), event(2, 0, (key, 2)), event(11, 0, (key, 4))];
+    let events = ["a", "b", "c"].map(frame).concat();
+    add(&mut bench, &events);
+    add(&mut bench, &events);
+    assert_eq!(bench.multi_gets(), [0usize; 0], "nothing can be stored, and then they are in memory");
+    bench.commit();
+    bench.restart(&mut ChaCha8Rng::seed_from_u64(1));
+    bench.multi_gets();
+    add(&mut bench, &[&events[..], &frame("d")].concat());
+    assert_eq!(bench.multi_gets(), [6], "nothing of the group of the new key is stored");
+    check(bench.advance(0, None, 10), &[("a", 0, 9), ("b", 0, 9), ("c", 0, 9), ("d", 0, 3)]);
+}
+
+#[test]
 fn times_before_1970_have_windows_too() {
     let mut bench = bench(0);
     add(&mut bench, &[event(-1, -20, ("a", 1)), event(-10, -20, ("a", 2)), event(-11, -20, ("a", 4))]);
