@@ -1,5 +1,6 @@
 //! The flights example: its input, its arguments, the CSVs it writes, and what DuckDB answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -186,12 +187,15 @@ impl Run {
         self.start()?.end()
     }
 
-    /// Runs it to a good end and reads the CSVs.
+    /// Runs it to a good end and reads the CSVs. Nothing is to be said on standard error: that is no terminal, and
+    /// there is nothing to be mended.
     ///
     /// # Errors
-    /// If it ends otherwise.
+    /// If it ends otherwise, or has said anything.
     pub fn finish(&self) -> Result<Csvs> {
-        self.end()?.check_success("flights")?;
+        let ended = self.end()?;
+        ended.check_success("flights")?;
+        ensure(ended.stderr.is_empty(), || format!("flights has said:\n{}", ended.stderr))?;
         Csvs::read(&self.out)
     }
 }
@@ -234,6 +238,25 @@ impl Csvs {
     pub fn rows(&self, result: &str) -> impl Iterator<Item = &str> {
         let index = RESULTS.iter().position(|name| *name == result).expect("it is one of the results");
         self.0[index].lines().skip(1)
+    }
+
+    /// The rows of a result by column.
+    ///
+    /// # Errors
+    /// If it is no CSV.
+    pub fn table(&self, result: &str) -> Result<Vec<BTreeMap<String, String>>> {
+        let index = RESULTS.iter().position(|name| *name == result).expect("it is one of the results");
+        let mut reader = csv::Reader::from_reader(self.0[index].as_bytes());
+        reader.deserialize().map(|row| row.about(result)).collect()
+    }
+
+    /// What a run prints that has this answer and rejects no row: how many flights were late for each step.
+    pub fn printed(&self) -> String {
+        let line = |step: &str| {
+            let late = self.rows(LATE_FLIGHTS).filter(|row| row.split(',').next() == Some(step)).count();
+            format!("late for {step}: {late}\n")
+        };
+        [DELAYS_BY_AIRLINE, DELAYS_BY_WEATHER].map(line).concat()
     }
 
     /// The sum of a numeric column of a result.

@@ -6,6 +6,7 @@
 //! | [`simulator`] | a processor stepped on a disk that loses power |
 //! | [`failure`] | why a check of a program failed |
 //! | [`process`] | a program that runs: waiting with a deadline, SIGKILL, SIGTERM, what it printed |
+//! | [`terminal`] | what a program shows where somebody looks |
 //! | [`programs`] | where the built programs and the scripts of the repository are |
 //! | [`flights`] | the flights example: its input, its arguments, the CSVs it writes, what DuckDB answers |
 //! | [`namespace`] | mounts that only one program sees |
@@ -32,3 +33,4 @@ pub mod programs;
 pub mod simulator;
 pub mod skipped;
 pub mod stored;
+pub mod terminal;

@@ -103,6 +103,23 @@ fn lines_become_records_and_records_become_lines() {
 }
 
 #[test]
+fn the_directory_is_what_lotic_data_says_unless_it_is_given() {
+    let (lotic, elsewhere) = (Lotic::with_topic("words", "one\n"), tempfile::tempdir().unwrap());
+    let run = |data: &std::path::Path, arguments: &[&str]| {
+        let mut command = Command::new(program("lotic").unwrap());
+        // Nothing is in the directory that would be taken otherwise.
+        command.args(arguments).env("LOTIC_DATA", data).current_dir(elsewhere.path());
+        Process::start(&mut command).unwrap().end().unwrap()
+    };
+    let ended = run(&lotic.data(), &["consume", "words"]);
+    assert_eq!((ended.stdout.as_str(), ended.status.code()), ("one\n", Some(0)), "{}", ended.stderr);
+
+    let given = lotic.data().display().to_string();
+    let ended = run(elsewhere.path(), &["consume", "words", "--data", &given]);
+    assert_eq!((ended.stdout.as_str(), ended.status.code()), ("one\n", Some(0)), "{}", ended.stderr);
+}
+
+#[test]
 fn what_stands_before_the_separator_is_the_key() {
     let lotic = Lotic::new();
     lotic.prints(&["topic", "create", "words", "--partitions", "3"]);

@@ -5,6 +5,7 @@
 //! - [`crash`]: the flights example killed and restarted. The campaign is in `src/crash`.
 //! - [`differential`]: Lotic does what a real Kafka does. The scripts are in `src/differential`.
 //! - [`event_log`]: what every kind of event log promises. The checks are in `src/event_log.rs`.
+//! - [`files`]: a flow between files, with the front door and the connectors together.
 //! - [`following`]: a log that other processes read while it is written.
 //! - [`kafka_files`]: Kafka's tools read what Lotic writes, and Lotic reads what a broker writes.
 //! - [`power_cut`]: what must hold when the power fails, at any storage operation. The processor, its disk
@@ -22,6 +23,7 @@ mod cli;
 mod crash;
 mod differential;
 mod event_log;
+mod files;
 mod following;
 mod kafka_files;
 mod power_cut;

@@ -1,11 +1,17 @@
 //! The flights example answers what DuckDB answers on the same files, whatever it is run with.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+use lotic_log::{CleanupPolicy, Log, Topic};
 
 use lotic_tests::failure::Result;
 use lotic_tests::flights::{Csvs, DELAYS_BY_AIRLINE, DELAYS_BY_WEATHER, Input, LATE_FLIGHTS, Run};
 use lotic_tests::skipped::skip;
+use lotic_tests::stored::{StoredTopic, reading};
+use lotic_tests::terminal::shown_on_a_terminal;
+use serde_json::Value;
 
 /// The column `flights` of the results.
 const AIRLINE_FLIGHTS: usize = 3;
@@ -16,9 +22,45 @@ const WEATHER_FLIGHTS: usize = 2;
 fn check(input: &Input, disorder: &str, workers: usize) -> Csvs {
     let folder = tempfile::tempdir().unwrap();
     let run = Run { workers, disorder: disorder.to_owned(), ..Run::new(input, folder.path()) };
-    let csvs = run.finish().unwrap();
-    csvs.check_equal(&Csvs::of_oracle(&[input], disorder).unwrap(), "DuckDB").unwrap();
+    let ended = run.end().unwrap();
+    ended.check_success("flights").unwrap();
+    let (csvs, expected) = (Csvs::read(&run.out).unwrap(), Csvs::of_oracle(&[input], disorder).unwrap());
+    csvs.check_equal(&expected, "DuckDB").unwrap();
+    assert_eq!(ended.stdout, expected.printed());
+    assert_eq!(ended.stderr, "", "it is no terminal");
+    check_topics(&run.data, &expected);
     csvs
+}
+
+/// That the topics of the results hold what the CSVs do: under the row's first two columns, an object with its columns.
+#[track_caller]
+fn check_topics(data: &Path, expected: &Csvs) {
+    for (result, key) in
+        [(DELAYS_BY_AIRLINE, ["window_start", "carrier"]), (DELAYS_BY_WEATHER, ["origin", "visibility"])]
+    {
+        let topic = StoredTopic::read(data, result).unwrap();
+        let mut last = topic.last_by_key().unwrap();
+        for row in expected.table(result).unwrap() {
+            let key = key.map(|column| row[column].as_str()).join("|");
+            let value = last.remove(&*key).flatten().unwrap_or_else(|| panic!("{result} has no {key}"));
+            let value: BTreeMap<String, Value> = serde_json::from_slice(value).unwrap();
+            let as_csv = value.iter().map(|(column, value)| (column.clone(), in_csv(column, value)));
+            assert_eq!(as_csv.collect::<BTreeMap<_, _>>(), row, "{result}, {key}");
+        }
+        assert_eq!(last.keys().next(), None, "{result} has keys that are not in the answer");
+    }
+}
+
+/// A value of a column as it is in a CSV.
+fn in_csv(column: &str, value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if column.starts_with("mean") => {
+            format!("{:.2}", number.as_f64().expect("a mean"))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Another month: February of the real year, or a made-up one where that cannot be downloaded.
@@ -58,6 +100,50 @@ fn another_month_is_what_duckdb_says_it_is() {
     let month = another_month(folder.path()).unwrap();
     check(&month, "30h", 2);
     check(&month, "2h", 2);
+}
+
+#[test]
+fn reference_data_a_table_and_state_are_kept_in_compacted_topics_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run::new(&Input::generated(500, 8, folder.path()).unwrap(), folder.path());
+    run.finish().unwrap();
+    let log = Log::open_read_only(&run.data, reading().unwrap()).unwrap();
+    let own = log.topics().into_iter().filter(|topic| !topic.name().starts_with("__"));
+    let (compacted, others): (Vec<_>, Vec<_>) =
+        own.partition(|topic| topic.config().cleanup == CleanupPolicy::Compact);
+    let names =
+        |topics: &[Topic]| topics.iter().map(|topic| topic.name().to_owned()).collect::<BTreeSet<_>>();
+    let stores = [
+        "airline-names",
+        DELAYS_BY_AIRLINE,
+        DELAYS_BY_WEATHER,
+        "weather-at-departure-versions",
+        "weather-at-departure-waiting",
+    ];
+    let changelogs = stores.map(|store| format!("delays-{store}-changelog"));
+    assert_eq!(
+        names(&compacted),
+        changelogs.into_iter().chain(["airlines", DELAYS_BY_WEATHER].map(str::to_owned)).collect()
+    );
+    let input = ["flights", "weather", "import-epochs", "delays-epochs"];
+    assert_eq!(
+        names(&others),
+        input.into_iter().chain([DELAYS_BY_AIRLINE, LATE_FLIGHTS]).map(str::to_owned).collect()
+    );
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_taken_away_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run::new(&Input::generated(2_000, 8, folder.path()).unwrap(), folder.path());
+    let shown = shown_on_a_terminal(&run.command().unwrap()).unwrap();
+    for line in ["imported 2000 flights, epoch ", "processed 2000 flights, epoch "] {
+        assert!(shown.contains(&format!("\r\x1b[K{line}")), "{shown:?}");
+    }
+    let (progress, printed) = shown.rsplit_once("\r\x1b[K").expect("it is there");
+    assert!(!progress.contains('\n'), "one line is written over and over: {shown:?}");
+    let expected = Csvs::read(&run.out).unwrap().printed().replace('\n', "\r\n");
+    assert_eq!(printed, expected, "nothing is left of it");
 }
 
 #[test]

@@ -22,7 +22,34 @@ use super::output::{EpochFiles, StagedFile};
 use super::rows::{CsvRows, JsonLinesRows};
 use crate::error::Result;
 
-/// Rows into files, one for each epoch and worker: `stream.sink("out", FileSink::csv("results"))`.
+/// Rows into files, one for each epoch and worker.
+///
+/// ```
+/// use lotic::prelude::*;
+/// use lotic_connectors::files::{FileSink, FileSource, JsonLines};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Order {
+///     user: String,
+///     cents: i64,
+///     at: i64,
+/// }
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let directory = folder.path();
+/// let (file, results) = (directory.join("orders.jsonl"), directory.join("results"));
+/// std::fs::write(&file, r#"{"user":"ada","cents":250,"at":1000}"#)?;
+///
+/// let mut flow = Flow::new("large-orders");
+/// let orders = FileSource::new(&file, JsonLines::default(), |order: &Order| Timestamp(order.at));
+/// let stream = flow.source("orders", orders).filter(|order| order.cents > 100);
+/// stream.sink("out", FileSink::csv(&results));
+/// Processor::open(directory.join("data"))?.run_to_end(flow)?;
+///
+/// let first = results.join("large-orders/out/00000000000000000001-0.csv");
+/// assert_eq!(std::fs::read_to_string(first)?, "user,cents,at\nada,250,1000\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// The files in the folder of a flow and step, in the order of their names, are the rows of its committed epochs. A
 /// reader sees a file whole or not at all, and none of an epoch that was not committed. Names that begin with a dot

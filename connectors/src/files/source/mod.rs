@@ -34,7 +34,7 @@ use self::checked::Checked;
 use self::progress::FilesRead;
 use self::rows::Rows;
 use super::reader::{Malformed, ReadOptions, RejectedRow, RowFormat};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A source of files has one split, since a file is read from its beginning to its end.
 const SPLIT: &str = "files";
@@ -149,14 +149,12 @@ where
         let Some(start) = splits.into_iter().next() else { return Ok(Box::new(NothingToRead)) };
         let event_time_max = start.state.as_ref().and_then(|state| state.event_time_max).map(Timestamp);
         let rejected = start.state.as_ref().map(|state| state.rejected).unwrap_or_default();
-        let read = recorded(start.state, context.step)?;
+        let read = recorded(start.state)?;
         let checked = self.take_checked(context.frame_rows_max, context.bounded);
-        let rows =
-            Rows::open(self, read, checked, context.bounded).map_err(|error| named(context.step, error))?;
+        let rows = Rows::open(self, read, checked, context.bounded)?;
         Ok(Box::new(OpenFile {
             rows,
             time: Arc::clone(&self.time),
-            step: context.step.to_owned(),
             source: context.source,
             frame_rows_max: context.frame_rows_max,
             bounded: context.bounded,
@@ -168,10 +166,10 @@ where
     }
 }
 
-/// What the last epoch record says was read.
-fn recorded(state: Option<SplitState>, step: &str) -> EngineResult<FilesRead> {
+/// What the last epoch record says was read. Like every error here one of it names no step: the engine does.
+fn recorded(state: Option<SplitState>) -> EngineResult<FilesRead> {
     let wrong = || {
-        let context = format!("source {step}: its position in the epoch record is not one in files");
+        let context = "its position in the epoch record is not one in files";
         EngineError::new(EngineErrorKind::Incompatible, context)
     };
     match state.map(|state| state.position) {
@@ -179,11 +177,6 @@ fn recorded(state: Option<SplitState>, step: &str) -> EngineResult<FilesRead> {
         Some(Position::External(position)) => serde_json::from_value(position).map_err(|_| wrong()),
         Some(Position::Topic { .. }) => Err(wrong()),
     }
-}
-
-/// An error of a file, said of the step.
-fn named(step: &str, error: Error) -> EngineError {
-    EngineError::from(error).within(format_args!("source {step}"))
 }
 
 /// The reader on workers that have no file.
@@ -207,7 +200,6 @@ impl Source for NothingToRead {
 struct OpenFile<F: RowFormat, T> {
     rows: Rows<F>,
     time: Arc<T>,
-    step: String,
     source: u32,
     frame_rows_max: usize,
     bounded: bool,
@@ -225,7 +217,7 @@ where
 {
     fn poll(&mut self, context: &mut Context<'_>) -> EngineResult<SourcePoll> {
         let before = self.rows.file().position;
-        self.rows.peek(self.frame_rows_max).map_err(|error| named(&self.step, error))?;
+        self.rows.peek(self.frame_rows_max)?;
         let Some(ready) = self.rows.take() else {
             return Ok(if self.bounded { SourcePoll::Ended } else { SourcePoll::Pending });
         };
@@ -253,7 +245,7 @@ where
 
     fn at_hand(&mut self) -> EngineResult<Option<AtHand>> {
         let watermark = self.watermark();
-        let ready = self.rows.peek(self.frame_rows_max).map_err(|error| named(&self.step, error))?;
+        let ready = self.rows.peek(self.frame_rows_max)?;
         Ok(ready.and_then(|ready| {
             let (first, last) = ((self.time)(ready.rows.first()?), (self.time)(ready.rows.last()?));
             Some(AtHand { first, last: last.max(first), watermark })

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -183,6 +184,28 @@ fn each_file_is_known_by_itself() -> Result<()> {
     assert_eq!(fixture.take("a.csv", 9, 9)?.0, [0; 0]);
     fixture.append("a.csv", "3,5\n");
     assert_eq!(fixture.take("a.csv", 9, 9)?.0, [3]);
+    Ok(())
+}
+
+#[test]
+fn a_file_is_the_same_one_by_whatever_name_it_is_opened() -> Result<()> {
+    for order in [RowOrder::File, RowOrder::EventTime] {
+        let mut fixture = Fixture::new(order);
+        fixture.write("a.csv", "1,20\n2,30\n");
+        fs::create_dir(fixture.path("folder")).expect("made");
+        let linked = |from: &str, to: &str| symlink(fixture.path(from), fixture.path(to)).expect("linked");
+        linked("a.csv", "folder/link.csv");
+        linked("folder/link.csv", "link-to-it.csv");
+        let names = ["a.csv", "folder/link.csv", "link-to-it.csv", "folder/../a.csv"];
+        assert_eq!(fixture.take("folder/link.csv", 9, 9)?.0, [1, 2]);
+        for name in names {
+            assert_eq!(fixture.take(name, 9, 9)?.0, [0; 0], "{order:?}, {name}");
+        }
+        for (name, id) in names.iter().zip(3..) {
+            fixture.append("a.csv", &format!("{id},40\n"));
+            assert_eq!(fixture.take(name, 9, 9)?.0, [id], "{order:?}, {name}");
+        }
+    }
     Ok(())
 }
 
