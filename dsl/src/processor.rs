@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lotic_engine::checkpoint::DiskState;
-use lotic_engine::error::Result;
+use lotic_engine::engine::check;
+use lotic_engine::error::{ErrorKind, Result};
 use lotic_engine::graph::Graph;
 use lotic_engine::metrics::Metrics;
 use lotic_engine::options::EngineOptions;
@@ -148,8 +149,40 @@ impl Processor {
         self.start(flow, Until::End)?.wait_or_signal()
     }
 
+    /// Refuses a flow that [`start`](Self::start) would refuse for how it is written, or for what is in the directory:
+    /// its topics, its last epoch, the targets of its sinks. Changes nothing. For a program that runs one flow after
+    /// the other, and is to find out before the first has written anything that the second cannot be.
+    ///
+    /// A topic that the flow reads and that is missing is no reason: an earlier flow may be about to make it. Sources
+    /// are not opened, so that a file with another beginning is for `start` to refuse.
+    ///
+    /// ```
+    /// use lotic::prelude::*;
+    ///
+    /// # let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    /// # let directory = folder.path();
+    /// let processor = Processor::open(directory)?;
+    /// let mut flow = Flow::new("echo");
+    /// flow.topic::<String>("words").record_time(Lateness::none()).to("echoed").partitions(2);
+    /// processor.check(&flow)?;
+    ///
+    /// processor.log().create_topic("echoed", Default::default()).map_err(|error| error.to_string())?;
+    /// let refused = processor.check(&flow).unwrap_err();
+    /// assert_eq!(refused.to_string(), "topic echoed has 1 partitions, the program declares 2");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn check(&self, flow: &Flow) -> Result<()> {
+        let graph = flow.graph()?;
+        let log = self.log.holds(&graph.name)()?;
+        check(&graph, &*log, &self.engine_options())
+    }
+
     /// Starts a flow on threads of its own. It is not begun, and over at once, if the process
-    /// [has been told to end](Self::has_been_told_to_end).
+    /// [has been told to end](Self::has_been_told_to_end), also where that comes while its state is restored.
     ///
     /// # Errors
     ///
@@ -162,18 +195,25 @@ impl Processor {
         if signals.have_come() {
             return Ok(Running { processor: None, signals, is_told });
         }
-        let mut engine = self.options.engine.clone();
-        engine.workers = self.options.workers;
-        engine.epoch_interval = self.options.epoch_interval;
-        engine.bounded = until == Until::End;
+        let told = signals.clone();
         let setup = ProcessorSetup {
             open_log: self.log.holds(&graph.name),
             home: self.state_home(&graph)?,
             clock: Arc::clone(self.log.clock()),
-            options: engine,
+            options: EngineOptions { bounded: until == Until::End, ..self.engine_options() },
             graph,
+            is_stopping: Box::new(move || told.have_come()),
         };
-        Ok(Running { processor: Some(EngineProcessor::start(setup)?), signals, is_told })
+        let processor = match EngineProcessor::start(setup) {
+            Err(error) if error.kind() == ErrorKind::Stopped => None,
+            started => Some(started?),
+        };
+        Ok(Running { processor, signals, is_told })
+    }
+
+    fn engine_options(&self) -> EngineOptions {
+        let ProcessorOptions { workers, epoch_interval, engine, .. } = &self.options;
+        EngineOptions { workers: *workers, epoch_interval: *epoch_interval, ..engine.clone() }
     }
 
     /// Where a flow's state lives: nowhere if it has none, so that no database is opened for it.

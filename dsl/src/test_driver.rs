@@ -244,6 +244,7 @@ impl TestDriver {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             counters: &self.counters,
             options: &EngineOptions { bounded, ..self.options.clone() },
+            is_stopping: &|| false,
         })
     }
 

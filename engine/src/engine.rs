@@ -66,6 +66,40 @@ pub struct EngineSetup<'a> {
     pub counters: &'a [Arc<Counters>],
     /// The settings.
     pub options: &'a EngineOptions,
+    /// Whether it is to stop. Asked while state is restored, which may take long.
+    pub is_stopping: &'a dyn Fn() -> bool,
+}
+
+/// Refuses a flow that [`Engine::open`] would refuse before it opens sources: for how it is written, for the topics
+/// that are there, for its last epoch record, for the targets of its external sinks. Writes nothing.
+///
+/// A topic that the flow reads and that is missing is no reason: another flow may be about to make it.
+///
+/// # Errors
+/// Those of [`Engine::open`].
+pub fn check(graph: &Graph, log: &dyn EventLog, options: &EngineOptions) -> Result<()> {
+    let Checked { last, .. } = Checked::of(graph, log, options)?;
+    check_effects(graph, last.as_ref())
+}
+
+/// What a flow was found to be before anything is opened.
+struct Checked {
+    names: FlowTopics,
+    fingerprint: String,
+    last: Option<EpochRecord>,
+}
+
+impl Checked {
+    fn of(graph: &Graph, log: &dyn EventLog, options: &EngineOptions) -> Result<Self> {
+        check_flow_name(&graph.name)?;
+        check_options(options)?;
+        check_guarantee(graph, options.guarantee)?;
+        let names = FlowTopics::of(graph, options, log)?;
+        names.check_existing(log)?;
+        let fingerprint = topology::fingerprint(graph);
+        let last = check_last(log, &names, &graph.name, &fingerprint)?;
+        Ok(Self { names, fingerprint, last })
+    }
 }
 
 /// Counters for each step of a graph, at zero.
@@ -101,16 +135,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a graph or a setting that cannot be; [`ErrorKind::Incompatible`] where the
-    /// directory was made by another program; [`ErrorKind::Corrupt`]; those of opening sources and steps.
+    /// directory was made by another program; [`ErrorKind::Corrupt`]; [`ErrorKind::Stopped`]; those of opening sources
+    /// and steps.
     pub fn open(setup: EngineSetup<'_>) -> Result<Self> {
         let flow = &setup.graph.name;
-        check_flow_name(flow)?;
-        check_options(setup.options)?;
-        check_guarantee(setup.graph, setup.options.guarantee)?;
-        let names = FlowTopics::of(setup.graph, setup.options, &*setup.log)?;
-        names.check(&*setup.log)?;
-        let fingerprint = topology::fingerprint(setup.graph);
-        let last = check_last(&*setup.log, &names, flow, &fingerprint)?;
+        let Checked { names, fingerprint, last } = Checked::of(setup.graph, &*setup.log, setup.options)?;
+        names.check_sources_exist(&*setup.log)?;
 
         if reads_what_it_makes(setup.graph, &*setup.log)? {
             names.resolve(&*setup.log)?;
@@ -316,16 +346,21 @@ impl FlowTopics {
         self.declared.iter().chain([&self.epochs]).chain(changelogs)
     }
 
-    /// Compares every topic that exists with what is declared, and finds those that must exist. Makes none, and
-    /// lets none pass that could not be made.
-    fn check(&self, log: &dyn EventLog) -> Result<()> {
+    /// Compares every topic that exists with what is declared. Makes none, and lets none pass that could not be
+    /// made.
+    fn check_existing(&self, log: &dyn EventLog) -> Result<()> {
         for spec in self.all() {
             spec.check_possible()?;
-            if !spec.create || log.find(&spec.name)?.is_some() {
+            if log.find(&spec.name)?.is_some() {
                 log.resolve(spec)?;
             }
         }
         Ok(())
+    }
+
+    /// Finds the topics that the flow reads and does not make.
+    fn check_sources_exist(&self, log: &dyn EventLog) -> Result<()> {
+        self.all().filter(|spec| !spec.create).try_for_each(|spec| log.resolve(spec).map(drop))
     }
 
     fn resolve(&self, log: &dyn EventLog) -> Result<ResolvedTopics> {
@@ -399,7 +434,7 @@ fn has_external_effect(graph: &Graph) -> bool {
     })
 }
 
-/// Whether a source reads a topic that is missing: as [`FlowTopics::check`] has passed it, the flow makes it.
+/// Whether a source reads a topic that is missing: as [`FlowTopics::check_sources_exist`] has passed it, the flow makes it.
 fn reads_what_it_makes(graph: &Graph, log: &dyn EventLog) -> Result<bool> {
     for node in &graph.nodes {
         if let NodeKind::Source(source) = &node.kind
@@ -434,7 +469,7 @@ fn open_workers(
     let EngineSetup { graph, log, home, clock, options, .. } = setup;
     let workers = options.workers;
     let last_committed = last.as_ref().map_or(Epoch(0), |record| record.epoch);
-    let Restored { backend, report } = restore(&**home, &**log, &topics.stores, workers)?;
+    let Restored { backend, report } = restore(&**home, &**log, &topics.stores, workers, setup.is_stopping)?;
     let state = open_state(&backend, &topics.stores, options)?;
     let floors = Arc::new(TombstoneFloors::new(Arc::clone(log), topics.stores));
     let bells: Vec<Arc<Bell>> = (0..workers).map(|_| Arc::default()).collect();

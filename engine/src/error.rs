@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Unknown,
     /// Start again from the last committed epoch.
     Restart,
+    /// It was told to stop before it had begun. Nothing is wrong; the next start begins where this one did.
+    Stopped,
     /// The operating system refused a read or write.
     Io,
     /// A user's operator, source or sink failed.

@@ -39,7 +39,9 @@ pub struct EngineOptions {
     pub checkpoints: CheckpointOptions,
     /// When a flow that failed is started again.
     pub restarts: RestartOptions,
-    /// How long a stop may take. After it, what is not committed is dropped: the next run does it again.
+    /// How long a flow may take to commit what it has read once it is told to stop. After it, what is not committed is
+    /// dropped: the next run does it again. What else a stop takes is said at
+    /// [`Processor::wait`](crate::processor::Processor::wait).
     pub stop_timeout: Duration,
 }
 

@@ -48,6 +48,10 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Opens the log anew for each attempt: one that failed may have left it poisoned.
 pub type OpenLog = Box<dyn FnMut() -> Result<Arc<dyn EventLog>> + Send>;
 
+/// Whether something outside the processor asks it to stop while it is being opened, when there is none yet that could
+/// be told: a signal to the process.
+pub type IsStopping = Box<dyn Fn() -> bool + Send>;
+
 /// What a processor runs, and on what.
 pub struct ProcessorSetup {
     /// The flow.
@@ -60,6 +64,8 @@ pub struct ProcessorSetup {
     pub clock: Arc<dyn Clock>,
     /// The settings.
     pub options: EngineOptions,
+    /// Asked while state is restored.
+    pub is_stopping: IsStopping,
 }
 
 /// A flow that runs on threads of its own until its bounded input has ended, it is stopped, or it fails.
@@ -90,7 +96,8 @@ impl Processor {
     /// Opens the flow where its last committed epoch left it, and starts it.
     ///
     /// # Errors
-    /// Those of [`Engine::open`]; the directory is as it was then.
+    /// Those of [`Engine::open`]; the directory is as it was then. Not so with [`ErrorKind::Stopped`]: topics that were
+    /// missing have been made, and state has been restored in part.
     pub fn start(mut setup: ProcessorSetup) -> Result<Self> {
         let shared = Arc::new(Shared::of(&setup.graph));
         let first = setup.open(&shared)?;
@@ -121,7 +128,10 @@ impl Processor {
         self.shared.has_ended.load(Ordering::SeqCst)
     }
 
-    /// Waits for the end. After [`Self::stop`] that takes [`EngineOptions::stop_timeout`] at most.
+    /// Waits for the end. After [`Self::stop`] the flow is given [`EngineOptions::stop_timeout`] to commit what it has
+    /// read, and its threads, a second at least, to come back; whatever is stuck is left behind then. What comes after
+    /// has no limit of its own, since it could not be left halfway: RocksDB writes out what it has in memory, and
+    /// whoever drops the log has it synced and closed. Both take as long as the disk needs for it.
     ///
     /// # Errors
     /// The error that ended it; [`ErrorKind::Restart`] if a stop took too long.
@@ -235,6 +245,7 @@ impl ProcessorSetup {
             clock: Arc::clone(&self.clock),
             counters: &shared.counters,
             options: &self.options,
+            is_stopping: &|| shared.is_stopping() || (self.is_stopping)(),
         })?;
         shared.last_committed.store(engine.last_committed().0, Ordering::Relaxed);
         Ok(engine)
@@ -263,7 +274,11 @@ impl ProcessorSetup {
                 return Err(error);
             }
             shared.restarts.fetch_add(1, Ordering::Relaxed);
-            attempt = self.open(shared);
+            attempt = match self.open(shared) {
+                // As where the pause before was cut short.
+                Err(stopped) if stopped.kind() == ErrorKind::Stopped => return Err(error),
+                opened => opened,
+            };
         }
     }
 

@@ -177,7 +177,10 @@ fn a_file_with_another_beginning_is_refused_naming_both() {
     let scene = Scene::finished();
     let text = fs::read_to_string(&scene.run.input.flights).unwrap();
     fs::write(&scene.run.input.flights, text.replacen("2013,1,1", "2013,1,2", 1)).unwrap();
-    scene.check_refused(&scene.run, &["flights.csv", "Only a file that has grown is read on"]);
+    // The source once, then the file.
+    let file = scene.run.input.flights.display();
+    let said = format!("flights: source flights-file: {file} is not the file that was read before");
+    scene.check_refused(&scene.run, &[&said, "Only a file that has grown is read on"]);
 }
 
 #[test]
@@ -191,11 +194,7 @@ fn a_topic_with_another_partition_count_is_refused() {
 fn a_result_topic_with_another_partition_count_is_refused_before_anything_is_read() {
     let scene = Scene::new();
     scene.lotic(&["topic", "create", DELAYS_BY_AIRLINE, "--partitions", "3"]).check_success("lotic").unwrap();
-    let ended = scene.run.end().unwrap();
-    check_says(&ended, &[DELAYS_BY_AIRLINE, "3 partitions", "declares 1"]);
-    assert!(!scene.run.out.join("delays-by-airline.csv").exists());
-    let results = StoredTopic::read(&scene.run.data, DELAYS_BY_AIRLINE).unwrap();
-    assert_eq!(results.records().count(), 0);
+    scene.check_refused(&scene.run, &[DELAYS_BY_AIRLINE, "3 partitions", "declares 1"]);
 }
 
 #[test]
@@ -280,11 +279,12 @@ fn a_corrupted_batch_is_found_by_whoever_reads_it_and_by_verify() {
 fn imported() -> (Scene, Run) {
     let scene = Scene::of_rows(10_000);
     let run = Run { epoch: "1h".to_owned(), ..scene.run.clone() };
-    // A topic of the results is in the way.
-    let in_the_way = ["topic", "create", DELAYS_BY_AIRLINE, "--partitions", "3"];
-    scene.lotic(&in_the_way).check_success("lotic").unwrap();
-    check_says(&run.end().unwrap(), &[DELAYS_BY_AIRLINE]);
-    scene.lotic(&["topic", "delete", DELAYS_BY_AIRLINE]).check_success("lotic").unwrap();
+    // A file is in the way of the state, which the import has none of.
+    let in_the_way = run.data.join("state");
+    fs::create_dir_all(&run.data).unwrap();
+    fs::write(&in_the_way, "").unwrap();
+    check_says(&run.end().unwrap(), &["state/delays", "cannot be made"]);
+    fs::remove_file(&in_the_way).unwrap();
     (scene, run)
 }
 
@@ -306,7 +306,7 @@ fn a_corrupted_batch_below_the_recovery_point_is_refused_after_a_crash() {
         check_says(&run.end().unwrap(), &["topic flights", "partition 0", &format!("offset {offset}")]);
         // Partitions that are whole may have got their indexes and snapshots by now.
         Files::below(scene.folder.path()).unwrap().check_kept_since(&before).unwrap();
-        assert!(!scene.run.data.join("delays-by-airline-0").exists(), "no flow has begun");
+        assert!(!scene.run.data.join("state").exists(), "no flow has begun");
     }
     damage(&run.data, "flights-0");
     check_goes_on(&run);

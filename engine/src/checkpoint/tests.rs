@@ -35,7 +35,7 @@ impl Fixture {
     }
 
     fn restore(&self) -> crate::state::Restored {
-        restore(&*self.home, &*self.log, std::slice::from_ref(&self.store), 1).unwrap()
+        restore(&*self.home, &*self.log, std::slice::from_ref(&self.store), 1, &|| false).unwrap()
     }
 
     /// Restores, and checks that every number is there.

@@ -44,6 +44,7 @@ impl Bench {
             clock: self.clock.clone(),
             counters: &counters_for(graph),
             options: &self.options,
+            is_stopping: &|| false,
         })
     }
 

@@ -12,6 +12,15 @@ use crate::test_flow::{expected, failing_once_at, found, graph, log_with, produc
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn start(log: &Arc<MemoryLog>, graph: Graph, options: EngineOptions) -> Result<Processor> {
+    start_by(SystemClock::new(), log, graph, options)
+}
+
+fn start_by(
+    clock: Arc<dyn Clock>,
+    log: &Arc<MemoryLog>,
+    graph: Graph,
+    options: EngineOptions,
+) -> Result<Processor> {
     let log = Arc::clone(log);
     Processor::start(ProcessorSetup {
         graph,
@@ -21,8 +30,9 @@ fn start(log: &Arc<MemoryLog>, graph: Graph, options: EngineOptions) -> Result<P
             Ok(Arc::clone(&log) as Arc<dyn EventLog>)
         }),
         home: Arc::new(MemoryState::new()),
-        clock: SystemClock::new(),
+        clock,
         options,
+        is_stopping: Box::new(|| false),
     })
 }
 
@@ -142,6 +152,96 @@ fn a_pause_lasts_however_often_a_bell_rings_and_a_stop_ends_it() {
         }
         assert_eq!(pause.join().unwrap(), !is_stopped);
     }
+}
+
+#[test]
+fn a_start_that_is_told_to_stop_while_state_is_restored_is_none() {
+    let (log, _) = log_with(100);
+    let home = MemoryState::new();
+    let setup = |is_stopping: IsStopping| ProcessorSetup {
+        graph: graph(|_| Ok(())),
+        open_log: Box::new({
+            let log = Arc::clone(&log);
+            move || Ok(Arc::clone(&log) as Arc<dyn EventLog>)
+        }),
+        home: Arc::new(home.clone()),
+        clock: SystemClock::new(),
+        options: options(2, true),
+        is_stopping,
+    };
+    let error = Processor::start(setup(Box::new(|| true))).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    assert_eq!(log.transactions(), 0);
+    Processor::start(setup(Box::new(|| false))).unwrap().wait().unwrap();
+    assert_eq!(found(&log), expected(100));
+}
+
+#[test]
+fn a_restart_that_is_told_to_stop_while_state_is_restored_tells_what_it_was_for() {
+    let (log, _) = log_with(300);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let (opening, counted) = (Arc::clone(&log), Arc::clone(&opened));
+    let setup = ProcessorSetup {
+        graph: graph(failing_once_at(120, ErrorKind::Restart)),
+        open_log: Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            opening.abort()?;
+            Ok(Arc::clone(&opening) as Arc<dyn EventLog>)
+        }),
+        home: Arc::new(MemoryState::new()),
+        clock: SystemClock::new(),
+        options: options(2, true),
+        is_stopping: Box::new(move || opened.load(Ordering::SeqCst) == 2),
+    };
+    let error = Processor::start(setup).unwrap().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Restart, "{error}");
+    assert!(error.to_string().contains("the operator fails"), "{error}");
+}
+
+/// An epoch is open and the worker is in the midst of a frame of it when the stop comes, and stays there however much
+/// time passes.
+#[test]
+fn a_flow_that_does_not_come_to_rest_is_stopped_all_the_same_and_the_next_run_does_it_again() {
+    let (log, numbers) = log_with(100);
+    let (entered, released) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+    let (enter, hold) = (Arc::clone(&entered), Arc::clone(&released));
+    let watch = move |rows: &[i64]| {
+        if rows.contains(&100) {
+            enter.ring();
+            hold.wait(DEADLINE);
+        }
+        Ok(())
+    };
+    let clock = ManualClock::new();
+    let limit = Duration::from_secs(5);
+    let options = |bounded| EngineOptions { stop_timeout: limit, ..options(1, bounded) };
+    let manual = Arc::clone(&clock) as Arc<dyn Clock>;
+    let processor = start_by(manual, &log, graph(watch), options(false)).unwrap();
+    // No time passes, so that it does not end before it is told to.
+    wait_for("an epoch", || log.transactions() == 1);
+    produce(&log, &numbers, 100..101);
+    entered.wait(DEADLINE);
+    processor.stop();
+    wait_for("the end", || {
+        clock.advance(limit);
+        processor.has_ended()
+    });
+    let error = processor.wait().unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Restart, "{text}");
+    let said =
+        "flow flow did not come to rest within 5s of being stopped; what it had not committed is done again";
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains("1 workers did not come back within 1s"), "{text}");
+
+    // With the worker goes what it holds of the flow.
+    wait_for("the worker's end", || {
+        released.ring();
+        Arc::strong_count(&released) == 1
+    });
+    assert_eq!(found(&log), expected(0), "nothing was committed");
+    start(&log, graph(|_| Ok(())), options(true)).unwrap().wait().unwrap();
+    assert_eq!(found(&log), expected(101));
 }
 
 #[test]

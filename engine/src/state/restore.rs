@@ -75,28 +75,48 @@ pub struct Restored {
 
 /// Restores all stores of a flow for so many workers. No backend of `home` may be open.
 ///
+/// `is_stopping` is asked before each base that is looked at and each piece of changelog that is read. Once it says
+/// so nothing more is read: what was put into the store by then is whole, with the positions that it has reached, and
+/// the next restore goes on from there or begins anew, as after a crash.
+///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where the changelog itself cannot be read, and what the log and the disk say. A
-/// bad base is no error.
+/// [`ErrorKind::Corrupt`] where the changelog itself cannot be read, and what the log and the disk say;
+/// [`ErrorKind::Stopped`]. A bad base is no error.
 pub fn restore(
     home: &dyn StateHome,
     log: &dyn EventLog,
     stores: &[StoreChangelog],
     workers: usize,
+    is_stopping: &dyn Fn() -> bool,
 ) -> Result<Restored> {
+    let stop = Stop(is_stopping);
     // Before a base is looked at: a deletion that it has not heard of must not be compacted away meanwhile.
     let changelogs = Changelogs::hold(log, stores)?;
     let mut rejected = Vec::new();
-    let (based, base) = newest_base(home, &changelogs, &mut rejected)?;
+    let (based, base) = newest_base(home, &changelogs, &mut rejected, stop)?;
     let mut records = 0;
     for (store, changelog) in based.stores.iter().zip(stores) {
-        let target = Target { backend: &*based.backend, store: store.id, topic: &changelog.topic };
+        let target = Target { backend: &*based.backend, store: store.id, topic: &changelog.topic, stop };
         records += target
             .catch_up(log, &store.positions, workers)
             .map_err(|error| error.within(format!("restoring store {}", changelog.name)))?;
     }
     tracing::info!(%base, records, "state restored");
     Ok(Restored { backend: based.backend, report: RestoreReport { base, rejected, records } })
+}
+
+/// Whether the restore is to end where it is.
+#[derive(Clone, Copy)]
+struct Stop<'a>(&'a dyn Fn() -> bool);
+
+impl Stop<'_> {
+    fn check(self) -> Result<()> {
+        if (self.0)() {
+            Err(Error::new(ErrorKind::Stopped, "stopped while state was restored"))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// The changelogs of all stores, which stay as they are.
@@ -184,11 +204,13 @@ fn newest_base(
     home: &dyn StateHome,
     changelogs: &Changelogs<'_>,
     rejected: &mut Vec<(Base, String)>,
+    stop: Stop<'_>,
 ) -> Result<(Based, Base)> {
     let checkpoints = home.checkpoints()?;
     let older = checkpoints.iter().copied().map(Base::Checkpoint);
     let mut condemned = Vec::new();
     for base in [Base::Live].into_iter().chain(older) {
+        stop.check()?;
         let disbelief = match look_at(home, changelogs, base) {
             // The live store is never behind a checkpoint, unless it was lost and made anew.
             Ok(found) if found.is_empty && base == Base::Live && !checkpoints.is_empty() => continue,
@@ -375,6 +397,7 @@ struct Target<'a> {
     backend: &'a dyn StateBackend,
     store: StoreId,
     topic: &'a TopicHandle,
+    stop: Stop<'a>,
 }
 
 impl Target<'_> {
@@ -406,6 +429,7 @@ impl Target<'_> {
             if fetched.next <= from {
                 break;
             }
+            self.stop.check()?;
             from = fetched.next;
             let mut latest = BTreeMap::new();
             let (lacking, last) = self.collect(&fetched, tail, &mut latest, &mut scratch)?;

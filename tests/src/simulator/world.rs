@@ -212,6 +212,7 @@ impl World {
             clock: self.clock.clone(),
             counters: &counters_for(&self.graph),
             options: &options,
+            is_stopping: &|| false,
         });
         self.powered("opening the flow", opened)
     }

@@ -244,6 +244,7 @@ impl Bench {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             counters: &counters_for(&self.graph),
             options: &options,
+            is_stopping: &|| false,
         });
         opened.expect("opened")
     }

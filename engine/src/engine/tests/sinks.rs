@@ -217,6 +217,7 @@ fn a_step_counts_what_it_takes_once() {
         clock: bench.clock.clone(),
         counters: &counters,
         options: &bench.options,
+        is_stopping: &|| false,
     })
     .unwrap();
     bench.finish(&mut engine);
@@ -236,6 +237,7 @@ fn a_processor_ends_when_the_last_epoch_is_shown() {
                 home: Arc::new(state),
                 clock: lotic_log::SystemClock::new(),
                 options: EngineOptions { workers: workers + 1, ..options },
+                is_stopping: Box::new(|| false),
             });
             processor.unwrap().wait().unwrap();
             assert_eq!(target.0.lock().sorted(), (0..30).collect::<Vec<_>>());

@@ -77,7 +77,8 @@ impl Bench {
     fn restore(&mut self) -> Base {
         self.open = None;
         self.pending.clear();
-        let Restored { backend, report } = restore(&self.home, &*self.port, &self.stores, 1).unwrap();
+        let Restored { backend, report } =
+            restore(&self.home, &*self.port, &self.stores, 1, &|| false).unwrap();
         let store = backend.open_store("one").unwrap();
         assert_eq!(rows(&*backend, store), self.model, "{report:?}");
         self.open = Some((backend, store));

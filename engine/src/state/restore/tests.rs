@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ impl Flow {
     }
 
     fn restore(&self, workers: usize) -> Restored {
-        restore(&self.home, &*self.log, &self.stores, workers).unwrap()
+        restore(&self.home, &*self.log, &self.stores, workers, &|| false).unwrap()
     }
 
     fn workers(&self, workers: usize) -> Vec<Worker> {
@@ -250,6 +251,39 @@ fn damaged_checkpoints_give_way_to_older_ones_and_at_last_to_the_changelog() {
     flow.check(&*restored.backend, 2);
 }
 
+/// Its stores are to be restored from the changelogs alone.
+fn without_a_base() -> Flow {
+    let flow = settled();
+    for id in flow.home.checkpoints().unwrap() {
+        flow.home.damage(id);
+    }
+    flow.home.discard().unwrap();
+    flow
+}
+
+#[test]
+fn a_restore_that_is_told_to_stop_ends_there_and_the_next_one_makes_it_whole() {
+    let mut stops = 0;
+    loop {
+        let flow = without_a_base();
+        let asked = Cell::new(0);
+        let is_stopping = || {
+            assert!(asked.get() <= stops, "it goes on after it was told to stop");
+            asked.set(asked.get() + 1);
+            asked.get() > stops
+        };
+        let Err(error) = restore(&flow.home, &*flow.log, &flow.stores, 2, &is_stopping) else { break };
+        assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+        if stops % 2 == 0 {
+            flow.home.crash(&mut ChaCha8Rng::seed_from_u64(stops));
+        }
+        flow.check(&*flow.restore(2).backend, 2);
+        stops += 1;
+    }
+    // Three bases, and two partitions of two stores.
+    assert_eq!(stops, 3 + 4);
+}
+
 #[test]
 fn state_of_another_topic_is_not_believed() {
     let mut flow = settled();
@@ -283,7 +317,7 @@ fn a_changelog_record_without_a_key_group_stops_the_restore() {
     let topic = flow.log.topic("flow-three-changelog", 2);
     flow.log.produce(&topic, 0, &[(0, &[7], b"\x03third")]);
     flow.stores.push(StoreChangelog { name: "three".to_owned(), topic });
-    let error = restore(&flow.home, &*flow.log, &flow.stores, 2).err().unwrap();
+    let error = restore(&flow.home, &*flow.log, &flow.stores, 2, &|| false).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("changelog flow-three-changelog-0, offset 0"), "{error}");
 }
@@ -316,7 +350,7 @@ impl Damageable {
     }
 
     fn restore(&self) -> Result<Restored> {
-        restore(&self.home, &*self.log, &self.stores, 1)
+        restore(&self.home, &*self.log, &self.stores, 1, &|| false)
     }
 
     /// Damages the end of the changelog, or mends it again.
@@ -431,12 +465,12 @@ fn a_key_that_was_deleted_stays_deleted_though_the_changelog_is_compacted_while_
     let stores = [StoreChangelog { name: "one".to_owned(), topic }];
     let home = LateHome { inner: MemoryState::new(), log, compacted: Mutex::default() };
     append(&[0, 1, 7], Some(b"there"));
-    let restored = restore(&home, &*port, &stores, 1).unwrap();
+    let restored = restore(&home, &*port, &stores, 1, &|| false).unwrap();
     assert_eq!(restored.report.records, 1);
     drop(restored);
     append(&[0, 1, 7], None);
     append(&[0, 1, 8], Some(b"later"));
-    let restored = restore(&home, &*port, &stores, 1).unwrap();
+    let restored = restore(&home, &*port, &stores, 1, &|| false).unwrap();
     assert_eq!(restored.report.base, Base::Live);
     let id = restored.backend.open_store("one").unwrap();
     let mut keys = Vec::new();

@@ -72,10 +72,13 @@ struct Told {
 fn run(options: &Options) -> Result<Option<Told>, Failure> {
     let import = import::flow(options)?;
     let processor = Processor::open_with(&options.data, processor_options(options))?;
+    let delays = pipeline::flow(options.disorder);
+    // Whatever either is refused for, it is before the first has written anything.
+    processor.check(&import)?;
+    processor.check(&delays)?;
     let imported = run_to_end(&processor, import, "imported", "flights-file")?;
     let Some(imported) = imported else { return Ok(None) };
-    let flow = pipeline::flow(options.disorder);
-    if run_to_end(&processor, flow, "processed", "topic:flights")?.is_none() {
+    if run_to_end(&processor, delays, "processed", "topic:flights")?.is_none() {
         return Ok(None);
     }
     let late = results::write(&processor.log(), &options.out)?;
