@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::{error, fmt, io};
 
+use crate::storage;
+
 /// The result of every fallible operation of the log.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,6 +24,9 @@ pub enum ErrorKind {
     Corrupt,
     /// The disk is full. Free space and reopen.
     Full,
+    /// A file could not be opened, as too many are open, in this process or on the machine. Nothing was written or
+    /// synced, and nothing is wrong with what was there. Close some or raise the limit, then try again.
+    TooManyFiles,
     /// Another producer with this transactional id, or a newer epoch of it, has taken over; or the consumer
     /// is no member of its group any more, or speaks of an earlier generation. What it had is not its own:
     /// stop, or begin again from what was committed.
@@ -75,11 +80,13 @@ impl Error {
         Self(Arc::new(Inner { kind, context: context.into(), source: Some(source.into().into()) }))
     }
 
-    /// An error of the operating system; a full disk and a missing file get their own kinds.
+    /// An error of the operating system; a full disk, a missing file and too many open ones get their
+    /// own kinds.
     pub fn io(context: impl Into<String>, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
             io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ if storage::is_too_many_files(&source) => ErrorKind::TooManyFiles,
             _ => ErrorKind::Io,
         };
         Self::caused(kind, context, source)

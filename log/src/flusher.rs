@@ -533,7 +533,7 @@ fn identity(target: &Arc<dyn Flush>) -> *const () {
 }
 
 /// The outcome of all of them: none before all have ended, since a target is told once.
-fn outcome(tickets: &[SyncTicket]) -> Option<std::io::Result<()>> {
+pub(crate) fn outcome(tickets: &[SyncTicket]) -> Option<std::io::Result<()>> {
     let mut failure = None;
     for ticket in tickets {
         if let Err(error) = ticket.poll()? {

@@ -20,6 +20,7 @@
 //! | `segment`, `index`, `scanner`, `files` | one file of a log, the indexes beside it, reading it forward, names |
 //! | `sound_batches` | finding what is sound among bytes of which some are damaged |
 //! | `open_files` | files that are open while they are used, up to a bound |
+//! | `unsynced_files` | files that are open because they are not synced, up to a bound |
 //! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Cleanup`], `retention`, `compaction`, `upkeep` | what becomes of old records: settings, decisions, who sees to it |
@@ -74,6 +75,7 @@ mod test_log;
 pub mod ticket;
 mod topic;
 mod transaction;
+mod unsynced_files;
 mod upkeep;
 mod verify;
 mod whole_file;

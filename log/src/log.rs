@@ -26,6 +26,8 @@ mod failed_sync_tests;
 mod follower;
 mod holder;
 mod last_handle;
+#[cfg(test)]
+mod many_partitions_tests;
 mod open;
 #[cfg(test)]
 mod open_files_tests;

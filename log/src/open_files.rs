@@ -6,8 +6,8 @@
 //! gets: one that was used since it was looked at last goes to the end of the queue.
 //!
 //! What is open beside the bound is named: files that somebody has in hand at the moment, files with bytes
-//! that are not synced (an error of writing them back may be told to no other handle), and files that are
-//! being replaced: their names are others' before nobody finds them any more.
+//! that are not synced (they have a bound of their own, see `unsynced_files`), and files that are being
+//! replaced: their names are others' before nobody finds them any more.
 //!
 //! A name may be another file's by the time that it is opened again. So every file is known by its
 //! [`FileIdentity`], and one that is not the same is not read: [`is_stale`] says so of the error.
@@ -43,6 +43,11 @@ impl OpenFiles {
     /// Keeps no more than `files_max` files open.
     pub(crate) fn new(files_max: usize) -> Self {
         Self { files_max, kept: Mutex::default() }
+    }
+
+    /// How many files are kept open.
+    pub(crate) fn files_max(&self) -> usize {
+        self.files_max
     }
 
     /// Keeps a file that was just opened, and closes others for it.

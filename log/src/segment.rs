@@ -21,6 +21,7 @@ use crate::read_buffers::ReadBuffers;
 use crate::record::{LeaderEpoch, Offset, Timestamp};
 use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
 use crate::storage::{OpenMode, StorageFile};
+use crate::unsynced_files::UnsyncedFile;
 
 /// The largest timestamp of a segment without records.
 const NO_TIMESTAMP: i64 = i64::MIN;
@@ -401,15 +402,19 @@ impl Segment {
         }
     }
 
-    /// Writes out what the indexes hold in memory only. Returns the files written, to be synced.
-    pub(crate) fn persist_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
-        let mut written = vec![self.offsets.write_out()?.file, self.times.write_out()?.file];
+    /// Writes out what the indexes hold in memory only. Tells of each file that is written, to be synced.
+    pub(crate) fn persist_indexes(&self, mut written: impl FnMut(Arc<dyn StorageFile>)) -> io::Result<()> {
+        written(self.offsets.write_out()?.file);
+        written(self.times.write_out()?.file);
         let aborted = self.aborted.persist()?;
-        if aborted.is_some() || self.aborted_sum.exists()? {
-            written.push(self.aborted_sum.write(&self.aborted)?);
+        let is_noted = aborted.is_some() || self.aborted_sum.exists()?;
+        if let Some(persisted) = aborted {
+            written(persisted.file);
         }
-        written.extend(aborted.map(|persisted| persisted.file));
-        Ok(written)
+        if is_noted {
+            written(self.aborted_sum.write(&self.aborted)?);
+        }
+        Ok(())
     }
 
     /// The same of a segment that is to replace others: also what is empty has to take the place of an older file.
@@ -495,7 +500,7 @@ fn is_dated(header: &BatchHeader) -> bool {
 pub(crate) struct ActiveSegment {
     pub(crate) segment: Arc<Segment>,
     /// Its file, while it has bytes that were written here and are not synced.
-    unsynced: Option<Arc<dyn StorageFile>>,
+    unsynced: Option<UnsyncedFile>,
     /// Bytes appended since the last entry of the offset index.
     bytes_since_entry: u64,
     largest: Option<LargestTimestamp>,
@@ -553,17 +558,26 @@ impl ActiveSegment {
         Ok((active, scanner.place()))
     }
 
-    /// Its file, to write to it. It stays open until [`Self::note_synced`].
-    pub(crate) fn file_to_write(&mut self) -> io::Result<&dyn StorageFile> {
-        if self.unsynced.is_none() {
-            self.unsynced = Some(self.segment.file()?);
-        }
-        Ok(&**self.unsynced.as_ref().expect("it was just opened"))
+    /// Its file, to write to it. It is kept open until [`Self::take_unsynced`] or [`Self::note_synced`].
+    pub(crate) fn file_to_write(
+        &mut self,
+        keep: impl FnOnce(Arc<dyn StorageFile>) -> UnsyncedFile,
+    ) -> io::Result<Arc<dyn StorageFile>> {
+        let unsynced = match self.unsynced.take() {
+            Some(unsynced) => unsynced,
+            None => keep(self.segment.file()?),
+        };
+        Ok(self.unsynced.insert(unsynced).file().clone())
     }
 
     /// Its file, if something was written to it that is not synced.
     pub(crate) fn unsynced(&self) -> Option<&Arc<dyn StorageFile>> {
-        self.unsynced.as_ref()
+        self.unsynced.as_ref().map(UnsyncedFile::file)
+    }
+
+    /// Hands its file over, if something was written to it that is not synced: to who sees to that.
+    pub(crate) fn take_unsynced(&mut self) -> Option<UnsyncedFile> {
+        self.unsynced.take()
     }
 
     /// All that was written to it is synced.

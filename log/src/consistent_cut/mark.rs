@@ -154,7 +154,10 @@ impl UnsyncedMark {
             Ok(_) => self.is_left.store(true, Ordering::Release),
             Err(error) => {
                 let error = failed("write", &self.directory, error);
-                *failure = Some(error.clone());
+                // With what could not be opened it is written once more the next time.
+                if error.kind() != ErrorKind::TooManyFiles {
+                    *failure = Some(error.clone());
+                }
                 return Err(error);
             }
         }

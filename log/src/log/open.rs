@@ -25,6 +25,7 @@ use crate::spawn::{Drive, in_parallel};
 use crate::storage::{Storage, StorageLock, SyncPurpose};
 use crate::topic::Topic;
 use crate::transaction::{Endings, TRANSACTION_TOPIC};
+use crate::unsynced_files::UnsyncedFiles;
 
 /// How many partitions are recovered at once.
 const RECOVERY_THREADS_MAX: usize = 8;
@@ -178,8 +179,8 @@ impl Inner {
         clean_shutdown: Option<CleanShutdown>,
     ) -> Result<Self> {
         let core = Core::new(directory, &options);
-        let LogOptions { storage, clock, durability, seed, open_files_max, producer_expiration, .. } =
-            options;
+        let LogOptions { storage, clock, durability, seed, .. } = options;
+        let LogOptions { open_files_max, unsynced_files_max, producer_expiration, .. } = options;
         let background = Background::start(core.clone())
             .map_err(|error| Error::io("cannot start the log's thread", error))?;
         let is_read_only = clean_shutdown.is_none();
@@ -191,6 +192,7 @@ impl Inner {
         context.progress = core.progress.clone();
         context.producer_expiration = producer_expiration;
         context.open_files = Arc::new(OpenFiles::new(open_files_max));
+        context.unsynced_files = Arc::new(UnsyncedFiles::new(unsynced_files_max));
         context.unsynced = Arc::new(UnsyncedMark::new(storage.clone(), directory, durability));
         let is_begun = catalogue.is_some();
         let catalogue = catalogue.unwrap_or_default();

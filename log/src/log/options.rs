@@ -14,12 +14,16 @@ use crate::partition::{Durability, PRODUCER_EXPIRATION};
 use crate::recovery_point;
 use crate::spawn::Drive;
 use crate::storage::Storage;
-use crate::storage::disk::DiskStorage;
+use crate::storage::disk::{DiskStorage, open_files_limit};
 use crate::transaction::{TRANSACTION_TIMEOUT_MAX, TRANSACTIONAL_ID_EXPIRATION};
+use crate::unsynced_files::UNSYNCED_FILES_MAX;
 use crate::upkeep::UpkeepOptions;
 
 /// The threads that sync files for a log on disk: a processor's partitions are synced side by side.
 const SYNC_THREADS: usize = 16;
+
+/// How many files that are not synced a log on disk keeps open, however many a process may.
+const UNSYNCED_FILES_MOST: usize = 65_536;
 
 /// What a log works with.
 #[derive(Clone)]
@@ -42,9 +46,17 @@ pub struct LogOptions {
     pub groups: GroupOptions,
     /// Whether a log is begun where there is none; `NotFound` otherwise.
     pub begins: bool,
-    /// How many files of segments and indexes stay open because they were used lately. A segment with
-    /// bytes that are not synced is open beside these, and so is what is read or replaced at the moment.
+    /// How many files of segments and indexes stay open because they were used lately. Open beside these are what is
+    /// not synced, see [`Self::unsynced_files_max`], what is read or replaced at the moment, and a few small files. For
+    /// a log on disk 256, or a quarter of what the operating system lets the process open (`ulimit -n`) if that is less.
     pub open_files_max: usize,
+    /// How many files stay open because they hold bytes that are not synced: one for each partition that was written to
+    /// since, and five for each segment that was sealed. To close one it is synced first, lest nobody is told that the
+    /// operating system could not write it back. So with more partitions than this that are written to in turn, an
+    /// append waits for a sync of another partition, whatever its durability says, though up to sixteen are synced at
+    /// once. For a log on disk half of what the operating system lets the process open, 65,536 at most: whoever opens
+    /// several logs in a process gives each less.
+    pub unsynced_files_max: usize,
     /// How long after its last batch, by the timestamps in it, a producer without an open transaction is
     /// forgotten: Kafka's `producer.id.expiration.ms`.
     pub producer_expiration: Duration,
@@ -71,7 +83,10 @@ impl LogOptions {
         let seed = OsRng
             .try_next_u64()
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot draw a seed", error))?;
+        let FileBounds { open_files_max, unsynced_files_max } = FileBounds::within(open_files_limit());
         Ok(Self {
+            open_files_max,
+            unsynced_files_max,
             drive: Drive::Thread,
             recovery_point_interval: Some(recovery_point::INTERVAL),
             ..Self::manual(storage, SystemClock::new(), seed)
@@ -91,6 +106,7 @@ impl LogOptions {
             groups: GroupOptions::default(),
             begins: true,
             open_files_max: OPEN_FILES_MAX,
+            unsynced_files_max: UNSYNCED_FILES_MAX,
             producer_expiration: PRODUCER_EXPIRATION,
             transactional_id_expiration: TRANSACTIONAL_ID_EXPIRATION,
             transaction_timeout_max: TRANSACTION_TIMEOUT_MAX,
@@ -99,8 +115,43 @@ impl LogOptions {
     }
 }
 
+/// How many files a log keeps open.
+#[derive(Debug, PartialEq, Eq)]
+struct FileBounds {
+    open_files_max: usize,
+    unsynced_files_max: usize,
+}
+
+impl FileBounds {
+    /// Leaves a quarter of what a process may have open, `limit`, to the rest of it.
+    fn within(limit: Option<u64>) -> Self {
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Self {
+            open_files_max: OPEN_FILES_MAX.min(limit / 4),
+            unsynced_files_max: UNSYNCED_FILES_MOST.min(limit / 2),
+        }
+    }
+}
+
 fn program_name() -> String {
     let path = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = path.as_deref().and_then(|path| path.file_name());
     name.map_or("a program".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_what_a_process_may_have_open_is_left_to_the_rest_of_it() {
+        let check = |limit, (open_files_max, unsynced_files_max)| {
+            assert_eq!(FileBounds::within(limit), FileBounds { open_files_max, unsynced_files_max });
+        };
+        check(Some(300), (75, 150));
+        check(Some(1024), (256, 512));
+        check(Some(20_000), (256, 10_000));
+        check(Some(u64::MAX), (256, 65_536));
+        check(None, (256, 65_536));
+    }
 }

@@ -50,6 +50,7 @@ use crate::record::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicPartiti
 use crate::recovery_point::{self, RecoveryPointFile};
 use crate::topic::{directory_name, no_such_topic};
 use crate::transaction::Endings;
+use crate::unsynced_files::UnsyncedFiles;
 
 use carry_out::carry_out;
 use note::{CutNote, Noted, Stage};
@@ -333,6 +334,7 @@ fn site_of(
     let context = PartitionContext {
         producer_expiration: options.producer_expiration,
         open_files: Arc::new(OpenFiles::new(options.open_files_max)),
+        unsynced_files: Arc::new(UnsyncedFiles::new(options.unsynced_files_max)),
         ..PartitionContext::new(options.storage.clone(), options.clock.clone())
     };
     PartitionSite::new(name, entry.id, place, config, context)

@@ -42,7 +42,6 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::Listing;
-use crate::flusher::Submission;
 use crate::producer_state::OpenTransaction;
 use crate::record::{Offset, TopicId, TopicPartition};
 use crate::recovery::{self, RecoveryBorder, RecoveryReport};
@@ -54,6 +53,7 @@ use hold::Pins;
 use marks::{Cuts, Marks};
 use reader::ReadHints;
 use segment_list::SegmentList;
+use sync::Submitted;
 use writer::{Mode, Writer};
 
 pub use bounds::{Isolation, PartitionOffsets};
@@ -93,8 +93,10 @@ pub struct Partition {
     poisoned: OnceLock<String>,
     /// Whether a sync has failed, or what it would have to cover could not be written: there is none any more.
     is_unsyncable: AtomicBool,
-    /// What the flusher submitted last, for whoever closes the partition.
-    submitted: Mutex<Option<Submission>>,
+    /// The syncs of it that are under way.
+    submitted: Mutex<Submitted>,
+    /// Whether [`UnsyncedFiles`](crate::unsynced_files::UnsyncedFiles) knows that it may have files to close.
+    is_noted_holder: AtomicBool,
     writer: Mutex<Writer>,
 }
 
@@ -166,6 +168,7 @@ impl Partition {
             poisoned: OnceLock::new(),
             is_unsyncable: AtomicBool::new(false),
             submitted: Mutex::default(),
+            is_noted_holder: AtomicBool::new(false),
             writer: Mutex::new(Writer::new(tail, mode)),
             site,
         })

@@ -22,7 +22,9 @@ use crate::read_buffers::ReadBuffers;
 use crate::record::{Offset, PartitionKey, Timestamp, TopicId, TopicPartition};
 use crate::recovery_point::SyncedPoints;
 use crate::scanner::{BatchPlace, Density, ReadError};
-use crate::storage::Storage;
+use crate::storage::disk::open_files_limit;
+use crate::storage::{Storage, is_too_many_files};
+use crate::unsynced_files::UnsyncedFiles;
 use crate::verify::Damage;
 
 /// How long a producer is remembered, unless a log is opened with another time: Kafka's
@@ -112,6 +114,8 @@ pub struct PartitionContext {
     pub(crate) flusher: Weak<Flusher>,
     /// The files of segments that are open.
     pub(crate) open_files: Arc<OpenFiles>,
+    /// Those that are open because they are not synced.
+    pub(crate) unsynced_files: Arc<UnsyncedFiles>,
     /// How long after its last batch or marker a producer is forgotten that has no transaction open.
     pub(crate) producer_expiration: Duration,
 }
@@ -132,6 +136,7 @@ impl PartitionContext {
             retreat: Arc::default(),
             flusher: Weak::new(),
             open_files: Arc::default(),
+            unsynced_files: Arc::default(),
             producer_expiration: PRODUCER_EXPIRATION,
         }
     }
@@ -220,7 +225,23 @@ impl PartitionSite {
         if is_stale(&error) {
             return self.replaced(path);
         }
-        Error::io(format!("{self}: cannot {doing} {}", path.display()), error)
+        let mut what = format!("{self}: cannot {doing} {}", path.display());
+        if is_too_many_files(&error) {
+            what.push_str(&self.open_files_allowed());
+        }
+        Error::io(what, error)
+    }
+
+    /// Of a file that cannot be opened, how many may be.
+    fn open_files_allowed(&self) -> String {
+        let PartitionContext { open_files, unsynced_files, .. } = &self.context;
+        let limit = open_files_limit().map_or("any number of".to_owned(), |limit| limit.to_string());
+        format!(
+            " (the operating system lets this process have {limit} files open; of these the log takes open_files_max, \
+             {}, and unsynced_files_max, {}: lower these or raise that)",
+            open_files.files_max(),
+            unsynced_files.files_max()
+        )
     }
 
     /// A file of the log is another one by now, or gone.

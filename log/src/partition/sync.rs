@@ -3,6 +3,10 @@
 //! Closing a partition waits for the submission of the flusher that is under way, if there is one: it
 //! covers files that nobody syncs again, and of one sync that fails on a file only one of two is told.
 //!
+//! Files are also synced before their time, to be closed: see `unsynced_files`. They are handed over to that sync, which
+//! begins while no other is under way; every submission that begins before it has ended is one of it too, so that
+//! nothing counts as durable whose sync has failed for somebody else.
+//!
 //! Lock order: what was submitted, then the writer. The first is held from taking the files to be synced
 //! until their syncs can be found, so that whoever closes finds one or the other.
 
@@ -16,16 +20,53 @@ use std::sync::atomic::Ordering;
 use super::writer::{Mode, Writer};
 use super::{Durability, Partition, failed_sync};
 use crate::consistent_cut::stands_on_others;
-use crate::error::{Error, Result};
-use crate::flusher::{Flush, Submission};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flusher::{Flush, Submission, outcome};
 use crate::record::{Offset, PartitionKey};
-use crate::storage::{StorageFile, SyncPurpose, SyncTicket};
+use crate::storage::{StorageFile, SyncPurpose, SyncTicket, is_too_many_files};
+use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedHolder};
 
 /// What a sync has to cover.
 struct Unsynced {
-    files: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
+    /// Segments, which stay open in the writer's hand.
+    segments: Vec<Arc<dyn StorageFile>>,
+    /// What was written beside them.
+    beside: Vec<(UnsyncedFile, SyncPurpose)>,
     has_new_names: bool,
     upto: Offset,
+}
+
+/// The syncs of a partition that are under way, or ended and nobody has looked.
+#[derive(Default)]
+pub(super) struct Submitted {
+    /// What the flusher submitted last, for whoever closes the partition.
+    flush: Option<Submission>,
+    /// Whether that is part of a cut, so that it may not count though it has succeeded.
+    is_cut: bool,
+    /// Files that nobody but that flush has.
+    flushed: Vec<UnsyncedFile>,
+    /// Syncs that nobody waits for.
+    closing: Option<ClosingFiles>,
+}
+
+/// Files that are being synced to be closed.
+#[derive(Default)]
+struct ClosingFiles {
+    files: Vec<UnsyncedFile>,
+    tickets: Vec<SyncTicket>,
+}
+
+impl Submitted {
+    /// How the flush has ended, if it has; like one that succeeded where there is none.
+    fn flush_outcome(&self) -> Option<io::Result<()>> {
+        self.flush.as_ref().map_or(Some(Ok(())), |flush| outcome(&flush.tickets))
+    }
+
+    /// Up to where a flush has succeeded, of which its target may not have been told.
+    fn flushed_upto(&self) -> Option<Offset> {
+        let flush = self.flush.as_ref().filter(|_| !self.is_cut)?;
+        outcome(&flush.tickets)?.is_ok().then_some(flush.upto)
+    }
 }
 
 /// Group commit. Names are synced where a round is submitted, which waits for the disk; but only a new
@@ -42,7 +83,9 @@ impl Flush for Partition {
     /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
     /// partition that is read-only or deleted has nothing to sync.
     fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
+        let room = self.room_to_sync();
         let mut submitted = self.submitted.lock();
+        self.end_closing_files(&mut submitted);
         let mut writer = self.writer.lock();
         if matches!(writer.mode, Mode::ReadOnly { .. }) || self.check_not_deleted().is_err() {
             return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
@@ -50,10 +93,11 @@ impl Flush for Partition {
         if purpose != SyncPurpose::Cut {
             self.check_not_poisoned()?;
         }
-        let unsynced = self.take_unsynced(&mut writer, purpose)?;
+        let unsynced = self.take_unsynced(&mut writer, room, purpose)?;
         drop(writer);
-        let submission = self.submit_syncs(unsynced)?;
-        *submitted = Some(submission.clone());
+        let submission = self.submit_syncs(&mut submitted, unsynced, purpose)?;
+        submitted.is_cut = purpose == SyncPurpose::Cut;
+        submitted.flush = Some(submission.clone());
         Ok(submission)
     }
 
@@ -63,11 +107,14 @@ impl Flush for Partition {
         if let Some(mut writer) = self.writer.try_lock() {
             writer.note_synced(upto);
         }
+        if let Some(mut submitted) = self.submitted.try_lock() {
+            submitted.flushed.clear();
+        }
         self.site.context.progress.raise();
     }
 
     fn failed(&self, error: &Error) {
-        self.fail_sync(error.to_string());
+        self.fail_sync(error.to_string(), self.durable());
     }
 
     fn durable(&self) -> Offset {
@@ -92,12 +139,17 @@ impl Flush for Partition {
 impl Partition {
     /// The last sync, when nothing is appended any more.
     pub(super) fn sync_last(&self) -> Result<()> {
+        let room = self.room_to_sync();
         let mut submitted = self.submitted.lock();
-        let under_way = submitted.take();
+        let under_way = submitted.flush.take();
         under_way.map_or(Ok(()), |submission| self.await_syncs(&submission))?;
-        let unsynced = self.take_unsynced(&mut self.writer.lock(), SyncPurpose::Records)?;
-        let submission = self.submit_syncs(unsynced)?;
-        self.await_syncs(&submission)
+        self.end_closing_files(&mut submitted);
+        let unsynced = self.take_unsynced(&mut self.writer.lock(), room, SyncPurpose::Records)?;
+        let submission = self.submit_syncs(&mut submitted, unsynced, SyncPurpose::Records)?;
+        let synced = self.await_syncs(&submission);
+        // All have ended.
+        (submitted.flushed, submitted.closing) = (Vec::new(), None);
+        synced
     }
 
     /// Waits for all of the syncs, whether or not one fails, and takes note of how they ended.
@@ -109,35 +161,71 @@ impl Partition {
         Ok(())
     }
 
-    fn take_unsynced(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<Unsynced> {
+    /// Room for what is written before a sync. To be asked for with nothing locked.
+    fn room_to_sync(&self) -> Room {
+        let mut room = Room::default();
+        let files = usize::from(self.writer.lock().tail.active.segment.aborted.has_unwritten());
+        self.unsynced_files().make_room(&mut room, files);
+        room
+    }
+
+    fn take_unsynced(&self, writer: &mut Writer, room: Room, purpose: SyncPurpose) -> Result<Unsynced> {
         self.check_syncable()?;
-        self.write_aborted_transactions(writer, purpose)?;
-        let segments = writer.sealed.iter().map(|(_, file)| file).chain(writer.tail.active.unsynced());
-        let mut files: Vec<_> = segments.map(|file| (file.clone(), purpose)).collect();
-        files.append(&mut writer.unsynced);
+        self.write_aborted_transactions(writer, room, purpose)?;
+        let sealed = writer.sealed.iter().map(|(_, file)| file.file());
+        let segments = sealed.chain(writer.tail.active.unsynced()).cloned().collect();
         writer.is_flush_requested = false;
         writer.sync_begun = writer.tail.end;
         self.bounds.begin_sync(writer.tail.end, writer.tail.producers.first_unstable());
         Ok(Unsynced {
-            files,
+            segments,
+            beside: std::mem::take(&mut writer.unsynced),
             has_new_names: std::mem::take(&mut writer.has_new_names),
             upto: writer.tail.end,
         })
     }
 
-    fn submit_syncs(&self, unsynced: Unsynced) -> Result<Submission> {
-        let Unsynced { files, has_new_names, upto } = unsynced;
-        let tickets = files.into_iter().map(|(file, purpose)| file.sync(purpose)).collect();
+    fn submit_syncs(
+        &self,
+        submitted: &mut Submitted,
+        unsynced: Unsynced,
+        purpose: SyncPurpose,
+    ) -> Result<Submission> {
+        let Unsynced { segments, beside, has_new_names, upto } = unsynced;
+        let mut tickets: Vec<_> = segments.iter().map(|file| file.sync(purpose)).collect();
+        tickets.extend(beside.iter().map(|(file, purpose)| file.file().sync(*purpose)));
+        let files = beside.into_iter().map(|(file, _)| file);
         if has_new_names {
             let synced = self.site.storage().sync_dir(&self.site.directory, SyncPurpose::Directory);
-            synced.map_err(|error| self.sync_error(error))?;
+            if let Err(error) = synced {
+                if !is_too_many_files(&error) {
+                    return Err(self.sync_error(error));
+                }
+                // No name was synced and none has failed to be. The files are being synced all the same.
+                self.writer.lock().has_new_names = true;
+                let closing = submitted.closing.get_or_insert_default();
+                closing.files.extend(files);
+                closing.tickets.extend(tickets);
+                self.note_holder();
+                return Err(self.site.io("sync the names in", &self.site.directory, error));
+            }
+        }
+        tickets.extend(submitted.closing.iter().flat_map(|closing| closing.tickets.iter().cloned()));
+        submitted.flushed = files.collect();
+        if !submitted.flushed.is_empty() {
+            self.note_holder();
         }
         Ok(Submission { tickets, upto })
     }
 
     /// The transaction index is written with each round: a marker below the recovery point is not
     /// looked for again.
-    fn write_aborted_transactions(&self, writer: &mut Writer, purpose: SyncPurpose) -> Result<()> {
+    fn write_aborted_transactions(
+        &self,
+        writer: &mut Writer,
+        mut room: Room,
+        purpose: SyncPurpose,
+    ) -> Result<()> {
         let segment = &writer.tail.active.segment;
         if !segment.aborted.has_unwritten() {
             return Ok(());
@@ -145,33 +233,103 @@ impl Partition {
         match segment.aborted.persist() {
             Ok(persisted) => {
                 writer.has_new_names |= persisted.as_ref().is_some_and(|persisted| persisted.is_new);
-                writer.unsynced.extend(persisted.map(|persisted| (persisted.file, purpose)));
+                let file = persisted.map(|persisted| room.keep(persisted.file, self.unsynced_files()));
+                writer.unsynced.extend(file.map(|file| (file, purpose)));
                 Ok(())
             }
             Err(error) => {
-                self.set_unsyncable();
-                let what = "write the transaction index of";
-                Err(self.poison(self.site.io(what, segment.path(), error)))
+                let error = self.site.io("write the transaction index of", segment.path(), error);
+                if error.kind() != ErrorKind::TooManyFiles {
+                    self.set_unsyncable();
+                }
+                Err(self.fail_write(error))
             }
         }
     }
 
     fn sync_error(&self, error: io::Error) -> Error {
         let error = self.site.io("sync", &self.site.directory, error);
-        self.fail_sync(error.to_string());
+        self.fail_sync(error.to_string(), self.durable());
         error
     }
 
     /// Poisons the partition, and notes for the next to open it up to where syncs have succeeded.
-    fn fail_sync(&self, cause: String) {
+    fn fail_sync(&self, cause: String, synced: Offset) {
         self.set_poisoned(cause);
         self.set_unsyncable();
         if self.check_not_deleted().is_err() {
             // The directory may be that of another topic by now.
             return;
         }
-        if let Err(error) = failed_sync::write(&self.site, self.durable()) {
+        if let Err(error) = failed_sync::write(&self.site, synced) {
             tracing::error!(partition = %self.site.name, %error, "the failed sync cannot be noted");
+        }
+    }
+}
+
+impl UnsyncedHolder for Partition {
+    fn begin_closing(&self) -> Vec<SyncTicket> {
+        self.is_noted_holder.store(false, Ordering::Release);
+        let mut submitted = self.submitted.lock();
+        self.end_closing_files(&mut submitted);
+        if let Some(closing) = &submitted.closing {
+            return closing.tickets.clone();
+        }
+        match submitted.flush_outcome() {
+            // Of two syncs of a file only one may be told that it has failed.
+            None => return submitted.flush.as_ref().map_or(Vec::new(), |flush| flush.tickets.clone()),
+            Some(Ok(())) => self.end_flushed_files(&mut submitted),
+            // Whoever has submitted it is about to say so.
+            Some(Err(_)) => self.set_unsyncable(),
+        }
+        let mut writer = self.writer.lock();
+        if self.is_unsyncable.load(Ordering::Acquire) {
+            writer.give_up_unsynced();
+            submitted.flushed.clear();
+            return Vec::new();
+        }
+        let files = writer.take_unsynced();
+        drop(writer);
+        let tickets: Vec<_> = files.iter().map(|file| file.file().sync(SyncPurpose::Closing)).collect();
+        if !files.is_empty() {
+            submitted.closing = Some(ClosingFiles { files, tickets: tickets.clone() });
+        }
+        tickets
+    }
+
+    fn end_closing(&self) -> bool {
+        let mut submitted = self.submitted.lock();
+        self.end_closing_files(&mut submitted);
+        if let Some(Ok(())) = submitted.flush_outcome() {
+            self.end_flushed_files(&mut submitted);
+        }
+        let is_holding = submitted.closing.is_some()
+            || !submitted.flushed.is_empty()
+            || self.writer.lock().holds_unsynced();
+        is_holding && !self.is_noted_holder.swap(true, Ordering::AcqRel)
+    }
+}
+
+impl Partition {
+    /// Closes what a flush has synced, whether or not it counts.
+    fn end_flushed_files(&self, submitted: &mut Submitted) {
+        if let Some(flush) = &submitted.flush {
+            self.writer.lock().note_synced(flush.upto);
+        }
+        submitted.flushed.clear();
+    }
+
+    /// Closes what was synced to be closed, if that has ended. Where it failed the partition is poisoned: what a flush
+    /// has synced before is certain, be it that nobody has been told.
+    fn end_closing_files(&self, submitted: &mut Submitted) {
+        let ended = submitted.closing.as_ref().and_then(|closing| outcome(&closing.tickets));
+        let Some(outcome) = ended else { return };
+        submitted.closing = None;
+        if let Err(error) = outcome {
+            let error = self.site.io("sync", &self.site.directory, error);
+            let durable = self.durable();
+            let synced = submitted.flushed_upto().map_or(durable, |upto| upto.max(durable));
+            self.fail_sync(error.to_string(), synced);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Partition;
 use super::marks::Marks;
 use super::replace::remove_segment;
-use super::writer::Mode;
+use super::writer::{FILES_TO_ROLL, Mode};
 use crate::error::{ErrorKind, Result};
 use crate::record::Offset;
 
@@ -82,14 +82,14 @@ impl Partition {
     /// # Errors
     /// Those of [`Self::append`].
     pub(crate) fn seal_active(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer_with_room(|_| FILES_TO_ROLL);
         self.check_writable(&writer)?;
         if writer.tail.active.position() == 0 {
             return Ok(());
         }
         self.site.begin_writing()?;
         writer.is_as_closed = false;
-        self.roll(&mut writer).map_err(|error| self.poison(error))
+        self.roll(&mut writer).map_err(|error| self.fail_write(error))
     }
 
     /// The offset at or behind which compaction keeps tombstones; none to begin with.
@@ -133,10 +133,8 @@ impl Partition {
         writer.mode = Mode::Closed;
         // Nobody waits for what is deleted to be synced.
         self.bounds.publish_durable(writer.tail.end);
-        writer.sealed.clear();
-        writer.unsynced.clear();
+        writer.give_up_unsynced();
         writer.has_new_names = false;
-        writer.tail.active.note_synced();
         writer.tail.segments.clear();
         self.segments.store(Vec::new());
         drop(writer);

@@ -1,8 +1,12 @@
 //! Appending: one writer, one `pwrite` for each batch.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
 
 use super::{Durability, Partition, Tail};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
@@ -12,10 +16,17 @@ use crate::producer_state::{Refusal, Registration, Verdict};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose};
+use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedFiles};
 
 /// How many snapshots are kept that recovery would believe: one more than it needs, since the newest may
 /// turn out to be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
+
+/// The indexes of a segment and a snapshot of the producers.
+const FILES_OF_SNAPSHOT: usize = 4;
+
+/// The files that are written when a segment is sealed, and the next segment.
+pub(super) const FILES_TO_ROLL: usize = FILES_OF_SNAPSHOT + 1;
 
 /// What a handle may do.
 ///
@@ -34,9 +45,11 @@ pub(super) struct Writer {
     pub(super) mode: Mode,
     pub(super) tail: Tail,
     /// The files of sealed segments that are not known to be synced, and where each ends.
-    pub(super) sealed: Vec<(Offset, Arc<dyn StorageFile>)>,
+    pub(super) sealed: Vec<(Offset, UnsyncedFile)>,
     /// Files other than segments that were written since the last sync began, and what their sync is for.
-    pub(super) unsynced: Vec<(Arc<dyn StorageFile>, SyncPurpose)>,
+    pub(super) unsynced: Vec<(UnsyncedFile, SyncPurpose)>,
+    /// Room for the files that the write under way opens.
+    pub(super) room: Room,
     /// Whether names were made or removed since the last sync began.
     pub(super) has_new_names: bool,
     /// The end of the log when the last sync began.
@@ -55,6 +68,7 @@ impl Writer {
             tail,
             sealed: Vec::new(),
             unsynced: Vec::new(),
+            room: Room::default(),
             has_new_names: false,
             sync_begun,
             is_as_closed,
@@ -69,6 +83,55 @@ impl Writer {
         self.sealed.retain(|(end, _)| *end > upto);
         if self.tail.end <= upto {
             self.tail.active.note_synced();
+        }
+    }
+
+    /// Closes all that is not synced: nobody will sync it any more.
+    pub(super) fn give_up_unsynced(&mut self) {
+        self.sealed.clear();
+        self.unsynced.clear();
+        self.tail.active.note_synced();
+    }
+
+    /// Whether something is open that is not synced.
+    pub(super) fn holds_unsynced(&self) -> bool {
+        !self.sealed.is_empty() || !self.unsynced.is_empty() || self.tail.active.unsynced().is_some()
+    }
+
+    /// Hands over the files of segments that are not synced, to who sees to that, and those that were written beside.
+    pub(super) fn take_unsynced(&mut self) -> Vec<UnsyncedFile> {
+        let sealed = self.sealed.drain(..).map(|(_, file)| file);
+        let beside = self.unsynced.drain(..).map(|(file, _)| file);
+        sealed.chain(beside).chain(self.tail.active.take_unsynced()).collect()
+    }
+}
+
+/// The writer, with room for the files that it is about to open. What of that is not needed is given back when it is
+/// let go.
+pub(super) struct WriterWithRoom<'a> {
+    partition: &'a Partition,
+    writer: MutexGuard<'a, Writer>,
+}
+
+impl Deref for WriterWithRoom<'_> {
+    type Target = Writer;
+
+    fn deref(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+impl DerefMut for WriterWithRoom<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+}
+
+impl Drop for WriterWithRoom<'_> {
+    fn drop(&mut self) {
+        self.writer.room = Room::default();
+        if self.writer.holds_unsynced() {
+            self.partition.note_holder();
         }
     }
 }
@@ -101,7 +164,7 @@ impl Partition {
     /// [`ErrorKind::OutOfOrderSequence`] and [`ErrorKind::Fenced`] by the producer's stamp;
     /// [`ErrorKind::TransactionState`] where the transaction of the batch is not open here, or the
     /// batch is outside of the open one; [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the
-    /// operating system, which poison the partition.
+    /// operating system, which poison the partition, but for [`ErrorKind::TooManyFiles`].
     pub fn append(&self, batch: SealedBatch) -> Result<Appended> {
         self.append_registered(batch, Registration::Partition)
     }
@@ -124,7 +187,7 @@ impl Partition {
         }
         let header = batch.header();
         self.check_acceptable(&header, batch.lacks_key())?;
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer_for(&header);
         self.check_writable(&writer)?;
         match writer.tail.producers.check(&header, registration) {
             Ok(Verdict::Append) => {}
@@ -146,7 +209,7 @@ impl Partition {
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`] and [`ErrorKind::Closed`]; those of the operating system, which poison
-    /// the partition.
+    /// the partition, but for [`ErrorKind::TooManyFiles`].
     pub fn append_marker(
         &self,
         kind: MarkerKind,
@@ -155,7 +218,7 @@ impl Partition {
         coordinator_epoch: i32,
     ) -> Result<Option<Offset>> {
         let batch = marker(kind, producer_id, producer_epoch, coordinator_epoch, self.now());
-        let mut writer = self.writer.lock();
+        let mut writer = self.lock_writer_for(&batch.header());
         self.check_writable(&writer)?;
         if !writer.tail.producers.is_open(producer_id, producer_epoch) {
             return Ok(None);
@@ -184,7 +247,7 @@ impl Partition {
         // Whoever replaces segments gets done with the step that is under way.
         let _marks = self.marks.lock();
         {
-            let mut writer = self.writer.lock();
+            let mut writer = self.lock_writer_with_room(|_| FILES_OF_SNAPSHOT);
             if writer.mode != Mode::Writing {
                 return Ok(());
             }
@@ -197,7 +260,9 @@ impl Partition {
         }
         // The snapshot says that the indexes below it are synced, so they are synced first.
         self.sync_last()?;
-        self.write_snapshot(&mut self.writer.lock()).map_err(|error| self.poison(error))?;
+        let mut writer = self.lock_writer_with_room(|_| 1);
+        self.write_snapshot(&mut writer).map_err(|error| self.poison(error))?;
+        drop(writer);
         self.sync_last()
     }
 
@@ -264,6 +329,55 @@ impl Partition {
         self.config.load().timestamp_type == TimestampType::LogAppend
     }
 
+    /// The writer, with room for all the files that it opens for a batch of this header. There is room for most batches
+    /// without waiting; others wait with no lock held.
+    fn lock_writer_for(&self, header: &BatchHeader) -> WriterWithRoom<'_> {
+        self.lock_writer_with_room(|writer| self.files_to_open(writer, header))
+    }
+
+    /// The writer, with room for as many files as it opens.
+    pub(super) fn lock_writer_with_room(
+        &self,
+        files_to_open: impl Fn(&Writer) -> usize,
+    ) -> WriterWithRoom<'_> {
+        let mut room = Room::default();
+        loop {
+            let mut writer = self.writer.lock();
+            let files = files_to_open(&writer);
+            if room.holds(files) {
+                writer.room = room;
+                return WriterWithRoom { partition: self, writer };
+            }
+            drop(writer);
+            self.unsynced_files().make_room(&mut room, files);
+        }
+    }
+
+    /// How many files a batch of this header has opened that are not synced, at most.
+    fn files_to_open(&self, writer: &Writer, header: &BatchHeader) -> usize {
+        let mut files = 0;
+        if self.is_full_for(writer, header) {
+            files += FILES_TO_ROLL;
+        } else if writer.tail.active.unsynced().is_none() {
+            files += 1;
+        }
+        let bytes_since_snapshot = writer.tail.bytes_since_snapshot + header.length as u64;
+        if bytes_since_snapshot >= self.site.config.snapshot_interval_bytes {
+            files += FILES_OF_SNAPSHOT;
+        }
+        files
+    }
+
+    pub(super) fn unsynced_files(&self) -> &Arc<UnsyncedFiles> {
+        &self.site.context.unsynced_files
+    }
+
+    /// Refuses every write from here on, because of `error`; not where a file could not be opened: nothing was written
+    /// to it then, and what was written before that is written once more the next time.
+    pub(super) fn fail_write(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::TooManyFiles { error } else { self.poison(error) }
+    }
+
     /// Writes a batch at the end and publishes it. Returns its header as written. Where records carry the
     /// time of their append, so does a marker, as in Kafka; it is read here so that it follows the offsets.
     fn write(
@@ -283,13 +397,7 @@ impl Partition {
             batch.set_log_append_time(self.now());
         }
         let header = batch.header();
-        self.make_room(writer, &header).map_err(|error| self.poison(error))?;
-        let active = &mut writer.tail.active;
-        let position = active.position();
-        let written = active.file_to_write().and_then(|file| file.write_at(position, batch.finish()));
-        if let Err(error) = written {
-            return Err(self.poison(self.site.io("append to", active.segment.path(), error)));
-        }
+        self.write_batch(writer, &header, &mut batch).map_err(|error| self.fail_write(error))?;
         writer.tail.absorb(&header, control);
         self.bounds.publish(writer.tail.end, writer.tail.producers.first_unstable());
         self.site.context.progress.raise();
@@ -297,11 +405,28 @@ impl Partition {
         Ok(header)
     }
 
-    /// Rolls the segment, if it is time to, before a batch is written.
-    fn make_room(&self, writer: &mut Writer, header: &BatchHeader) -> Result<()> {
-        let (active, segment_bytes) = (&writer.tail.active, self.config.load().segment_bytes);
-        let is_full = active.is_full_for(header.length, header.last_offset(), segment_bytes);
-        if is_full { self.roll(writer) } else { Ok(()) }
+    /// Writes a batch, in a new segment if the last one is full.
+    fn write_batch(&self, writer: &mut Writer, header: &BatchHeader, batch: &mut SealedBatch) -> Result<()> {
+        if self.is_full_for(writer, header) {
+            self.roll(writer)?;
+        }
+        let Writer { tail: Tail { active, .. }, room, .. } = writer;
+        let position = active.position();
+        let keep = |file| room.keep(file, self.unsynced_files());
+        let written = active.file_to_write(keep).and_then(|file| file.write_at(position, batch.finish()));
+        written.map_err(|error| self.site.io("append to", active.segment.path(), error))
+    }
+
+    fn is_full_for(&self, writer: &Writer, header: &BatchHeader) -> bool {
+        let segment_bytes = self.config.load().segment_bytes;
+        writer.tail.active.is_full_for(header.length, header.last_offset(), segment_bytes)
+    }
+
+    /// Sees to it that what is open and not synced can be closed when there is no room for others.
+    pub(super) fn note_holder(&self) {
+        if !self.is_noted_holder.swap(true, Ordering::AcqRel) {
+            self.unsynced_files().note_holder(self.this.clone());
+        }
     }
 
     /// Writes the producers down, if it is time to, after a batch is written: no sync that has begun covers
@@ -312,7 +437,7 @@ impl Partition {
         }
         match self.write_indexes(writer).and_then(|()| self.write_snapshot(writer)) {
             Ok(()) => self.flush_in_background(writer),
-            Err(error) => drop(self.poison(error)),
+            Err(error) => drop(self.fail_write(error)),
         }
     }
 
@@ -326,7 +451,7 @@ impl Partition {
         let segment = Segment::create(&self.site, base).map_err(|error| {
             self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
         })?;
-        writer.sealed.extend(writer.tail.active.unsynced().map(|file| (base, file.clone())));
+        writer.sealed.extend(writer.tail.active.take_unsynced().map(|file| (base, file)));
         writer.tail.go_on_in(segment, self.site.config.index_interval_bytes);
         writer.has_new_names = true;
         self.segments.store(writer.tail.segments.clone());
@@ -349,14 +474,13 @@ impl Partition {
 
     /// Completes the active segment's indexes and writes them out.
     fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
-        let active = &mut writer.tail.active;
+        let Writer { tail: Tail { active, .. }, unsynced, room, .. } = writer;
         active.note_time_entry();
-        let written = active.segment.persist_indexes();
-        let written =
-            written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))?;
-        writer.unsynced.extend(written.into_iter().map(|file| (file, SyncPurpose::Snapshot)));
+        let written = active.segment.persist_indexes(|file| {
+            unsynced.push((room.keep(file, self.unsynced_files()), SyncPurpose::Snapshot));
+        });
         writer.has_new_names = true;
-        Ok(())
+        written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))
     }
 
     /// Writes down what is known of the producers. It is believed once everything below it is durable:
@@ -366,7 +490,7 @@ impl Partition {
             let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
             let file = self.write_new(&path, &writer.tail.producers.encode());
             let file = file.map_err(|error| self.site.io("write", &path, error))?;
-            writer.unsynced.push((file, SyncPurpose::Snapshot));
+            writer.unsynced.push((writer.room.keep(file, self.unsynced_files()), SyncPurpose::Snapshot));
             writer.has_new_names = true;
             writer.tail.snapshots.push(writer.tail.end);
             self.forget_old_snapshots(&mut writer.tail);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
+use rustix::process::{Resource, getrlimit};
 use uuid::Uuid;
 
 use super::{
@@ -27,6 +28,11 @@ const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How much of a lock file is shown as its holder.
 const HOLDER_BYTES_MAX: u64 = 4096;
+
+/// How many files the operating system lets this process have open: what `ulimit -n` says. `None`: any number.
+pub(crate) fn open_files_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
 
 /// The operating system's files.
 pub struct DiskStorage {

@@ -21,6 +21,7 @@ use std::task::Waker;
 use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 /// How a file is opened.
@@ -69,6 +70,8 @@ pub enum SyncPurpose {
     Cut,
     /// The mark that there will be records which nobody has synced, before the first of them.
     Unsynced,
+    /// A file for which nobody waits, so that it may be closed.
+    Closing,
 }
 
 /// An entry of a directory.
@@ -92,6 +95,12 @@ pub struct FileIdentity {
     pub inode: u64,
     /// When the file was made, where that is known.
     pub made: Option<SystemTime>,
+}
+
+/// Whether a file could not be opened, or made, because too many are open.
+pub(crate) fn is_too_many_files(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code.is_some() && [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&code)
 }
 
 /// Files and directories.

@@ -6,7 +6,7 @@ use super::super::tests::{DIRECTORY, batch, create, disk, site, small, unclean};
 use super::*;
 use crate::error::ErrorKind;
 use crate::storage::Storage;
-use crate::storage::memory::SyncMode;
+use crate::storage::memory::{MemoryStorage, SyncMode};
 
 fn submit(partition: &Partition) -> Result<Submission> {
     partition.submit(SyncPurpose::Records)
@@ -49,6 +49,70 @@ fn what_a_flush_under_way_has_synced_is_not_cut_off_because_closing_fails() {
     storage.fail_with(io::ErrorKind::Other, 5);
     partition.close().expect_err("the last sync fails");
     assert!(storage.exists(&Path::new(DIRECTORY).join("failed-sync")).expect("the disk is fine again"));
+
+    storage.kill();
+    let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it is cut");
+    assert_eq!(report.end, Offset(1), "the first record was acknowledged");
+}
+
+/// A partition with a record that nobody waits for, and one behind it, while syncs wait to be ended.
+fn closing() -> (Arc<MemoryStorage>, Arc<Partition>) {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    partition.append(batch([0])).expect("the disk is fine");
+    storage.set_sync_mode(SyncMode::Delayed);
+    assert_eq!(partition.begin_closing().len(), 1);
+    partition.append(batch([1])).expect("the disk is fine");
+    (storage, partition)
+}
+
+#[test]
+fn a_flush_has_failed_with_a_sync_that_nobody_waits_for() {
+    let (storage, partition) = closing();
+    let submission = submit(&partition).expect("the disk is fine");
+    assert!(storage.fail_sync(0, io::ErrorKind::Other));
+    storage.complete_syncs();
+    let outcome = outcome(&submission.tickets).expect("all have ended");
+    outcome.expect_err("what it stands on is not synced");
+}
+
+#[test]
+fn a_partition_is_not_closed_while_a_sync_that_nobody_waits_for_has_failed() {
+    let (storage, partition) = closing();
+    storage.fail_syncs(io::ErrorKind::Other);
+    storage.set_sync_mode(SyncMode::Immediate);
+    partition.close().expect_err("it has failed");
+    assert!(partition.is_poisoned());
+}
+
+#[test]
+fn a_file_is_not_synced_to_be_closed_while_a_flush_syncs_it() {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    partition.append(batch([0])).expect("the disk is fine");
+    storage.set_sync_mode(SyncMode::Delayed);
+    let submission = submit(&partition).expect("the disk is fine");
+    assert_eq!(partition.begin_closing().len(), submission.tickets.len(), "that one is waited for");
+    assert_eq!(storage.syncs_in_flight(), 1);
+    storage.complete_syncs();
+    partition.end_closing();
+    assert!(!partition.writer.lock().holds_unsynced(), "it is synced, though nobody was told yet");
+}
+
+#[test]
+fn what_a_flush_has_synced_is_not_cut_off_because_a_later_sync_fails_before_it_is_told() {
+    let storage = disk(1);
+    let partition = create(&storage, small());
+    partition.append(batch([0])).expect("the disk is fine");
+    let submission = submit(&partition).expect("the disk is fine");
+    partition.append(batch([1])).expect("the disk is fine");
+    storage.set_sync_mode(SyncMode::Delayed);
+    assert_eq!(partition.begin_closing().len(), 1);
+    storage.fail_syncs(io::ErrorKind::Other);
+    partition.end_closing();
+    assert!(partition.is_poisoned());
+    partition.flushed(submission.upto);
+    storage.set_sync_mode(SyncMode::Immediate);
 
     storage.kill();
     let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it is cut");

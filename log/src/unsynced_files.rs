@@ -1,0 +1,230 @@
+//! How many files are open because they hold bytes that are not synced.
+//!
+//! Such a file cannot be closed like another one. Where its bytes cannot be written back, the operating system says so
+//! to whoever has it open then; who opens it later may be told nothing, and a sync that succeeds would mean nothing.
+//! (Linux keeps the error with the file, but forgets it with the file itself once nobody has that open.) So it is
+//! synced first, also where its records count without that: they become safer for it, and nobody is told.
+//!
+//! [`UnsyncedFiles`] bounds them. Whoever is about to write to more files asks for room before that. Where there is
+//! little left, those that have held a file for longest have theirs synced, some at a time, while others go on; where
+//! there is none, whoever asks waits until the oldest sync has ended. Where nobody is left who could close a file, as
+//! where one append opens more than are allowed, the bound gives way.
+//!
+//! Room is asked for with no partition's writer and no submission of a partition locked. Lock order: closing, then those
+//! of the holder; the queue of holders is locked alone.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::storage::{StorageFile, SyncTicket};
+
+/// How many files are open that are not synced, unless a log is opened with another bound.
+pub(crate) const UNSYNCED_FILES_MAX: usize = 512;
+
+/// How many holders have their files synced at once: as many as a disk gains from.
+const CLOSING_MAX: usize = 16;
+
+/// Who has files open that are not synced: a partition.
+pub(crate) trait UnsyncedHolder: Send + Sync {
+    /// Begins to sync all that it has open, if nobody is just doing that, and returns what is to be waited for: nothing
+    /// where nothing of it is open any more.
+    fn begin_closing(&self) -> Vec<SyncTicket>;
+
+    /// Closes what is synced, once all that was to be waited for has ended. Whether there is more to close.
+    fn end_closing(&self) -> bool;
+}
+
+/// The files that are open because they are not synced.
+pub(crate) struct UnsyncedFiles {
+    files_max: usize,
+    /// How many there are, with the room that was given and is not taken yet.
+    open: AtomicUsize,
+    /// Who has some, the oldest first.
+    holders: Mutex<VecDeque<Weak<dyn UnsyncedHolder>>>,
+    /// Whose are being synced.
+    closing: Mutex<VecDeque<Closing>>,
+    has_warned: AtomicBool,
+}
+
+struct Closing {
+    holder: Weak<dyn UnsyncedHolder>,
+    tickets: Vec<SyncTicket>,
+}
+
+impl Default for UnsyncedFiles {
+    fn default() -> Self {
+        Self::new(UNSYNCED_FILES_MAX)
+    }
+}
+
+impl UnsyncedFiles {
+    /// Keeps no more than `files_max` files open.
+    pub(crate) fn new(files_max: usize) -> Self {
+        Self {
+            files_max,
+            open: AtomicUsize::new(0),
+            holders: Mutex::default(),
+            closing: Mutex::default(),
+            has_warned: AtomicBool::new(false),
+        }
+    }
+
+    /// How many files are kept open.
+    pub(crate) fn files_max(&self) -> usize {
+        self.files_max
+    }
+
+    /// Makes `room` one for `files` files, without waiting. Whether it could.
+    pub(crate) fn try_make_room(self: &Arc<Self>, room: &mut Room, files: usize) -> bool {
+        let missing = files.saturating_sub(room.files);
+        let is_made = missing == 0 || self.try_open(missing);
+        if is_made {
+            room.belong_to(self);
+            room.files += missing;
+        }
+        is_made
+    }
+
+    /// Makes `room` one for `files` files: others are synced and closed for it, and that is waited for.
+    pub(crate) fn make_room(self: &Arc<Self>, room: &mut Room, files: usize) {
+        if self.try_make_room(room, files) {
+            if self.is_little_left(0)
+                && let Some(mut closing) = self.closing.try_lock()
+            {
+                self.end_closed(&mut closing);
+                self.begin_closing(&mut closing, 0);
+            }
+            return;
+        }
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            let files_max = self.files_max;
+            tracing::warn!(
+                files_max,
+                "files are synced before their time, as no more may be open that are not: raise unsynced_files_max, \
+                 and what the operating system lets the process open, if appends are too slow"
+            );
+        }
+        let mut closing = self.closing.lock();
+        loop {
+            self.end_closed(&mut closing);
+            if self.try_make_room(room, files) {
+                return;
+            }
+            self.begin_closing(&mut closing, files.saturating_sub(room.files));
+            match closing.pop_front() {
+                Some(oldest) => self.end(oldest),
+                None => {
+                    let missing = files.saturating_sub(room.files);
+                    self.open.fetch_add(missing, Ordering::AcqRel);
+                    room.belong_to(self);
+                    room.files += missing;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// From now on `holder` is asked to close what it has open, after all others.
+    pub(crate) fn note_holder(&self, holder: Weak<dyn UnsyncedHolder>) {
+        self.holders.lock().push_back(holder);
+    }
+
+    fn try_open(&self, files: usize) -> bool {
+        let more = |open: usize| open.checked_add(files).filter(|open| *open <= self.files_max);
+        self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Whether it is time to begin closing some, so that whoever asks for room next need not wait.
+    fn is_little_left(&self, wanted: usize) -> bool {
+        let spare = CLOSING_MAX.min(self.files_max / 4);
+        self.open.load(Ordering::Acquire) + wanted > self.files_max.saturating_sub(spare)
+    }
+
+    /// Has the files of the oldest holders synced, as many at once as there may be.
+    fn begin_closing(&self, closing: &mut MutexGuard<'_, VecDeque<Closing>>, wanted: usize) {
+        while closing.len() < CLOSING_MAX && self.is_little_left(wanted) {
+            let Some(holder) = self.holders.lock().pop_front() else { return };
+            let Some(held) = holder.upgrade() else { continue };
+            let tickets = held.begin_closing();
+            if !tickets.is_empty() {
+                closing.push_back(Closing { holder, tickets });
+            }
+        }
+    }
+
+    /// Closes what has been synced by now.
+    fn end_closed(&self, closing: &mut MutexGuard<'_, VecDeque<Closing>>) {
+        let is_ended = |closing: &Closing| closing.tickets.iter().all(|ticket| ticket.poll().is_some());
+        while let Some(ended) = closing.front().is_some_and(is_ended).then(|| closing.pop_front()).flatten() {
+            self.end(ended);
+        }
+    }
+
+    /// Waits for syncs and closes what they have synced; one that failed is known to the holder.
+    fn end(&self, Closing { holder, tickets }: Closing) {
+        tickets.iter().for_each(|ticket| drop(ticket.wait()));
+        if holder.upgrade().is_some_and(|held| held.end_closing()) {
+            self.note_holder(holder);
+        }
+    }
+}
+
+/// Room for files that may be opened to be written to.
+#[derive(Default)]
+pub(crate) struct Room {
+    of: Option<Arc<UnsyncedFiles>>,
+    files: usize,
+}
+
+impl Room {
+    fn belong_to(&mut self, files: &Arc<UnsyncedFiles>) {
+        if self.of.is_none() {
+            self.of = Some(files.clone());
+        }
+    }
+
+    /// Whether there is room for so many files.
+    pub(crate) fn holds(&self, files: usize) -> bool {
+        self.files >= files
+    }
+
+    /// The file is open until what is returned is dropped. Where there is no room left it is counted all the same.
+    pub(crate) fn keep(&mut self, file: Arc<dyn StorageFile>, files: &Arc<UnsyncedFiles>) -> UnsyncedFile {
+        match self.files.checked_sub(1) {
+            Some(left) => self.files = left,
+            None => {
+                files.open.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        UnsyncedFile { file, of: files.clone() }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(of) = &self.of {
+            of.open.fetch_sub(self.files, Ordering::AcqRel);
+        }
+    }
+}
+
+/// A file that is open because it has bytes that are not synced.
+pub(crate) struct UnsyncedFile {
+    file: Arc<dyn StorageFile>,
+    of: Arc<UnsyncedFiles>,
+}
+
+impl UnsyncedFile {
+    pub(crate) fn file(&self) -> &Arc<dyn StorageFile> {
+        &self.file
+    }
+}
+
+impl Drop for UnsyncedFile {
+    fn drop(&mut self) {
+        self.of.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
