@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::storage::{StorageFile, SyncTicket};
 
@@ -144,7 +144,7 @@ impl UnsyncedFiles {
     }
 
     /// Has the files of the oldest holders synced, as many at once as there may be.
-    fn begin_closing(&self, closing: &mut MutexGuard<'_, VecDeque<Closing>>, wanted: usize) {
+    fn begin_closing(&self, closing: &mut VecDeque<Closing>, wanted: usize) {
         while closing.len() < CLOSING_MAX && self.is_little_left(wanted) {
             let Some(holder) = self.holders.lock().pop_front() else { return };
             let Some(held) = holder.upgrade() else { continue };
@@ -156,7 +156,7 @@ impl UnsyncedFiles {
     }
 
     /// Closes what has been synced by now.
-    fn end_closed(&self, closing: &mut MutexGuard<'_, VecDeque<Closing>>) {
+    fn end_closed(&self, closing: &mut VecDeque<Closing>) {
         let is_ended = |closing: &Closing| closing.tickets.iter().all(|ticket| ticket.poll().is_some());
         while let Some(ended) = closing.front().is_some_and(is_ended).then(|| closing.pop_front()).flatten() {
             self.end(ended);

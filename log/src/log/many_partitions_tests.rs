@@ -253,6 +253,7 @@ fn write_with_too_few_files(storage: &Limited, log: &Log, partition: &Arc<Partit
     let mut is_refused = false;
     let mut try_with = |what: &dyn Fn() -> Result<()>| {
         for left in 0.. {
+            assert!(left < 50, "it is refused though its files can be opened");
             storage.observer().leave(left);
             let outcome = what();
             storage.observer().leave(i64::MAX);
