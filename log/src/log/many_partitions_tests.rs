@@ -74,10 +74,10 @@ impl Limits {
 impl Observer for Limits {
     fn before(&self, call: Call<'_>) -> io::Result<()> {
         match call {
-            Call::Open(_) | Call::Create(_) | Call::SyncNames(_) => {
-                if self.left.fetch_sub(1, Ordering::AcqRel) <= 0 {
-                    return Err(Errno::MFILE.into());
-                }
+            Call::Open(_) | Call::Create(_) | Call::SyncNames(_)
+                if self.left.fetch_sub(1, Ordering::AcqRel) <= 0 =>
+            {
+                return Err(Errno::MFILE.into());
             }
             Call::Sync => {
                 self.syncs.fetch_add(1, Ordering::AcqRel);
