@@ -22,8 +22,8 @@ use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedFiles};
 /// turn out to be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// The indexes of a segment and a snapshot of the producers.
-const FILES_OF_SNAPSHOT: usize = 4;
+/// The indexes of a segment, the note of what that of aborted transactions holds, and a snapshot of the producers.
+const FILES_OF_SNAPSHOT: usize = 5;
 
 /// The files that are written when a segment is sealed, and the next segment.
 pub(super) const FILES_TO_ROLL: usize = FILES_OF_SNAPSHOT + 1;
