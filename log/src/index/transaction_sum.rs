@@ -45,11 +45,6 @@ impl SumFile {
         Self { storage: context.storage.clone(), path }
     }
 
-    /// Whether there is one.
-    pub(crate) fn exists(&self) -> io::Result<bool> {
-        self.storage.exists(&self.path)
-    }
-
     /// Whether the index holds what was noted, and believes no more than that. Without a note it was never
     /// written out whole.
     pub(crate) fn agrees(&self, index: &TransactionIndex) -> io::Result<bool> {
@@ -58,20 +53,27 @@ impl SumFile {
         Ok(index.len() <= sum.entries && index.checksum(sum.entries)? == Some(sum.checksum))
     }
 
-    /// Notes what the index holds, which is on file. The file is to be synced: it may be as it should be and not be
-    /// durable.
-    pub(crate) fn write(&self, index: &TransactionIndex) -> io::Result<Arc<dyn StorageFile>> {
+    /// Notes what the index holds, which is on file; where there is no file, only if one `is_needed`. The file is to be
+    /// synced: it may be as it should be and not be durable.
+    pub(crate) fn write(
+        &self,
+        index: &TransactionIndex,
+        is_needed: bool,
+    ) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        let found = whole_file::read(&*self.storage, &self.path)?;
+        if found.is_none() && !is_needed {
+            return Ok(None);
+        }
         let entries = index.len();
         let checksum = index.checksum(entries)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let bytes = Sum { entries, checksum }.encode();
-        let there = self.exists()?;
-        if there && whole_file::read(&*self.storage, &self.path)?.is_some_and(|found| found == bytes) {
-            return self.storage.open(&self.path, OpenMode::Write);
+        let mode = if found.is_some() { OpenMode::Write } else { OpenMode::Create };
+        let file = self.storage.open(&self.path, mode)?;
+        if found.is_none_or(|found| found != bytes) {
+            file.write_at(0, &bytes)?;
+            file.truncate(BYTES as u64)?;
         }
-        let file = self.storage.open(&self.path, if there { OpenMode::Write } else { OpenMode::Create })?;
-        file.write_at(0, &bytes)?;
-        file.truncate(BYTES as u64)?;
-        Ok(file)
+        Ok(Some(file))
     }
 }
 
