@@ -1,8 +1,11 @@
 //! A real Kafka broker and its own performance tools (`tests/peers/kafka`).
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::Failure;
 use crate::log::case::{BATCH_BYTES, Case, Safety};
@@ -12,11 +15,26 @@ use crate::programs::{in_repository, timed};
 /// The port the broker listens on; the controller takes the next one.
 const PORT: u16 = 29_192;
 
+/// Bytes of a segment of a topic that is compacted: the last one is not.
+const COMPACTED_SEGMENT_BYTES: u64 = 32 << 20;
+
 /// A broker that is stopped when this is dropped.
 pub(crate) struct Kafka {
     script: PathBuf,
+    settings: Vec<String>,
+    /// Where it keeps its data; where the script says if absent.
+    data: Option<PathBuf>,
     address: String,
     topics: u32,
+}
+
+/// What it took to start a broker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started {
+    /// From the start of its process until it answers.
+    pub(crate) wall: Duration,
+    /// Of this, loading its partitions.
+    pub(crate) loading: Duration,
 }
 
 /// What producing took, and where the records are: a topic, new each time.
@@ -28,10 +46,44 @@ pub(crate) struct Produced {
 impl Kafka {
     /// Starts a broker with these `name=value` settings, or says why there is none.
     pub(crate) fn start(settings: &[&str]) -> Result<Self, Failure> {
-        let script = in_repository("tests/peers/kafka/kafka");
-        let (_, printed) = timed(Command::new(&script).args(["start", &PORT.to_string()]).args(settings))?;
-        let address = printed.trim().to_owned();
-        Ok(Self { script, address, topics: 0 })
+        Self::start_in(None, settings)
+    }
+
+    /// The same, with its data in this folder.
+    pub(crate) fn start_in(data: Option<&Path>, settings: &[&str]) -> Result<Self, Failure> {
+        let mut kafka = Self {
+            script: in_repository("tests/peers/kafka/kafka"),
+            settings: settings.iter().map(ToString::to_string).collect(),
+            data: data.map(Path::to_path_buf),
+            address: String::new(),
+            topics: 0,
+        };
+        kafka.run()?;
+        Ok(kafka)
+    }
+
+    fn run(&mut self) -> Result<Duration, Failure> {
+        let mut command = Command::new(&self.script);
+        command.args(["start", &PORT.to_string()]).args(&self.settings);
+        if let Some(data) = &self.data {
+            command.env("KAFKA_DATA", data);
+        }
+        let (cost, printed) = timed(&mut command)?;
+        printed.trim().clone_into(&mut self.address);
+        Ok(cost.wall)
+    }
+
+    /// Kills the broker with SIGKILL and starts it again. It needs a folder of its own for its data.
+    pub(crate) fn kill_and_start(&mut self) -> Result<Started, Failure> {
+        let pid = self.broker_pid().ok_or("the broker has no process")?;
+        let pid = rustix::process::Pid::from_raw(pid as i32).ok_or("a process has a number above 0")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        // The controller, which has been killed too, takes the new broker for another than the old one until
+        // that one's session is over. Starting takes longer than a short session.
+        let wall = self.run()?;
+        let said = std::fs::read_to_string(run_folder().join("log"))?;
+        let loading = loading(&said).ok_or("the broker does not say how long it has loaded its logs")?;
+        Ok(Started { wall, loading })
     }
 
     /// Produces lines of `payload` at random to a new topic; in transactions of some length if one is
@@ -97,8 +149,47 @@ impl Kafka {
         Ok(figures.map(|milliseconds| milliseconds * 1e3).collect())
     }
 
+    /// Writes each of `keys` keys again and again, and has the broker compact all but the last segment: by the
+    /// cleaner's own clock, as if it had compacted the last one too.
+    pub(crate) fn compact(&mut self, records: u64, keys: u64, value_bytes: usize) -> Result<Cost, Failure> {
+        self.topics += 1;
+        let topic = format!("bench-{}", self.topics);
+        let segments = json!({"segment.bytes": COMPACTED_SEGMENT_BYTES.to_string()});
+        let producer = json!({"linger.ms": "5", "batch.size": BATCH_BYTES.to_string(), "acks": "1"});
+        self.client(&[
+            json!({"do": "create", "topic": topic, "partitions": 1, "config": segments}),
+            json!({"do": "producer", "producer": "p", "config": producer}),
+            json!({"do": "fill", "producer": "p", "topic": topic, "records": records, "keys": keys,
+                "bytes": value_bytes}),
+        ])?;
+        let before = self.broker_cpu();
+        self.client(&[
+            json!({"do": "alter", "topic": topic, "config": {"cleanup.policy": "compact"}}),
+            json!({"do": "await-cleaned", "data": self.data()?, "topic": topic}),
+        ])?;
+        let cpu = self.broker_cpu() - before;
+        let said = std::fs::read_to_string(run_folder().join("log"))?;
+        let (seconds, compacted) = cleaned(&said, &topic)
+            .ok_or_else(|| format!("the broker does not say how it compacted {topic}"))?;
+        let wall = Duration::from_secs_f64(seconds * records as f64 / compacted);
+        Ok(Cost { wall, cpu, peak: 0 })
+    }
+
+    /// Has Kafka's own clients do what `steps` say (`tests/peers/kafka/Client.java`).
+    fn client(&self, steps: &[serde_json::Value]) -> Result<(), Failure> {
+        let mut script = tempfile::NamedTempFile::new()?;
+        for step in steps {
+            writeln!(script, "{step}")?;
+        }
+        timed(Command::new(&self.script).arg("client").arg(script.path()).arg(&self.address))?;
+        Ok(())
+    }
+
     /// Where the broker keeps its partitions.
     pub(crate) fn data(&self) -> Result<PathBuf, Failure> {
+        if let Some(data) = &self.data {
+            return Ok(data.clone());
+        }
         Ok(std::fs::read_to_string(run_folder().join("temporary-data"))?.trim().into())
     }
 
@@ -148,6 +239,27 @@ impl Drop for Kafka {
         // A broker that does not stop is killed by the script; there is nothing more to do here.
         let _ = Command::new(&self.script).args(["stop", &PORT.to_string()]).output();
     }
+}
+
+/// How long loading the partitions took: the broker's log has a line that ends with `Loaded 1 logs in 75ms`.
+fn loading(said: &str) -> Option<Duration> {
+    let took = |line: &str| {
+        let (_, rest) = line.split_once("Loaded ")?.1.split_once(" logs in ")?;
+        rest.split_once("ms")?.0.parse().ok()
+    };
+    said.lines().find_map(took).map(Duration::from_millis)
+}
+
+/// The seconds that compacting `topic` took, and the records that it had: lines of the broker's log that begin
+/// with `Log cleaner thread 0 cleaned log bench-1-0`, and go on with `95.7 MB of log processed in 1.4 seconds`
+/// and `Start size: 95.7 MB (416,384 messages)`.
+fn cleaned(said: &str, topic: &str) -> Option<(f64, f64)> {
+    let (_, report) = said.split_once(&format!("cleaned log {topic}-0 "))?;
+    let number = |text: &str| text.replace(',', "").parse::<f64>().ok();
+    let (_, seconds) = report.split_once("of log processed in ")?;
+    let (_, records) = report.split_once("Start size:")?;
+    let records = records.split_once('(')?.1.split_once(" messages")?.0;
+    Some((number(seconds.split_once(" seconds")?.0)?, number(records)?))
 }
 
 /// Records per second of fetching, without joining the group: a table with a header line, the columns

@@ -1,5 +1,6 @@
 //! Opening a log whose process was killed with SIGKILL in the middle of writing: one partition of 1 and of
-//! 10 GB, and a thousand partitions. What was written is in the page cache still, as it is after a kill.
+//! 10 GB, and a thousand partitions; beside Kafka's broker, killed behind the same bytes. What was written is
+//! in the page cache still, as it is after a kill.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,10 @@ use lotic_log::storage::counting::CountingStorage;
 use lotic_log::{Clock, Log, LogOptions, SystemClock, Timestamp, TopicConfig};
 
 use crate::Failure;
-use crate::log::case::Safety;
+use crate::kafka::Started;
+use crate::log::case::{Codec, Safety};
+use crate::log::{self, broker_in, payload};
+use crate::measure::median;
 
 /// Bytes of a record's value.
 const VALUE_BYTES: usize = 1000;
@@ -28,6 +32,10 @@ const FLUSH_BYTES: u64 = 8 << 20;
 const EXTRA_BYTES: u64 = 40 << 20;
 
 const TOPIC: &str = "bench";
+
+/// A broker that starts again is let in when the session of the one that was killed is over: 9 s unless told
+/// otherwise, which has nothing to do with its data.
+const SHORT_SESSION: [&str; 2] = ["broker.session.timeout.ms=1500", "broker.heartbeat.interval.ms=300"];
 
 struct Case {
     name: &'static str,
@@ -70,6 +78,7 @@ pub(crate) fn run(runs: usize) -> Result<(), Failure> {
             // Writing takes longest: one log of each is enough to be opened several times.
             measure(case, durability, runs)?;
         }
+        measure_kafka(case, runs)?;
     }
     Ok(())
 }
@@ -92,6 +101,36 @@ fn measure(case: &Case, durability: Safety, runs: usize) -> Result<(), Failure> 
         wall.as_secs_f64(),
         megabytes(read_bytes),
         megabytes(scanned_bytes),
+    );
+    Ok(())
+}
+
+/// The same with a broker that syncs when the system does, as brokers do.
+fn measure_kafka(case: &Case, runs: usize) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let payload_file = folder.path().join("payload");
+    payload::write(&payload_file, VALUE_BYTES)?;
+    let Some(mut kafka) = broker_in(&folder.path().join("data"), &SHORT_SESSION) else { return Ok(()) };
+    let mut started = Vec::new();
+    for run in 0..runs {
+        let bytes = if run == 0 { case.bytes + EXTRA_BYTES } else { EXTRA_BYTES };
+        let produced = log::case::Case {
+            records: bytes / VALUE_BYTES as u64,
+            bytes: VALUE_BYTES,
+            partitions: case.partitions,
+            compression: Codec::None,
+            durability: Safety::Os,
+        };
+        kafka.produce(&produced, &payload_file, None)?;
+        started.push(kafka.kill_and_start()?);
+    }
+    let middle =
+        |of: fn(&Started) -> Duration| median(started.iter().map(|one| of(one).as_secs_f64()).collect());
+    println!(
+        "  {:<30} {:>8.3} s   until it answers; {:.3} s of it loading its partitions",
+        format!("{}, Kafka", case.name),
+        middle(|started| started.wall),
+        middle(|started| started.loading),
     );
     Ok(())
 }

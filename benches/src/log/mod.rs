@@ -17,12 +17,14 @@ pub(crate) mod case;
 mod compaction;
 mod latency;
 mod memory;
-mod payload;
+pub(crate) mod payload;
 mod plain;
 pub(crate) mod side;
 mod throughput;
 mod transactions;
 mod work;
+
+use std::path::Path;
 
 use crate::Failure;
 use crate::kafka::Kafka;
@@ -35,7 +37,16 @@ pub(crate) use transactions::run as run_transactions;
 
 /// A broker, or `None` with a word on why: that Java is missing is no failure of ours.
 fn broker(settings: &[&str]) -> Option<Kafka> {
-    match Kafka::start(settings) {
+    unless_missing(Kafka::start(settings))
+}
+
+/// The same, with its data in this folder.
+pub(crate) fn broker_in(data: &Path, settings: &[&str]) -> Option<Kafka> {
+    unless_missing(Kafka::start_in(Some(data), settings))
+}
+
+fn unless_missing(started: Result<Kafka, Failure>) -> Option<Kafka> {
+    match started {
         Ok(kafka) => Some(kafka),
         Err(failure) => {
             println!("Kafka is left out (scripts/setup kafka brings what it needs): {failure}");

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lotic_log::{Clock, SystemClock};
+use lotic_log::Clock;
 
 use super::case::BATCH_BYTES;
-use super::work::percentiles;
 use crate::Failure;
 
 /// What one record of 100 bytes takes in a batch of its own.
@@ -38,16 +38,19 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Percentiles of writing and syncing a batch of one record.
-pub(crate) fn sync_latencies(path: &Path, records: u64) -> Result<Vec<f64>, Failure> {
-    let clock = SystemClock::new();
-    let mut file = File::create(path)?;
-    let mut times = Vec::with_capacity(records as usize);
-    for _ in 0..records {
-        let before = clock.elapsed();
-        file.write_all(&[b'x'; LONE_BATCH_BYTES])?;
-        file.sync_data()?;
-        times.push(clock.elapsed() - before);
+/// A file that a batch of one record is written to and synced, again and again.
+pub(crate) struct SyncedFile(File);
+
+impl SyncedFile {
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        Ok(Self(File::create(path)?))
     }
-    Ok(percentiles(&mut times))
+
+    /// How long one write and its fdatasync took.
+    pub(crate) fn append(&mut self, clock: &dyn Clock) -> Result<Duration, Failure> {
+        let before = clock.elapsed();
+        self.0.write_all(&[b'x'; LONE_BATCH_BYTES])?;
+        self.0.sync_data()?;
+        Ok(clock.elapsed() - before)
+    }
 }

@@ -59,13 +59,9 @@ pub(crate) enum Side {
         durability: Safety,
         #[arg(long)]
         data: PathBuf,
-    },
-    /// Writes and syncs a batch of one record, again and again.
-    SyncLatency {
+        /// A file that as many records are written to and synced, in turn with the others.
         #[arg(long)]
-        records: u64,
-        #[arg(long)]
-        file: PathBuf,
+        beside: Option<PathBuf>,
     },
     /// Writes so many bytes, reads them, and lets go of what is old; looks at its memory after each so many.
     Soak {
@@ -82,6 +78,8 @@ pub(crate) enum Side {
         records: u64,
         #[arg(long)]
         keys: u64,
+        #[arg(long)]
+        value_bytes: usize,
         #[arg(long)]
         data: PathBuf,
     },
@@ -116,20 +114,16 @@ impl Side {
                 in_process(|| plain::write(files, *bytes, *durability == Safety::Sync))?
             }
             Self::Read { files } => in_process(|| plain::read(files))?,
-            Self::Latency { records, durability, data } => in_process(|| {
-                more = work::latencies(*records, *durability, data)?;
-                Ok(())
-            })?,
-            Self::SyncLatency { records, file } => in_process(|| {
-                more = plain::sync_latencies(file, *records)?;
+            Self::Latency { records, durability, data, beside } => in_process(|| {
+                more = work::latencies(*records, *durability, data, beside.as_deref())?;
                 Ok(())
             })?,
             Self::Soak { bytes, each, data } => in_process(|| {
                 more = work::soak(*bytes, *each, data)?;
                 Ok(())
             })?,
-            Self::Compact { records, keys, data } => {
-                let (cost, bytes) = work::compact(*records, *keys, data)?;
+            Self::Compact { records, keys, value_bytes, data } => {
+                let (cost, bytes) = work::compact(*records, *keys, *value_bytes, data)?;
                 more.push(bytes as f64);
                 cost
             }

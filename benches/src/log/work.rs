@@ -13,6 +13,7 @@ use lotic_log::{
 
 use super::case::{BATCH_BYTES, Case, Safety, TOPIC};
 use super::payload;
+use super::plain::SyncedFile;
 use crate::Failure;
 use crate::measure::{Cost, in_process, resident_memory};
 
@@ -21,9 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The value whose latency is measured.
 const LATENCY_BYTES: usize = 100;
-
-/// The value that is written again and again and compacted away.
-const COMPACTED_BYTES: usize = 200;
 
 pub(crate) fn produce(
     case: &Case,
@@ -96,8 +94,15 @@ pub(crate) fn consume(records: u64, data: &Path) -> Result<Cost, Failure> {
 }
 
 /// Percentiles of the time from before `send` until a consumer on another thread, which waits, has the
-/// record. The next is sent when the one before has come.
-pub(crate) fn latencies(records: u64, durability: Safety, data: &Path) -> Result<Vec<f64>, Failure> {
+/// record. The next is sent when the one before has come. With a file beside it, in turn with as many records
+/// that are written there and synced, whose percentiles follow: the disk is as fast for one as for the other.
+pub(crate) fn latencies(
+    records: u64,
+    durability: Safety,
+    data: &Path,
+    beside: Option<&Path>,
+) -> Result<Vec<f64>, Failure> {
+    let mut file = beside.map(SyncedFile::create).transpose()?;
     let log = Log::open(data, durability.log_options()?)?;
     log.create_topic(TOPIC, TopicConfig::default())?;
     let mut consumer = Consumer::of_topic(&log, TOPIC, ConsumerOptions::default())?;
@@ -121,18 +126,25 @@ pub(crate) fn latencies(records: u64, durability: Safety, data: &Path) -> Result
         Ok(())
     })?;
     let value = Bytes::from(vec![b'x'; LATENCY_BYTES]);
-    let mut times = Vec::with_capacity(records as usize);
+    let (mut times, mut disk) = (Vec::with_capacity(records as usize), Vec::new());
     for _ in 0..records {
         let sent = clock.elapsed();
         send(&producer, value.clone());
         times.push(arrivals.recv_timeout(PATIENCE)? - sent);
+        if let Some(file) = &mut file {
+            disk.push(file.append(&*clock)?);
+        }
     }
     reader.join().map_err(|_| "the consumer has panicked")??;
-    Ok(percentiles(&mut times))
+    let mut figures = percentiles(&mut times);
+    if file.is_some() {
+        figures.extend(percentiles(&mut disk));
+    }
+    Ok(figures)
 }
 
 /// The 50th, 99th and 99.9th, in microseconds.
-pub(crate) fn percentiles(times: &mut [Duration]) -> Vec<f64> {
+fn percentiles(times: &mut [Duration]) -> Vec<f64> {
     times.sort();
     let last = times.len().saturating_sub(1) as f64;
     [0.5, 0.99, 0.999].map(|part| times[(last * part) as usize].as_secs_f64() * 1e6).to_vec()
@@ -192,12 +204,17 @@ pub(crate) fn soak(bytes: u64, each: u64, data: &Path) -> Result<Vec<f64>, Failu
 }
 
 /// What compacting took, and the bytes it had before it.
-pub(crate) fn compact(records: u64, keys: u64, data: &Path) -> Result<(Cost, u64), Failure> {
+pub(crate) fn compact(
+    records: u64,
+    keys: u64,
+    value_bytes: usize,
+    data: &Path,
+) -> Result<(Cost, u64), Failure> {
     let log = Log::open(data, LogOptions { durability: Durability::Os, ..LogOptions::disk()? })?;
     let cleanup = lotic_log::CleanupPolicy::Compact;
     log.create_topic(TOPIC, TopicConfig { cleanup, ..TopicConfig::default() })?;
     let producer = Producer::new(&log, ProducerOptions::default())?;
-    let value = Bytes::from(vec![b'v'; COMPACTED_BYTES]);
+    let value = Bytes::from(vec![b'v'; value_bytes]);
     // A stride that has no factor in common with the number of keys takes them all, out of order.
     let stride = (keys / 2 + 1) | 1;
     for index in 0..records {

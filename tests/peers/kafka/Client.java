@@ -8,6 +8,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -16,6 +17,8 @@ import java.util.Properties;
 import java.util.concurrent.ExecutionException;
 import java.util.stream.StreamSupport;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.ConsumerGroupMetadata;
@@ -25,6 +28,7 @@ import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -65,6 +69,9 @@ public class Client {
             case "create" -> create(step);
             case "producer" -> producer(step);
             case "send" -> send(step);
+            case "fill" -> fill(step);
+            case "alter" -> alter(step);
+            case "await-cleaned" -> awaitCleaned(step);
             case "flush" -> producerOf(step).flush();
             case "begin" -> producerOf(step).beginTransaction();
             case "commit" -> producerOf(step).commitTransaction();
@@ -111,6 +118,42 @@ public class Client {
         }
         producerOf(step).send(new ProducerRecord<>(text(step, "topic"), step.get("partition").asInt(),
             step.get("timestamp").asLong(), bytes(step.get("key")), bytes(step.get("value")), headers));
+    }
+
+    /** producer, topic, records, keys, bytes: writes each of so many keys again and again, in turn, and not in order. */
+    void fill(JsonNode step) {
+        long keys = step.get("keys").asLong();
+        // No factor in common with the number of keys: they are all taken.
+        long stride = (keys / 2 + 1) | 1;
+        byte[] value = new byte[step.get("bytes").asInt()];
+        Arrays.fill(value, (byte) 'v');
+        for (long index = 0; index < step.get("records").asLong(); index++) {
+            byte[] key = String.format("key-%012d", index * stride % keys).getBytes(StandardCharsets.UTF_8);
+            producerOf(step).send(new ProducerRecord<>(text(step, "topic"), 0, key, value));
+        }
+        producerOf(step).flush();
+    }
+
+    /** topic, config: sets these settings. */
+    void alter(JsonNode step) throws Exception {
+        List<AlterConfigOp> settings = new ArrayList<>();
+        step.get("config").properties().forEach(entry -> settings.add(new AlterConfigOp(
+            new ConfigEntry(entry.getKey(), entry.getValue().asText()), AlterConfigOp.OpType.SET)));
+        ConfigResource topic = new ConfigResource(ConfigResource.Type.TOPIC, text(step, "topic"));
+        admin().incrementalAlterConfigs(Map.of(topic, settings)).all().get();
+    }
+
+    /** data, topic: waits until partition 0 was compacted for the first time, by what the broker notes in its data. */
+    void awaitCleaned(JsonNode step) throws Exception {
+        Path checkpoint = Path.of(text(step, "data"), "cleaner-offset-checkpoint");
+        String partition = text(step, "topic") + " 0 ";
+        long deadline = System.nanoTime() + LIMIT.toNanos();
+        while (!Files.exists(checkpoint) || Files.readAllLines(checkpoint).stream().noneMatch(line -> line.startsWith(partition))) {
+            if (System.nanoTime() > deadline) {
+                throw new IllegalStateException(partition + "was not compacted within " + LIMIT);
+            }
+            Thread.sleep(50);
+        }
     }
 
     /** topics, isolation: prints every record up to the end that there is now. */
