@@ -25,6 +25,8 @@ mod failed_sync_tests;
 #[cfg(test)]
 mod follower;
 mod holder;
+#[cfg(test)]
+mod internal_topics_tests;
 mod last_handle;
 #[cfg(test)]
 mod many_partitions_tests;

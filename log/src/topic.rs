@@ -19,6 +19,9 @@ const PARTITIONS_MAX: i32 = 10_000;
 /// The shortest interval of syncs: the catalogue counts milliseconds.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
+/// How long what was deleted in an internal topic is kept: one who reads it has long read all of it by then.
+const INTERNAL_DELETE_RETENTION: Duration = Duration::from_secs(60 * 60);
+
 /// How large segments may be: room for a few records at least; a position is an `i32`.
 pub(crate) const SEGMENT_BYTES_RANGE: RangeInclusive<u64> = 128..=i32::MAX as u64;
 /// The longest time that a setting may say: a timestamp is an `i64` of milliseconds.
@@ -87,6 +90,20 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
+    /// How a topic is made that the log keeps for itself: one partition, compacted, in segments that are small
+    /// enough to be read whenever a log is opened. What was deleted in it, and the markers of transactions,
+    /// are kept only for as long as somebody may take to read it once: the history does not grow with uptime.
+    pub(crate) fn internal(segment_bytes: u64) -> Self {
+        let delete_retention = INTERNAL_DELETE_RETENTION;
+        Self {
+            partitions: 1,
+            cleanup: CleanupPolicy::Compact,
+            compaction: CompactionConfig { delete_retention, ..CompactionConfig::default() },
+            segment_bytes,
+            ..Self::default()
+        }
+    }
+
     /// Whether a topic can be made so, and be called `name`. Making one checks it too.
     ///
     /// # Errors

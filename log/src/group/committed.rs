@@ -13,7 +13,6 @@ use hashbrown::HashMap;
 use super::format::{Key, Value};
 use super::metadata::{self, GroupRecord};
 use crate::batch::{BatchError, DecompressionBuffer, MarkerKind, RecordBatch, RecordView};
-use crate::cleanup::CleanupPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
 use crate::partition::{Isolation, Partition};
@@ -348,13 +347,7 @@ fn offsets_topic(log: &Log) -> Result<Topic> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         found => return found,
     }
-    let config = TopicConfig {
-        partitions: 1,
-        cleanup: CleanupPolicy::Compact,
-        segment_bytes: SEGMENT_BYTES,
-        ..TopicConfig::default()
-    };
-    match log.create_topic(OFFSETS_TOPIC, config) {
+    match log.create_topic(OFFSETS_TOPIC, TopicConfig::internal(SEGMENT_BYTES)) {
         // Somebody else was first.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => log.topic(OFFSETS_TOPIC),
         made => made,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::record::{TRANSACTION_TOPIC, TRANSACTIONAL_ID_BYTES_MAX};
 use super::session::Session;
 use crate::batch::{MarkerKind, SealedBatch};
-use crate::cleanup::CleanupPolicy;
 use crate::consumer::OffsetAndMetadata;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{ConsumerGroupMetadata, OffsetCommit};
@@ -185,14 +184,10 @@ impl std::fmt::Debug for TransactionalProducer {
 
 /// The partition of `__transaction_state`, which is made with the first transactional id.
 fn home(log: &Log) -> Result<Arc<Partition>> {
-    let config = TopicConfig {
-        partitions: 1,
-        cleanup: CleanupPolicy::Compact,
-        segment_bytes: SEGMENT_BYTES,
-        ..TopicConfig::default()
-    };
     let made = match log.topic(TRANSACTION_TOPIC) {
-        Err(error) if error.kind() == ErrorKind::NotFound => log.create_topic(TRANSACTION_TOPIC, config),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            log.create_topic(TRANSACTION_TOPIC, TopicConfig::internal(SEGMENT_BYTES))
+        }
         found => found,
     };
     let topic = match made {
