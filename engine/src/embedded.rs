@@ -317,7 +317,7 @@ impl EventLog for EmbeddedLog {
             let mut stage = transaction.stage.lock();
             let outcome = match &*stage {
                 Stage::Committed(committed) if *committed == epoch => return Ok(CommitPoll::Committed),
-                Stage::Committing(committing, ticket) if *committing == epoch => ticket.poll(),
+                Stage::Committing(committing, ticket) if *committing == epoch => ticket.outcome(),
                 _ => return Err(self.no_transaction().within(format!("the commit of epoch {epoch}"))),
             };
             match outcome {

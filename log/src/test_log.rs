@@ -59,6 +59,13 @@ impl TestLog {
         self.storage.set_sync_mode(mode);
     }
 
+    /// Syncs end only when somebody asks, for as long as what this returns is there. Whoever is dropped after it,
+    /// in a test that has failed too, finds a disk that answers.
+    pub(crate) fn delay_syncs(&self) -> DelayedSyncs<'_> {
+        self.set_sync_mode(SyncMode::Delayed);
+        DelayedSyncs(self)
+    }
+
     /// Completes the syncs that are delayed.
     pub(crate) fn complete_syncs(&self) {
         self.storage.complete_syncs();
@@ -98,6 +105,16 @@ impl TestLog {
     /// The next thing that is written is not synced: its sync fails.
     pub(crate) fn fail_sync_after_next_write(&self) {
         self.storage.fail_with(io::ErrorKind::Other, 1);
+    }
+}
+
+/// What [`TestLog::delay_syncs`] returns.
+pub(crate) struct DelayedSyncs<'a>(&'a TestLog);
+
+impl Drop for DelayedSyncs<'_> {
+    fn drop(&mut self) {
+        self.0.set_sync_mode(SyncMode::Immediate);
+        self.0.complete_syncs();
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a caller holds while the log works for it.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -17,7 +18,11 @@ pub type FlushTicket = Ticket;
 pub type CommitTicket = Ticket;
 
 /// Something the log was asked to do and may still be doing. All clones tell the same outcome.
+///
+/// A future too: it resolves to what [`Self::wait`] returns. Under [`Drive::Manual`] awaiting it steps
+/// nothing; somebody else has to.
 #[derive(Clone)]
+#[must_use = "whether it was done is only told here"]
 pub struct Ticket {
     shared: Arc<Shared>,
     driver: Arc<Driver>,
@@ -35,6 +40,17 @@ struct State {
     wakers: Vec<Waker>,
 }
 
+impl State {
+    /// The outcome; where there is none yet, `waker` is woken once there is.
+    fn register(&mut self, waker: &Waker) -> Option<Result<()>> {
+        // A task that waits polls as often as it is woken, whatever for: no waker twice.
+        if self.outcome.is_none() && !self.wakers.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.wakers.push(waker.clone());
+        }
+        self.outcome.clone()
+    }
+}
+
 impl Ticket {
     /// A ticket and the half that completes it.
     pub(crate) fn pending(driver: Arc<Driver>) -> (Self, Completion) {
@@ -50,17 +66,13 @@ impl Ticket {
     }
 
     /// The outcome, if there is one yet.
-    pub fn poll(&self) -> Option<Result<()>> {
+    pub fn outcome(&self) -> Option<Result<()>> {
         self.shared.state.lock().outcome.clone()
     }
 
     /// Wakes `waker` when there is an outcome; at once where there is one already.
     pub fn wake(&self, waker: &Waker) {
-        let mut state = self.shared.state.lock();
-        if state.outcome.is_none() {
-            state.wakers.push(waker.clone());
-        } else {
-            drop(state);
+        if self.shared.state.lock().register(waker).is_some() {
             waker.wake_by_ref();
         }
     }
@@ -75,7 +87,7 @@ impl Ticket {
             Drive::Manual => {
                 // Whoever else steps may complete it between a look at it and the wait for a signal.
                 self.wake(&self.driver.waker());
-                self.driver.step_until(|| self.poll()).unwrap_or_else(|| Err(given_up()))
+                self.driver.step_until(|| self.outcome()).unwrap_or_else(|| Err(given_up()))
             }
         }
     }
@@ -106,9 +118,20 @@ impl Ticket {
     }
 }
 
+impl Future for Ticket {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.shared.state.lock().register(context.waker()) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => Poll::Pending,
+        }
+    }
+}
+
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket").field("outcome", &self.poll()).finish_non_exhaustive()
+        f.debug_struct("Ticket").field("outcome", &self.outcome()).finish_non_exhaustive()
     }
 }
 

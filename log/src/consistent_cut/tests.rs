@@ -401,7 +401,7 @@ impl World {
 
     fn note_answers(&mut self, process: &mut Process) {
         let now = self.now;
-        process.commits.retain(|(number, ticket)| match ticket.poll() {
+        process.commits.retain(|(number, ticket)| match ticket.outcome() {
             None => true,
             Some(outcome) => {
                 if outcome.is_ok() {
@@ -410,7 +410,7 @@ impl World {
                 false
             }
         });
-        process.flushes.retain(|Flush { asked_at, includes_group, ticket }| match ticket.poll() {
+        process.flushes.retain(|Flush { asked_at, includes_group, ticket }| match ticket.outcome() {
             None => true,
             Some(outcome) => {
                 if outcome.is_ok() {

@@ -10,6 +10,7 @@ use crate::group::{Committed, CommittedOffset, ConsumerGroupMetadata, MemberGene
 use crate::partition::{Durability, Partition};
 use crate::record::{Offset, TopicPartition};
 use crate::storage::SyncPurpose;
+use crate::ticket::FlushTicket;
 
 /// How soon who waits for records is woken at the earliest to commit: also where the interval is shorter, or
 /// what was due could not be committed.
@@ -42,6 +43,17 @@ impl Consumer {
     /// poll, then commit what is still its own. Those of appending and syncing.
     pub fn commit(&mut self) -> Result<()> {
         self.commit_up_to(|assigned| assigned.position)
+    }
+
+    /// [`Self::commit`] without blocking the thread: only what it waits for syncs is awaited. Dropped while
+    /// it waits, it may or may not have committed. Under [`Drive::Manual`](crate::Drive::Manual) it waits for
+    /// whoever steps.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`].
+    pub async fn commit_async(&mut self) -> Result<()> {
+        let commits = self.commits_up_to(|assigned| assigned.position)?;
+        self.write_commits_async(&commits).await
     }
 
     /// Commits the positions if the consumer does that by itself and the time has come. Whoever polls is done
@@ -88,6 +100,15 @@ impl Consumer {
     /// Commits these offsets. A member leaves out those that are committed already: a group with members
     /// keeps its offsets, and those of others expire unless they are committed again.
     pub(super) fn commit_up_to(&mut self, place: impl Fn(&Assigned) -> Option<Offset>) -> Result<()> {
+        let commits = self.commits_up_to(place)?;
+        self.write_commits(&commits)
+    }
+
+    /// What is to be written for [`Self::commit_up_to`].
+    pub(super) fn commits_up_to(
+        &self,
+        place: impl Fn(&Assigned) -> Option<Offset>,
+    ) -> Result<Vec<OffsetCommit>> {
         self.group()?;
         let is_member = self.member.is_some();
         let commit = |assigned: &Assigned| {
@@ -95,8 +116,7 @@ impl Consumer {
                 place(assigned).filter(|offset| !is_member || assigned.committed != Some(*offset))?;
             Some(assigned.commit(offset, ""))
         };
-        let commits: Vec<_> = self.assigned.iter().filter_map(commit).collect();
-        self.write_commits(&commits)
+        Ok(self.assigned.iter().filter_map(commit).collect())
     }
 
     /// Writes these offsets down for the group, durably, whatever the positions are.
@@ -155,28 +175,37 @@ impl Consumer {
     }
 
     fn write_commits(&mut self, commits: &[OffsetCommit]) -> Result<()> {
-        if commits.is_empty() {
-            return Ok(());
+        if let Some(read) = self.sync_read(commits)? {
+            read.wait()?;
         }
-        let group = self.group_metadata()?;
-        let coordinator = self.log.group_coordinator();
-        coordinator.check_committer(&group)?;
-        self.sync_read(commits)?;
-        let home = coordinator.commit(&self.log, &group, commits)?;
-        if home.config().durability == Durability::Sync {
-            self.log.flush(&[home], SyncPurpose::Records).wait()?;
+        if let Some(written) = self.append_commits(commits)? {
+            written.wait()?;
         }
-        for commit in commits {
-            let assigned = self.find(&commit.partition).expect("what was committed is assigned");
-            assigned.committed = Some(commit.offset);
-        }
+        self.note_committed(commits);
         Ok(())
     }
 
-    /// Where committed offsets are synced, syncs what lies below these.
-    fn sync_read(&self, commits: &[OffsetCommit]) -> Result<()> {
+    /// The same for who must not block.
+    pub(super) async fn write_commits_async(&mut self, commits: &[OffsetCommit]) -> Result<()> {
+        if let Some(read) = self.sync_read(commits)? {
+            read.await?;
+        }
+        if let Some(written) = self.append_commits(commits)? {
+            written.await?;
+        }
+        self.note_committed(commits);
+        Ok(())
+    }
+
+    /// Where committed offsets are synced, and something below these is not, begins to sync that. It has to
+    /// be done before they are written.
+    fn sync_read(&self, commits: &[OffsetCommit]) -> Result<Option<FlushTicket>> {
+        if commits.is_empty() {
+            return Ok(None);
+        }
+        self.log.group_coordinator().check_committer(&self.group_metadata()?)?;
         if crate::group::offsets_partition(&self.log)?.config().durability != Durability::Sync {
-            return Ok(());
+            return Ok(None);
         }
         let is_behind = |assigned: &&Assigned| {
             let commit = commits.iter().find(|commit| commit.partition == *assigned.name());
@@ -184,7 +213,25 @@ impl Consumer {
         };
         let behind = self.assigned.iter().filter(is_behind);
         let behind: Vec<Arc<Partition>> = behind.map(|assigned| assigned.partition.clone()).collect();
-        if behind.is_empty() { Ok(()) } else { self.log.flush(&behind, SyncPurpose::Consumed).wait() }
+        let sync = || self.log.flush(&behind, SyncPurpose::Consumed);
+        Ok((!behind.is_empty()).then(sync))
+    }
+
+    /// Writes the offsets. What is returned is to be waited for.
+    fn append_commits(&self, commits: &[OffsetCommit]) -> Result<Option<FlushTicket>> {
+        if commits.is_empty() {
+            return Ok(None);
+        }
+        let home = self.log.group_coordinator().commit(&self.log, &self.group_metadata()?, commits)?;
+        let is_synced = home.config().durability == Durability::Sync;
+        Ok(is_synced.then(|| self.log.flush(&[home], SyncPurpose::Records)))
+    }
+
+    fn note_committed(&mut self, commits: &[OffsetCommit]) {
+        for commit in commits {
+            let assigned = self.find(&commit.partition).expect("what was committed is assigned");
+            assigned.committed = Some(commit.offset);
+        }
     }
 
     /// Finds out where partitions are read from for which that is not known yet.

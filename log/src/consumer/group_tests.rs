@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
 use super::*;
@@ -570,6 +570,16 @@ fn a_stream_takes_part_in_its_group_and_commits_what_it_has_yielded() {
     let mut next = sticky(&log).into_stream();
     let record = futures::executor::block_on(next.next()).expect("endless").expect("readable");
     assert_eq!(record.offset, Offset(2));
+    append(&log, &tp("in", 0), &["d"]);
+    {
+        let mut commit = std::pin::pin!(next.commit_async());
+        assert!(commit.as_mut().now_or_never().is_none(), "it is not synced yet");
+        while log.step().expect("it is open") {}
+        commit.as_mut().now_or_never().expect("it is synced").expect("committed");
+    }
+    drop(next);
+    let record = futures::executor::block_on(sticky(&log).into_stream().next()).expect("endless");
+    assert_eq!(record.expect("readable").offset, Offset(3));
 }
 
 #[test]

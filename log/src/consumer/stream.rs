@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use futures::Stream;
 
 use super::Consumer;
+use super::assignment::Assigned;
 use crate::alarms::Alarm;
 use crate::error::Result;
 use crate::record::{Offset, Record, TopicPartition};
@@ -64,12 +65,18 @@ impl RecordStream {
     /// # Errors
     /// Those of [`Consumer::commit`].
     pub fn commit(&mut self) -> Result<()> {
-        let ahead = &self.ahead;
-        let consumer = self.consumer.as_mut().expect(HAS_CONSUMER);
-        consumer.commit_up_to(|assigned| {
-            let next = ahead.iter().find(|record| record.partition == *assigned.name());
-            next.map_or(assigned.position, |record| Some(record.offset))
-        })
+        let (ahead, consumer) = (&self.ahead, self.consumer.as_mut().expect(HAS_CONSUMER));
+        consumer.commit_up_to(|assigned| yielded_up_to(ahead, assigned))
+    }
+
+    /// [`Self::commit`] without blocking the thread; see [`Consumer::commit_async`].
+    ///
+    /// # Errors
+    /// Those of [`Consumer::commit`].
+    pub async fn commit_async(&mut self) -> Result<()> {
+        let (ahead, consumer) = (&self.ahead, self.consumer.as_mut().expect(HAS_CONSUMER));
+        let commits = consumer.commits_up_to(|assigned| yielded_up_to(ahead, assigned))?;
+        consumer.write_commits_async(&commits).await
     }
 
     /// Has `waker` woken when there may be more to read, or the consumer is to be polled anyway. False if
@@ -97,6 +104,12 @@ impl RecordStream {
             ControlFlow::Continue(())
         })
     }
+}
+
+/// Where a partition is read on from by whoever has got what was yielded so far.
+fn yielded_up_to(ahead: &VecDeque<ConsumedRecord>, assigned: &Assigned) -> Option<Offset> {
+    let next = ahead.iter().find(|record| record.partition == *assigned.name());
+    next.map_or(assigned.position, |record| Some(record.offset))
 }
 
 impl Consumer {

@@ -240,6 +240,39 @@ fn what_was_read_is_synced_before_its_offset_is_committed() {
 }
 
 #[test]
+fn an_awaited_commit_writes_nothing_before_what_was_read_is_synced_and_ends_when_it_is_durable_itself() {
+    let log = TestLog::new(Drive::Manual);
+    let topic = log.create_topic_with("in", 2, Durability::Os);
+    topic.partitions()[0].append(batch(&["a", "b"])).expect("appended");
+    let mut consumer = consumer(&log, in_group("g"));
+    assert_eq!(read(&mut consumer, 100).len(), 2);
+    let home = offsets_partition(&log).expect("made");
+    let delayed = log.delay_syncs();
+    let end_syncs = || {
+        log.complete_syncs();
+        while log.step().expect("it is open") {}
+    };
+    {
+        let mut commit = std::pin::pin!(consumer.commit_async());
+        assert!(commit.as_mut().now_or_never().is_none(), "what was read is not synced");
+        assert_eq!(home.offsets().end, Offset(0));
+        while log.step().expect("it is open") {}
+        assert!(commit.as_mut().now_or_never().is_none(), "the sync has not ended");
+        assert_eq!(home.offsets().end, Offset(0));
+        end_syncs();
+        assert_eq!(topic.partitions()[0].offsets().durable, Offset(2));
+        assert!(commit.as_mut().now_or_never().is_none(), "the offset is not synced");
+        assert_eq!(home.offsets().end, Offset(2), "one for each partition");
+        while log.step().expect("it is open") {}
+        end_syncs();
+        commit.as_mut().now_or_never().expect("all is synced").expect("committed");
+    }
+    assert_eq!(home.offsets().durable, Offset(2));
+    drop(delayed);
+    assert_eq!(consumer.committed(&name(0)).expect("readable").expect("there").offset, Offset(2));
+}
+
+#[test]
 fn no_committed_offset_is_lost_in_a_power_cut_and_none_lies_beyond_what_is_left() {
     for seed in 0..60 {
         let log = TestLog::crashing(seed);

@@ -137,9 +137,9 @@ fn targets_are_synced_side_by_side() {
     let ticket = fixture.request(&[0, 1, 2], SyncPurpose::Records);
     fixture.step_all();
     assert_eq!(fixture.storage.complete_syncs(), 3, "all are under way before any is done");
-    assert!(ticket.poll().is_none());
+    assert!(ticket.outcome().is_none());
     fixture.step_all();
-    ticket.poll().unwrap().unwrap();
+    ticket.outcome().unwrap().unwrap();
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn what_is_asked_for_during_a_sync_waits_for_the_next_one() {
     fixture.step_all();
     fixture.storage.complete_syncs();
     fixture.step_all();
-    assert!(first.poll().is_some() && second.poll().is_none());
+    assert!(first.outcome().is_some() && second.outcome().is_none());
     assert_eq!(fixture.targets[0].durable(), Offset(1));
     fixture.storage.complete_syncs();
     fixture.step_all();
-    second.poll().unwrap().unwrap();
+    second.outcome().unwrap().unwrap();
     assert_eq!(fixture.targets[0].durable(), Offset(2));
 }
 
@@ -165,10 +165,10 @@ fn what_is_asked_for_during_a_sync_waits_for_the_next_one() {
 fn a_target_does_not_wait_for_the_sync_of_another() {
     let fixture = Fixture::new(SyncMode::Delayed);
     fixture.targets[0].append();
-    fixture.request(&[0], SyncPurpose::Records);
+    drop(fixture.request(&[0], SyncPurpose::Records));
     fixture.step_all();
     fixture.targets[1].append();
-    fixture.request(&[1], SyncPurpose::Decision);
+    drop(fixture.request(&[1], SyncPurpose::Decision));
     fixture.step_all();
     assert_eq!(fixture.targets[1].state.lock().purposes, [SyncPurpose::Decision]);
 }
@@ -189,10 +189,10 @@ fn a_failed_sync_is_told_to_target_and_waiters_and_never_tried_again() {
     fixture.step_all();
     fixture.storage.fail_syncs(ErrorKind::Other);
     fixture.step_all();
-    assert_eq!(both.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Io);
+    assert_eq!(both.outcome().unwrap().unwrap_err().kind(), crate::ErrorKind::Io);
     let again = fixture.request(&[0], SyncPurpose::Records);
     fixture.step_all();
-    assert_eq!(again.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
+    assert_eq!(again.outcome().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
     assert_eq!(fixture.storage.sync_count(SyncPurpose::Records), 2);
     assert_eq!(fixture.targets[0].durable(), Offset(0));
 }
@@ -246,12 +246,12 @@ fn a_sync_is_taken_note_of_by_the_thread_that_ends_it_and_what_waits_is_left_to_
     let second = fixture.request(&[0], SyncPurpose::Records);
     fixture.step_all();
     assert_eq!(fixture.storage.complete_syncs(), 1);
-    first.poll().expect("nobody had to step").unwrap();
+    first.outcome().expect("nobody had to step").unwrap();
     assert_eq!(fixture.targets[0].durable(), Offset(1));
     assert_eq!(fixture.targets[0].state.lock().purposes.len(), 1, "nothing is begun there");
     fixture.step_all();
     fixture.storage.complete_syncs();
-    second.poll().expect("it was begun by the step").unwrap();
+    second.outcome().expect("it was begun by the step").unwrap();
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_flusher_that_gives_up_answers_everyone_who_waits_or_asks_later() {
     fixture.flusher.give_up();
     let later = fixture.request(&[2], SyncPurpose::Records);
     for ticket in [submitted, waiting, asked, later] {
-        let error = ticket.poll().expect("it is answered").expect_err("nobody steps");
+        let error = ticket.outcome().expect("it is answered").expect_err("nobody steps");
         assert_eq!(error.kind(), crate::ErrorKind::Closed);
     }
 }
@@ -323,10 +323,10 @@ fn a_cut_makes_all_parts_durable_though_one_was_asked_for_and_writes_them_down_b
     fixture.step_all();
     assert_eq!(fixture.storage.complete_syncs(), 3, "all parts");
     fixture.step_all();
-    assert!(ticket.poll().is_none() && fixture.targets[1].durable() == Offset(0));
+    assert!(ticket.outcome().is_none() && fixture.targets[1].durable() == Offset(0));
     assert_eq!(fixture.storage.complete_syncs(), 1, "the recovery points");
     fixture.step_all();
-    ticket.poll().unwrap().unwrap();
+    ticket.outcome().unwrap().unwrap();
     let points = recovery_point::read(&*fixture.storage, Path::new("/")).unwrap().points;
     for target in &fixture.targets {
         assert_eq!((target.durable(), points[&target.key()]), (Offset(1), Offset(1)));
@@ -339,10 +339,10 @@ fn a_part_whose_sync_fails_is_told_though_another_has_refused_to_take_part() {
     fixture.targets[2].state.lock().failure = Some("poisoned before".to_owned());
     let ticket = fixture.request(&[0], SyncPurpose::Records);
     fixture.step_all();
-    assert!(ticket.poll().is_none(), "two syncs are under way");
+    assert!(ticket.outcome().is_none(), "two syncs are under way");
     fixture.storage.fail_syncs(ErrorKind::Other);
     fixture.step_all();
-    assert_eq!(ticket.poll().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
+    assert_eq!(ticket.outcome().unwrap().unwrap_err().kind(), crate::ErrorKind::Poisoned);
     for target in &fixture.targets {
         assert!(target.state.lock().failure.is_some(), "partition {}", target.partition);
         assert_eq!(target.durable(), Offset(0));
@@ -362,7 +362,8 @@ fn a_cut_that_cannot_be_written_down_is_told_to_all_who_wait_and_makes_nothing_d
         let later = fixture.request(&[0], SyncPurpose::Records);
         fixture.step_all();
         for ticket in waiting.iter().chain([&later]) {
-            let error = ticket.poll().expect("it is answered").expect_err("nothing says that there is a cut");
+            let error =
+                ticket.outcome().expect("it is answered").expect_err("nothing says that there is a cut");
             assert_eq!(error.kind(), crate::ErrorKind::Poisoned, "{error}");
             assert!(error.to_string().contains("cannot be written down"), "{error}");
         }

@@ -527,7 +527,7 @@ fn what_recovery_has_kept_behind_a_cut_that_was_in_the_page_cache_only_stays_whe
         step_all(&log);
         fixture.disk.complete_syncs();
         step_all(&log);
-        assert!(flush.poll().is_none(), "its points are being synced");
+        assert!(flush.outcome().is_none(), "its points are being synced");
         fixture.disk.kill();
         fixture.disk.set_sync_mode(SyncMode::Immediate);
         // It is open when the power fails.
@@ -556,7 +556,7 @@ fn an_entry_of_zeros_that_a_power_cut_leaves_in_a_transaction_index_hides_no_com
         fixture.disk.set_sync_mode(SyncMode::Delayed);
         let flush = log.flush(&[out], SyncPurpose::Records);
         step_all(&log);
-        assert!(flush.poll().is_none(), "its sync takes its time");
+        assert!(flush.outcome().is_none(), "its sync takes its time");
         fixture.disk.crash();
         fixture.disk.set_sync_mode(SyncMode::Immediate);
         assert_eq!(values(&fixture.open(), "out"), [0, 1, 2], "seed {seed}");

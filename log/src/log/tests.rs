@@ -136,7 +136,7 @@ fn nobody_waits_for_the_logs_thread_once_it_has_panicked() {
     let first = log.flush(std::slice::from_ref(&partition), SyncPurpose::Records);
     first.wake(&Arc::new(PanicWhenWoken).into());
     let answered = within_a_minute(move || {
-        while first.poll().is_none() {
+        while first.outcome().is_none() {
             storage.complete_syncs();
         }
         storage.set_sync_mode(SyncMode::Immediate);

@@ -9,6 +9,8 @@
 //! Lock order: writer before state. Neither is held while a sync is awaited.
 
 mod accumulator;
+#[cfg(test)]
+mod awaited_tests;
 mod batch_limit;
 mod future;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -202,6 +205,20 @@ impl Producer {
         let outcomes = self.shared.hurry();
         let settled = outcomes.iter().map(|outcome| self.shared.wait(outcome, 0).map(drop));
         settled.fold(Ok(()), Result::and)
+    }
+
+    /// [`Self::flush`] without blocking the thread. What was sent is written at once even if this is dropped
+    /// while it waits. Under [`Drive::Manual`] it waits for whoever steps.
+    ///
+    /// # Errors
+    /// Those of [`Self::flush`].
+    pub async fn flush_async(&self) -> Result<()> {
+        let mut flushed = Ok(());
+        for outcome in self.shared.hurry() {
+            let settled = poll_fn(|context| outcome.poll(0, context)).await;
+            flushed = flushed.and(settled.map(drop));
+        }
+        flushed
     }
 
     /// Writes what is due and settles what is durable; returns whether there was anything. Only of use

@@ -9,6 +9,7 @@ mod tests;
 
 use super::{Producer, Shared, State};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ticket::CommitTicket;
 use crate::transaction::TransactionalProducer;
 
 /// What a producer knows of its transaction.
@@ -54,14 +55,21 @@ impl Producer {
     /// The first error that a record of the transaction met; it is open then, to be aborted. Those of
     /// [`TransactionalProducer::commit`].
     pub fn commit_transaction(&self) -> Result<()> {
-        let producer = self.transactional()?;
-        self.close_transaction();
+        self.close_transaction()?;
         let flushed = self.flush();
-        if let Some(failure) = self.shared.state.lock().transaction.failure.clone() {
-            return Err(failure);
-        }
-        flushed?;
-        producer.commit(&[]).wait()
+        self.commit_flushed(flushed)?.wait()
+    }
+
+    /// [`Self::commit_transaction`] without blocking the thread. Dropped while it waits for what lingers, it
+    /// commits nothing, and the transaction is open; later on, it commits all the same. Under
+    /// [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit_transaction`].
+    pub async fn commit_transaction_async(&self) -> Result<()> {
+        self.close_transaction()?;
+        let flushed = self.flush_async().await;
+        self.commit_flushed(flushed)?.await
     }
 
     /// Writes what lingers, aborts, and waits until readers have it out of their way.
@@ -69,11 +77,22 @@ impl Producer {
     /// # Errors
     /// Those of [`TransactionalProducer::abort`].
     pub fn abort_transaction(&self) -> Result<()> {
-        let producer = self.transactional()?;
-        self.close_transaction();
+        let producer = self.close_transaction()?;
         // What could not be written need not be.
         let _ = self.flush();
         producer.abort()
+    }
+
+    /// [`Self::abort_transaction`] without blocking the thread. Dropped while it waits for what lingers, it
+    /// leaves the transaction open; later on, it aborts all the same. Under
+    /// [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
+    ///
+    /// # Errors
+    /// Those of [`Self::abort_transaction`].
+    pub async fn abort_transaction_async(&self) -> Result<()> {
+        let producer = self.close_transaction()?;
+        let _ = self.flush_async().await;
+        producer.begin_abort().await
     }
 
     /// The transactional id's own handle.
@@ -85,8 +104,20 @@ impl Producer {
         self.shared.transactional.as_ref().ok_or_else(what)
     }
 
-    fn close_transaction(&self) {
+    /// Takes no more records into the transaction, which is to be ended.
+    fn close_transaction(&self) -> Result<&TransactionalProducer> {
+        let producer = self.transactional()?;
         self.shared.state.lock().transaction.is_open = false;
+        Ok(producer)
+    }
+
+    /// Commits a transaction whose records were written, unless one could not be.
+    fn commit_flushed(&self, flushed: Result<()>) -> Result<CommitTicket> {
+        if let Some(failure) = self.shared.state.lock().transaction.failure.clone() {
+            return Err(failure);
+        }
+        flushed?;
+        Ok(self.transactional()?.commit(&[]))
     }
 }
 

@@ -274,7 +274,7 @@ impl Writer {
     /// Moves the batches whose sync has ended into `settled`.
     fn take_synced(&mut self, settled: &mut Vec<Written>) {
         while let Some(round) = self.syncing.front() {
-            let Some(result) = round.ticket.poll() else { return };
+            let Some(result) = round.ticket.outcome() else { return };
             let round = self.syncing.pop_front().expect("it was just looked at");
             settled.extend(round.written.into_iter().map(|written| Written {
                 result: written.result.and_then(|first| result.clone().map(|()| first)),

@@ -268,7 +268,8 @@ impl Coordinator {
             for session in sessions {
                 // One that has nothing open has nothing to abort.
                 if let Ok(Some(transaction)) = session.take(MarkerKind::Abort) {
-                    self.begin(&mut state, &session, transaction, MarkerKind::Abort, &[]);
+                    // Its end is waited for below, with those that are under way.
+                    drop(self.begin(&mut state, &session, transaction, MarkerKind::Abort, &[]));
                 }
             }
             state.is_closed = true;

@@ -352,7 +352,7 @@ impl Life<'_> {
     fn hear(&mut self) {
         let transactions = &mut self.world.transactions;
         self.commits.retain(|(number, ticket)| {
-            let Some(outcome) = ticket.poll() else { return true };
+            let Some(outcome) = ticket.outcome() else { return true };
             transactions[*number].fate = match outcome.map_err(|error| error.kind()) {
                 Ok(()) => Fate::Committed,
                 Err(ErrorKind::Fenced | ErrorKind::TransactionState) => Fate::Aborted,

@@ -24,7 +24,7 @@ impl EarlySync {
         if self.bytes < EARLY_SYNC_BYTES {
             return;
         }
-        if self.under_way.as_ref().is_none_or(|ticket| ticket.poll().is_some()) {
+        if self.under_way.as_ref().is_none_or(|ticket| ticket.outcome().is_some()) {
             self.bytes = 0;
             self.under_way = Some(request());
         }

@@ -56,7 +56,7 @@ impl Ending {
     /// The outcome of what it waits for, while it is flushing.
     pub(super) fn flushed(&self) -> Option<Result<()>> {
         match &self.phase {
-            Phase::Flushing(ticket) => ticket.poll(),
+            Phase::Flushing(ticket) => ticket.outcome(),
             Phase::Deciding(_) => None,
         }
     }
@@ -65,7 +65,7 @@ impl Ending {
     pub(super) fn decided(&self) -> Option<Result<()>> {
         match &self.phase {
             Phase::Flushing(_) => None,
-            Phase::Deciding(ticket) => ticket.poll(),
+            Phase::Deciding(ticket) => ticket.outcome(),
         }
     }
 

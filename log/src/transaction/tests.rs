@@ -146,10 +146,10 @@ fn a_commit_takes_two_rounds_of_syncs() {
         step_all(&log);
         assert!(storage.complete_syncs() >= 3, "all partitions are synced at once");
         step_all(&log);
-        assert!(ticket.poll().is_none(), "round {round}: records alone do not commit");
+        assert!(ticket.outcome().is_none(), "round {round}: records alone do not commit");
         storage.complete_syncs();
         step_all(&log);
-        ticket.poll().expect("the decision is the last sync").unwrap();
+        ticket.outcome().expect("the decision is the last sync").unwrap();
         storage.set_sync_mode(SyncMode::Immediate);
     }
     assert_eq!(storage.sync_count(SyncPurpose::Markers), 0, "markers ride along with records");
@@ -288,7 +288,7 @@ fn a_decision_whose_sync_fails_is_unknown_until_the_log_is_opened_again() {
     storage.fail_syncs(std::io::ErrorKind::Other);
     step_all(&log);
     storage.set_sync_mode(SyncMode::Immediate);
-    assert_eq!(ticket.poll().unwrap().unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(ticket.outcome().unwrap().unwrap_err().kind(), ErrorKind::Poisoned);
     assert_eq!(producer.begin().unwrap_err().kind(), ErrorKind::Poisoned);
     assert_eq!(log.transactional("a").unwrap_err().kind(), ErrorKind::Poisoned);
     assert!(log.close().is_err());

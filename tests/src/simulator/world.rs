@@ -339,7 +339,7 @@ impl World {
     fn note_acknowledged(&mut self) -> Lives {
         let Some(running) = &mut self.running else { return Ok(()) };
         let mut failed = None;
-        running.flushes.retain(|(number, end, ticket)| match ticket.poll() {
+        running.flushes.retain(|(number, end, ticket)| match ticket.outcome() {
             None => true,
             Some(Ok(())) => {
                 let acknowledged = self.acknowledged.entry(*number).or_default();
