@@ -51,7 +51,7 @@ impl Partition {
     /// [`crate::ErrorKind::NotFound`] once the topic is deleted; [`crate::ErrorKind::Corrupt`] and
     /// [`crate::ErrorKind::Unsupported`]; those of the operating system.
     pub fn find_offset(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Option<FoundOffset>> {
-        self.read_again_if_replaced(|| self.find_offset_once(spec, isolation))
+        self.read_again_if_replaced(|_| self.find_offset_once(spec, isolation))
     }
 
     fn find_offset_once(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Option<FoundOffset>> {

@@ -16,9 +16,27 @@ use crate::segment::{ReadRange, Segment};
 /// How many readers that read on where they stopped are spared the index.
 const HINTS_MAX: usize = 16;
 
-/// How often a fetch, or the reading of a segment, is begun anew because segments were replaced or removed
+/// How often a segment is read in vain for one fetch or lookup, because segments were replaced or removed
 /// meanwhile.
-const READS_MAX: usize = 8;
+pub(super) const READS_MAX: usize = 8;
+
+/// How often the same may still be read again: one bound for all of a fetch, or of a lookup.
+pub(super) struct Tries {
+    left: usize,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { left: READS_MAX - 1 }
+    }
+
+    /// Whether it is tried again.
+    fn take(&mut self) -> bool {
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+}
 
 /// What a segment has shown.
 struct Reading {
@@ -64,24 +82,32 @@ impl Partition {
     /// bad (one behind it is where the fetch ends); [`ErrorKind::Retry`]
     /// where segments are replaced faster than they are read; those of the operating system.
     pub fn fetch(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
-        self.read_again_if_replaced(|| self.fetch_once(from, max_bytes, isolation))
+        self.read_again_if_replaced(|tries| self.fetch_once(from, max_bytes, isolation, tries))
     }
 
-    /// Reads, and once more if what was read has been replaced or removed, by this process or another.
-    pub(super) fn read_again_if_replaced<T>(&self, read: impl Fn() -> Result<T>) -> Result<T> {
-        for _ in 1..READS_MAX {
-            match read() {
-                Err(error) if error.kind() == ErrorKind::Retry => {
+    /// Reads, and once more if what was read has been replaced or removed, by this process or another. A look
+    /// at what another has replaced has a bound of its own. Nothing is waited for in between: whoever is told
+    /// to try again should let some time pass.
+    pub(super) fn read_again_if_replaced<T>(&self, read: impl Fn(&mut Tries) -> Result<T>) -> Result<T> {
+        let mut tries = Tries::new();
+        loop {
+            match read(&mut tries) {
+                Err(error) if error.kind() == ErrorKind::Retry && tries.take() => {
                     self.check_not_deleted()?;
                     self.refresh()?;
                 }
                 done => return done,
             }
         }
-        read()
     }
 
-    fn fetch_once(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Result<Fetched> {
+    fn fetch_once(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+        tries: &mut Tries,
+    ) -> Result<Fetched> {
         self.check_not_deleted()?;
         let offsets = self.offsets();
         if from < offsets.start || from > offsets.end {
@@ -98,7 +124,7 @@ impl Partition {
         let mut wanted = Some(from);
         while let Some(from_here) = wanted.filter(|from_here| *from_here < bound) {
             let range = ReadRange { from: from_here, bound, bytes_max: max_bytes };
-            let Some(Reading { in_hand, found }) = self.read_holding(range)? else { break };
+            let Some(Reading { in_hand, found }) = self.read_holding(range, tries)? else { break };
             if let Some((bytes, next)) = found {
                 let aborted = match isolation {
                     Isolation::ReadUncommitted => Vec::new(),
@@ -115,8 +141,7 @@ impl Partition {
 
     /// Reads from the segment that holds the first offset of `range`, which may be another one by the time
     /// that it is open. None once there is no segment.
-    fn read_holding(&self, range: ReadRange) -> Result<Option<Reading>> {
-        let mut tries_left = READS_MAX;
+    fn read_holding(&self, range: ReadRange, tries: &mut Tries) -> Result<Option<Reading>> {
         loop {
             let Some(in_hand) = self.segments.find(range.from, |_| true) else { return Ok(None) };
             if in_hand.segment.base() > range.from {
@@ -126,11 +151,8 @@ impl Partition {
             match self.read_segment(&in_hand.segment, range) {
                 Err(error)
                     if error.kind() == ErrorKind::Retry
-                        && tries_left > 0
-                        && !self.segments.lists(&in_hand.segment) =>
-                {
-                    tries_left -= 1;
-                }
+                        && !self.segments.lists(&in_hand.segment)
+                        && tries.take() => {}
                 found => return Ok(Some(Reading { in_hand, found: found? })),
             }
         }

@@ -1,5 +1,11 @@
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
 use crate::batch::MarkerKind;
+use crate::partition::reader::READS_MAX;
+use crate::storage::observed::{Call, ObservedStorage, Observer};
 
 fn filled(config: PartitionConfig, batches: i64) -> Arc<Partition> {
     let partition = create(&disk(1), config);
@@ -237,4 +243,56 @@ fn a_log_that_was_cut_back_and_has_grown_again_is_not_read_on_in() {
         let error = reader.refresh().expect_err("it is another log by now");
         assert_eq!(error.kind(), ErrorKind::Retry, "{kept}: {error}");
     }
+}
+
+/// Replaces the segments of a partition whenever one of them is about to be read.
+#[derive(Default)]
+struct Replacing {
+    partition: OnceLock<Weak<Partition>>,
+    reads: AtomicUsize,
+    is_replacing: AtomicBool,
+}
+
+impl Observer for Replacing {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+        let partition = self.partition.get().and_then(Weak::upgrade);
+        match (call, partition) {
+            (Call::Read(path), Some(partition)) if is_log(path) => {
+                if self.is_replacing.swap(true, Ordering::Relaxed) {
+                    return Ok(());
+                }
+                self.reads.fetch_add(1, Ordering::Relaxed);
+                let bases: Vec<_> = partition.segments.load().iter().map(|segment| segment.base()).collect();
+                let replaced = bases.into_iter().map(|base| Segment::open_replaced(&partition.site, base));
+                let replaced: io::Result<Vec<_>> = replaced.map(|segment| segment.map(Arc::new)).collect();
+                partition.segments.store(replaced?);
+                self.is_replacing.store(false, Ordering::Relaxed);
+                Err(io::ErrorKind::StaleNetworkFileHandle.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn who_reads_more_slowly_than_segments_are_replaced_is_told_so_after_a_bounded_number_of_reads() {
+    let disk = disk(1);
+    let partition = create(&disk, small());
+    for number in 0..40 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    partition.close().expect("the disk is fine");
+    drop(partition);
+    let observed = ObservedStorage::observed_by(Replacing::default(), disk);
+    let closed = RecoveryBorder { recovery_point: Some(Offset(40)), clean_shutdown: true };
+    let (partition, _) = Partition::open(site(&observed, small()), &closed).expect("it is sound");
+    let observer = observed.observer();
+    observer.partition.set(Arc::downgrade(&partition)).expect("it is set once");
+    let reads = || observer.reads.swap(0, Ordering::Relaxed);
+    let error = partition.fetch(Offset(3), 100, Isolation::ReadUncommitted).expect_err("it never reads any");
+    assert_eq!((error.kind(), reads()), (ErrorKind::Retry, READS_MAX), "{error}");
+    let error = partition.offset_for_timestamp(Timestamp(20)).expect_err("it never reads any");
+    assert_eq!((error.kind(), reads()), (ErrorKind::Retry, READS_MAX), "{error}");
 }
