@@ -26,6 +26,8 @@ mod torn;
 mod beside_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torn_tests;
 
 use std::path::PathBuf;
 

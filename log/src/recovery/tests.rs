@@ -30,7 +30,7 @@ fn ten() -> (Arc<MemoryStorage>, PathBuf) {
 }
 
 /// Where the batch of each record begins; behind the last, where the file ends.
-fn positions(storage: &MemoryStorage, log: &Path) -> Vec<u64> {
+pub(super) fn positions(storage: &MemoryStorage, log: &Path) -> Vec<u64> {
     let bytes = storage.contents(log).expect("it exists");
     let mut positions = vec![0];
     for batch in crate::batch::Batches::new(&bytes) {
@@ -205,7 +205,11 @@ fn what_an_earlier_recovery_kept_aside_is_not_overwritten() {
 
 /// Many small segments, all synced.
 fn many_segments() -> Arc<MemoryStorage> {
-    let storage = disk(5);
+    many_segments_on(disk(5))
+}
+
+/// The same on an empty disk.
+pub(super) fn many_segments_on(storage: Arc<MemoryStorage>) -> Arc<MemoryStorage> {
     let partition = create(&storage, small());
     for number in 0..60 {
         partition.append(batch([number])).expect("the disk is fine");
@@ -215,7 +219,7 @@ fn many_segments() -> Arc<MemoryStorage> {
     storage
 }
 
-fn segments(storage: &MemoryStorage) -> Vec<Offset> {
+pub(super) fn segments(storage: &MemoryStorage) -> Vec<Offset> {
     Listing::read(storage, Path::new(DIRECTORY)).expect("it exists").segments
 }
 
