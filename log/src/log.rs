@@ -17,6 +17,8 @@
 //! Lock order: catalogue, then consumer groups, then topics; none is held while a ticket is awaited.
 
 mod alter;
+#[cfg(test)]
+mod announced_cut_tests;
 mod background;
 #[cfg(test)]
 mod cut_tests;

@@ -309,7 +309,7 @@ fn who_has_read_what_goes_back_with_a_failed_sync_of_another_partition_is_told()
 }
 
 /// A note of a failed sync, as it is written.
-fn noted(offset: i64) -> Vec<u8> {
+pub(super) fn noted(offset: i64) -> Vec<u8> {
     let mut bytes = 1u32.to_be_bytes().to_vec();
     bytes.extend(offset.to_be_bytes());
     bytes.extend(crc32fast::hash(&bytes).to_be_bytes());

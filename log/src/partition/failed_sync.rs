@@ -1,6 +1,6 @@
 //! The note that a sync failed. Bytes whose sync failed can be read back and may still never reach the
-//! disk, so the next to open the partition cuts it off where it is certain to be synced: at the offset that the note says,
-//! or at the recovery point if that lies behind it.
+//! disk, so the next to open the partition cuts it off where it is certain to be synced: at the offset that
+//! the note says, or at the recovery point if that lies behind it.
 //!
 //! The file `failed-sync`:
 //!
@@ -12,14 +12,17 @@
 //!
 //! All big-endian. The note is not synced: after a power cut the disk tells for itself what it has. It
 //! is best effort, since the disk that failed may fail again; without it recovery keeps what it can read
-//! back, but writes it once more before it syncs it.
+//! back, but writes it once more before it syncs it. Recovery makes it durable before it cuts anything
+//! off by it: some segments might be gone after a power cut otherwise, and the note with them, and others
+//! behind them be there.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::PartitionSite;
 use crate::record::Offset;
-use crate::storage::OpenMode;
+use crate::storage::{OpenMode, SyncPurpose};
+use crate::whole_file;
 
 const FILE_NAME: &str = "failed-sync";
 const VERSION: u32 = 1;
@@ -46,9 +49,9 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Up to where the log is certain, with all before `recovery_point` synced; none if the note does not say. Points are
-    /// written down once all before them is synced: of a cut whose points nobody knows to be durable the partition does
-    /// not know that it is.
+    /// Up to where the log is certain, with all before `recovery_point` synced; none if the note does not
+    /// say. Points are written down once all before them is synced: of a cut whose points nobody knows to be
+    /// durable the partition does not know that it is.
     pub(crate) fn certain(self, recovery_point: Offset) -> Option<Offset> {
         self.synced.map(|synced| synced.max(recovery_point))
     }
@@ -67,6 +70,14 @@ pub(crate) fn read(site: &PartitionSite) -> io::Result<Option<Note>> {
         tracing::warn!(partition = %site.name, "the note of a failed sync is not whole and is not followed");
     }
     Ok(Some(Note { synced }))
+}
+
+/// Makes the note durable. It is written anew: a sync of it may have failed before, and a further one would do
+/// nothing then.
+pub(crate) fn make_durable(site: &PartitionSite) -> io::Result<()> {
+    let storage = &**site.storage();
+    let Some(bytes) = whole_file::read(storage, &path(site))? else { return Ok(()) };
+    whole_file::replace(storage, &path(site), &bytes, SyncPurpose::Recovered).map(drop)
 }
 
 /// Removes the note; for good once the directory is synced. Says whether there was one.

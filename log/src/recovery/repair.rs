@@ -77,6 +77,10 @@ pub(super) fn cut_off_announced(
     let (tail, beyond) = (&found.tail, &found.scan.beyond);
     site.begin_writing()?;
     let mut truncation = foresee(site, tail, cut, beyond).map_err(failed)?;
+    if cut.rest == Rest::Unsynced {
+        // Without it nobody would know what is to go once some of it is gone.
+        failed_sync::make_durable(site).map_err(failed)?;
+    }
     let copy = ShorterCopy::write(site, tail.active.segment.base(), truncation.position).map_err(failed)?;
     if let Err(error) = marks.begin_cut(site, tail.end, CutBy::Recovery) {
         copy.discard();

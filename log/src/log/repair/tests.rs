@@ -119,7 +119,7 @@ pub(in crate::log) fn numbers_in(log: &Log, topic: &str, isolation: Isolation) -
 }
 
 /// Everything in the log's directory.
-pub(super) fn everything(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(in crate::log) fn everything(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::from(DIRECTORY)];
     while let Some(folder) = folders.pop() {
