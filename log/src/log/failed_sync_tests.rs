@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::follower::{Follower, Interrupted, append, numbers_from, partition, read};
+use super::follower::{Follower, Interrupted, Room, append, numbers_from, partition, read};
 use super::repair::tests::{
     BATCHES, DIRECTORY, at, batch, closed_log_with, directory, numbers, open, options, repair,
 };
@@ -162,23 +161,11 @@ fn who_has_records_in_hand_whose_sync_fails_reads_what_they_were_or_is_told_to_t
     }
 }
 
-/// A disk that has room for so many more bytes.
-struct Room(AtomicUsize);
-
-impl Observer for Room {
-    fn before(&self, call: Call<'_>) -> io::Result<()> {
-        let Call::Write(bytes) = call else { return Ok(()) };
-        let taken = |room: usize| room.checked_sub(bytes);
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
-        taken.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
-    }
-}
-
 #[test]
 fn a_disk_without_room_for_the_copies_that_recovery_makes_keeps_nobody_from_reading() {
     let config = TopicConfig { segment_bytes: 1_500, index_interval_bytes: 100, ..TopicConfig::default() };
     let open_with = |storage: &Arc<MemoryStorage>, room: usize| {
-        let disk = ObservedStorage::observed_by(Room(AtomicUsize::new(room)), storage.mount());
+        let disk = ObservedStorage::observed_by(Room::of(room), storage.mount());
         Log::open(DIRECTORY, LogOptions::manual(disk, ManualClock::new(), 1))
     };
     let last_segment = |storage: &MemoryStorage| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -124,5 +125,23 @@ impl<F: Fn() + Send + Sync + 'static> Observer for Interrupted<F> {
             (self.look)();
         }
         Ok(())
+    }
+}
+
+/// A disk that has room for so many more bytes.
+pub(super) struct Room(AtomicUsize);
+
+impl Room {
+    pub(super) fn of(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+}
+
+impl Observer for Room {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        let Call::Write(bytes) = call else { return Ok(()) };
+        let taken = |room: usize| room.checked_sub(bytes);
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        taken.map(drop).map_err(|_| io::ErrorKind::StorageFull.into())
     }
 }

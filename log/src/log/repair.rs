@@ -3,20 +3,21 @@
 //! Nobody else may have the log open, and what is cut off is kept:
 //!
 //! 1. everything before the cut is read and checked, and what is behind it is looked through ([`survey`]);
-//! 2. the file that is cut is copied from the cut on into a folder of its own beside the segments;
+//! 2. the file that is cut is copied: from the cut on into a folder of its own beside the segments, and up to the
+//!    cut beside itself. Where there is no room for that, the partition is as it was;
 //! 3. a note of the cut is made durable ([`note`]): from here on it is decided, and whoever repairs or opens
 //!    the log next goes on with it, wherever it was cut short ([`carry_out`]);
 //! 4. the recovery point and the marks are lowered to the cut: what is missing behind it is a torn tail from
 //!    here on, no corruption. The marks say that the partition is being cut: nobody reads it until they say
 //!    that it is done;
-//! 5. the later segments move into that folder, the last one first; a copy that ends where it is cut takes the
-//!    place of the file; the partition is recovered.
+//! 5. the later segments move into that folder, the last one first; the copy that ends where it is cut takes the
+//!    place of the file; the marks say that it is done, and the partition is recovered.
 //!
 //! Opening the log then ends the transactions that were cut, as the note says. One that lost some of its
 //! records is aborted here: whatever was decided, half of it is not shown. One that lost its marker alone
-//! gets it again, though the log may remember no more how it was decided. Where there was a power cut, or a sync of the
-//! partition has failed, opening the log takes all of it back to the last consistent cut, as it would have without the
-//! repair: what lies behind the recovery point says nothing of a transaction then.
+//! gets it again, though the log may remember no more how it was decided. Where there was a power cut, or a
+//! sync of the partition has failed, opening the log takes all of it back to the last consistent cut, as it
+//! would have without the repair: what lies behind the recovery point says nothing of a transaction then.
 
 mod carry_out;
 #[cfg(test)]
@@ -52,7 +53,7 @@ use crate::topic::{directory_name, no_such_topic};
 use crate::transaction::Endings;
 use crate::unsynced_files::UnsyncedFiles;
 
-use carry_out::carry_out;
+use carry_out::{Copies, carry_out};
 use note::{CutNote, Noted, Stage};
 use survey::{Doubt, Known, Survey};
 
@@ -115,10 +116,11 @@ pub enum TransactionFate {
     /// All of its records in this partition went.
     Lost,
     /// Some of its records went, or may have: opening the log aborts it in this partition, whatever was
-    /// decided. What is bad and was not known to be synced is no record any more if the machine goes down first.
+    /// decided. What is bad and was not known to be synced is no record any more if the machine goes down
+    /// first.
     Aborted,
-    /// Only its marker went, which was sound: opening the log writes it again. Not if nobody had synced it and the machine
-    /// goes down first: then it ends as is decided in what is left.
+    /// Only its marker went, which was sound: opening the log writes it again. Not if nobody had synced it
+    /// and the machine goes down first: then it ends as is decided in what is left.
     MarkedAgain(MarkerKind),
     /// Only its marker went, if anything, and what it said is not known: opening the log ends it as it was
     /// decided.
@@ -185,13 +187,19 @@ pub(super) fn repair(directory: &Path, options: &LogOptions, repair: &Repair) ->
     // What the note goes by may be in the page cache only, and a power cut take it: the points, all before
     // which is synced, and that there is no mark.
     RecoveryPointFile::create(storage.clone(), directory, stored, Arc::default())?;
-    let folder = carry_out::keep_copy(&site, &survey);
-    let folder = folder.map_err(|error| failed(&site, "copy what is cut off in", error))?;
-    let note =
-        CutNote { stage: Stage::ToBeCut, asked: repair.truncate_at, cut: survey.cut, folder, transactions };
-    note.write(&site)?;
+    let copies =
+        Copies::write(&site, &survey).map_err(|error| failed(&site, "copy what a cut takes from", error))?;
+    let (stage, asked, folder) = (Stage::ToBeCut, repair.truncate_at, copies.folder());
+    let note = CutNote { stage, asked, cut: survey.cut, folder, transactions };
+    if let Err(error) = note.write(&site) {
+        // Where nobody can tell what there is, it may be decided.
+        if CutNote::read(&site).is_ok_and(|found| found == before) {
+            copies.discard();
+        }
+        return Err(error);
+    }
     let kept_in = note.folder(&site);
-    carry_out(directory, &site, note)?;
+    carry_out(directory, &site, note, Some(copies))?;
     recover(directory, site, survey.cut.offset)?;
     Ok(RepairReport { kept_in, ..report })
 }
@@ -220,9 +228,10 @@ fn unfinished(site: &PartitionSite) -> Result<Option<CutNote>> {
     Ok(Some(note).filter(|_| is_unfinished))
 }
 
-/// Carries a cut out that was decided and cut short, if there is one, in the partition that `site` makes a site of. Says
-/// how transactions that were cut end, if there is a note of them; that is to be removed once they have, and is to be
-/// [settled](settle) before anything is made of them. In a log that `goes_back` it is.
+/// Carries a cut out that was decided and cut short, if there is one, in the partition that `site` makes a
+/// site of. Says how transactions that were cut end, if there is a note of them; that is to be removed once
+/// they have, and is to be [settled](settle) before anything is made of them. In a log that `goes_back` it
+/// is.
 pub(super) fn resume(
     directory: &Path,
     site: impl Fn() -> PartitionSite,
@@ -245,7 +254,7 @@ fn carry_on(directory: &Path, site: &PartitionSite, goes_back: bool) -> Result<O
     if note.stage == Stage::ToBeCut {
         tracing::warn!(partition = %site.name, offset = %note.cut.offset, "a repair was cut short and is finished");
     }
-    carry_out(directory, site, note)?;
+    carry_out(directory, site, note, None)?;
     Ok(Some(endings))
 }
 
@@ -254,9 +263,10 @@ fn is_note_lost(site: &PartitionSite) -> Result<bool> {
     Ok(Marks::read(site)?.being_cut == Some(CutBy::Repair) && CutNote::read(site)?.is_none())
 }
 
-/// Makes the note of a cut again that somebody has removed before the cut was done. The log is whole as far as it goes,
-/// since segments were being moved away from its end on: it ends where it does by now. Which transactions have lost
-/// records nobody knows any more, so all that are open there count as halved. `again` is another site of the partition.
+/// Makes the note of a cut again that somebody has removed before the cut was done. The log is whole as far
+/// as it goes, since segments were being moved away from its end on: it ends where it does by now. Which
+/// transactions have lost records nobody knows any more, so all that are open there count as halved. `again`
+/// is another site of the partition.
 fn make_lost_note(directory: &Path, site: &PartitionSite, again: PartitionSite) -> Result<()> {
     let points = recovery_point::read(&**site.storage(), directory)?.points;
     retreat::keep_loss(directory, &read_catalogue(&**site.storage(), directory)?, site)?;
@@ -281,7 +291,7 @@ pub(super) fn forget(site: &PartitionSite) -> Result<()> {
 
 /// Goes on with a cut that was decided, and reports it.
 fn finish(directory: &Path, site: PartitionSite, note: CutNote) -> Result<RepairReport> {
-    carry_out(directory, &site, note.clone())?;
+    carry_out(directory, &site, note.clone(), None)?;
     let report = survey::report_again(&site, &note)?;
     recover(directory, site, note.cut.offset)?;
     Ok(report)
@@ -293,8 +303,8 @@ fn recover(directory: &Path, site: PartitionSite, cut: Offset) -> Result<()> {
     carry_out::recover(site, Some(cut)).map(drop)
 }
 
-/// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there. What lies before
-/// `synced` is certain, whatever the note says.
+/// Refuses a cut behind what a failed sync has left certain: the next to open the log cuts it there. What
+/// lies before `synced` is certain, whatever the note says.
 fn check_failed_sync(site: &PartitionSite, cut: Offset, synced: Offset) -> Result<()> {
     let note =
         failed_sync::read(site).map_err(|error| failed(site, "read the note of a failed sync in", error))?;

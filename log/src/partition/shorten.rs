@@ -23,11 +23,6 @@ pub(crate) struct ShorterCopy<'a> {
     kinds: Vec<FileKind>,
 }
 
-/// Puts a copy of the first `position` bytes in the place of the segment's file; see [`ShorterCopy`].
-pub(crate) fn shorten(site: &PartitionSite, base: Offset, position: u64) -> io::Result<()> {
-    ShorterCopy::write(site, base, position)?.put()
-}
-
 impl<'a> ShorterCopy<'a> {
     /// Copies the first `position` bytes of the segment's file, and its indexes whole: the next to write to the
     /// partition cuts those where they are. Nobody notices yet. What was copied before an error is removed.

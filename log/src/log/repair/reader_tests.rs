@@ -6,14 +6,16 @@ use std::io;
 use parking_lot::Mutex;
 
 use super::tests::{
-    BATCHES, DIRECTORY, at, closed_log, closed_log_with, directory, numbers, open, options, repair, segments,
+    BATCHES, DIRECTORY, at, closed_log, closed_log_with, directory, everything, numbers, open, options,
+    repair, segments,
 };
 use super::*;
 use crate::clock::ManualClock;
 use crate::files::FileKind;
 use crate::log::Log;
-use crate::log::follower::{Follower, Interrupted, append, numbers_from, partition, read};
+use crate::log::follower::{Follower, Interrupted, Room, append, numbers_from, partition, read};
 use crate::partition::Isolation;
+use crate::storage::Storage;
 use crate::storage::interrupting::InterruptingStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::observed::{Call, ObservedStorage, Observer};
@@ -130,6 +132,60 @@ fn a_repair_that_is_cut_short_anywhere_counts_as_one_cut_and_is_not_read_half_do
             }
         }
     }
+}
+
+/// What there is of the partition, but for what was never whole.
+fn files(storage: &MemoryStorage) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = everything(storage);
+    files
+        .retain(|path, _| path.starts_with(directory()) && path.extension().is_none_or(|name| name != "new"));
+    files
+}
+
+#[test]
+fn a_disk_without_room_for_what_a_repair_copies_leaves_all_as_it_was_and_keeps_nobody_from_reading() {
+    let config = TopicConfig { segment_bytes: 1_500, index_interval_bytes: 100, ..TopicConfig::default() };
+    let repair_with = |storage: &Arc<MemoryStorage>, room: usize| {
+        let disk = ObservedStorage::observed_by(Room::of(room), storage.mount());
+        Log::repair(DIRECTORY, &LogOptions::manual(disk, ManualClock::new(), 1), &at(CUT))
+    };
+    let copied = {
+        let storage = closed_log_with(config.clone());
+        let file =
+            |base: &Offset| storage.contents(&FileKind::Log.path(&directory(), *base)).expect("it is there");
+        let cut = segments(&storage).into_iter().rfind(|base| base.0 <= CUT).expect("one holds it");
+        file(&cut).len()
+    };
+    let (mut unchanged, mut kept_out) = (0, 0);
+    for room in (0..).step_by(16) {
+        let storage = closed_log_with(config.clone());
+        let (before, reader) = (files(&storage), read(&storage).expect("it is sound"));
+        let Err(error) = repair_with(&storage, room) else { break };
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        let note = storage.exists(&directory().join("cut")).expect("it is readable");
+        let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
+        if !note && marks.cuts.is_none() {
+            assert!(files(&storage) == before, "with room for {room} bytes");
+            unchanged += 1;
+        }
+        if marks.cuts.is_none() {
+            reader.refresh().expect("nothing was cut off");
+            for log in [&reader, &read(&storage).expect("nobody is kept out")] {
+                let found = numbers_from(log, Offset(0)).expect("all of it is there");
+                assert_eq!(found.len() as i64, BATCHES, "with room for {room} bytes");
+            }
+        }
+        kept_out += usize::from(marks.being_cut.is_some());
+        if let Err(error) = repair(&storage, &at(CUT)) {
+            assert_eq!(error.kind(), ErrorKind::Invalid, "it was done, but not recovered: {error}");
+        }
+        reader.refresh().expect_err("now it is cut off");
+        let log = read(&storage).expect("it is done");
+        assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..CUT).collect::<Vec<_>>());
+    }
+    assert!(copied > 1_000 && unchanged * 16 > copied, "{unchanged} times, of {copied} bytes");
+    // There was not even room to say that it is done.
+    assert!(kept_out * 16 < 200, "{kept_out} times");
 }
 
 #[test]

@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::note::KEPT_PREFIX;
+use super::note::{CutNote, KEPT_PREFIX};
 use super::*;
 use crate::batch::{BatchBuilder, Batches, Compression, DecompressionBuffer, ProducerStamp, SealedBatch};
 use crate::clock::ManualClock;
 use crate::files::{FileKind, Listing};
 use crate::log::Log;
-use crate::partition::Isolation;
+use crate::partition::{Durability, Isolation};
 use crate::record::{Sequence, Timestamp};
 use crate::storage::Storage;
-use crate::storage::memory::MemoryStorage;
+use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::topic::TopicConfig;
 use crate::verify::{WalkEnd, walk_log};
 
 pub(in crate::log) const DIRECTORY: &str = "/log";
 pub(in crate::log) const BATCHES: i64 = 40;
+
+/// How often it is decided anew what of an operation takes effect that is cut short, and what a power cut
+/// keeps.
+const SEEDS: u64 = 24;
 
 pub(in crate::log) fn options(storage: &Arc<MemoryStorage>) -> LogOptions {
     LogOptions::manual(storage.mount(), ManualClock::new(), 1)
@@ -42,13 +46,20 @@ pub(super) fn transactional(number: i64, epoch: i16, sequence: i32) -> SealedBat
 
 /// A log with one topic of many small segments, of one record to a batch, that was closed.
 pub(super) fn closed_log() -> Arc<MemoryStorage> {
-    let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
-    closed_log_with(config)
+    closed_log_with(small())
+}
+
+fn small() -> TopicConfig {
+    TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() }
 }
 
 /// A log with one topic of one record to a batch, that was closed.
 pub(in crate::log) fn closed_log_with(config: TopicConfig) -> Arc<MemoryStorage> {
-    let storage = MemoryStorage::new(1);
+    closed_log_on(MemoryStorage::new(1), config)
+}
+
+/// The same on an empty disk.
+fn closed_log_on(storage: Arc<MemoryStorage>, config: TopicConfig) -> Arc<MemoryStorage> {
     let log = open(&storage).expect("an empty disk");
     let topic = log.create_topic("t", config).expect("a new topic");
     for number in 0..BATCHES {
@@ -178,6 +189,29 @@ fn a_partition_that_does_not_open_is_cut_where_the_damage_is_and_all_that_is_cut
         let log = open(&storage).expect("it is sound");
         assert_eq!(numbers(&log, Isolation::ReadUncommitted).len() as i64, damaged + 1);
         assert_eq!(logs(&storage, &kept_in), kept, "what is kept stays");
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_log_that_nobody_has_synced_is_there_after_a_power_cut() {
+    for seed in 0..SEEDS {
+        let storage = MemoryStorage::new(seed);
+        let log = open(&storage).expect("an empty disk");
+        let config = TopicConfig { durability: Some(Durability::Os), ..small() };
+        let topic = log.create_topic("t", config).expect("a new topic");
+        storage.set_sync_mode(SyncMode::Delayed);
+        for number in 0..BATCHES {
+            topic.partitions()[0].append(batch(number)).expect("nothing waits for the disk");
+        }
+        storage.kill();
+        storage.set_sync_mode(SyncMode::Immediate);
+        let before = logs(&storage, &directory());
+        let report = repair(&storage, &at(20)).expect("it is sound");
+        storage.crash();
+        let kept = logs(&storage, &report.kept_in.expect("something was cut off"));
+        assert_eq!(kept, before[before.len() - report.bytes as usize..], "seed {seed}");
+        let stays = numbers(&open(&storage).expect("it is sound"), Isolation::ReadUncommitted);
+        assert_eq!(stays, (0..20).take(stays.len()).collect::<Vec<_>>(), "seed {seed}");
     }
 }
 
@@ -332,47 +366,63 @@ fn a_transaction_that_was_open_and_lost_nothing_is_left_to_the_next_opening() {
 
 #[test]
 fn wherever_the_power_fails_the_same_repair_can_be_made_again_and_nothing_is_lost() {
-    let mut operations = 0;
-    loop {
-        let storage = closed_log();
-        damage(&storage, 11);
-        let contents =
-            |base: Offset| storage.contents(&FileKind::Log.path(&directory(), base)).expect("it is there");
-        let bases = segments(&storage);
-        let first = bases.iter().rposition(|base| base.0 <= 11).expect("one holds it");
-        let mut cut_off: Vec<_> = bases[first + 1..].iter().map(|base| (*base, contents(*base))).collect();
-        let file = contents(bases[first]);
-        let before_cut = Batches::new(&file).take((11 - bases[first].0) as usize);
-        let position: usize = before_cut.map(|batch| batch.expect("it is sound").header().length).sum();
-        cut_off.push((Offset(11), file[position..].to_vec()));
-        storage.fail_after(operations);
-        let outcome = repair(&storage, &at(11));
-        let is_done = !storage.is_unplugged();
-        storage.clear_faults();
-        storage.crash();
-        if !is_done && let Err(error) = repair(&storage, &at(11)) {
-            // It was done but for the end: there is nothing to cut.
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-        }
-        check_sound(&storage);
-        let log = open(&storage).expect("it is sound");
-        assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..11).collect::<Vec<_>>());
-        drop(log);
-        let folders = storage.list(&directory()).expect("it is there").into_iter();
-        let folders = folders.filter(|entry| entry.name.starts_with(KEPT_PREFIX));
-        let folders: Vec<_> = folders.map(|entry| directory().join(entry.name)).collect();
-        for (offset, bytes) in &cut_off {
-            let is_it = |folder: &PathBuf| {
-                storage.contents(&FileKind::Log.path(folder, *offset)).is_ok_and(|kept| kept == *bytes)
-            };
-            assert!(folders.iter().any(is_it), "after {operations} operations, offset {offset}");
-        }
-        if is_done {
-            outcome.expect("nothing failed");
+    for operations in 0.. {
+        let done = (0..SEEDS).map(|seed| check_cut_short(operations, operations * SEEDS + seed));
+        if done.filter(|is_done| *is_done).count() as u64 == SEEDS {
             return;
         }
-        operations += 1;
     }
+}
+
+/// Makes a repair that the power cuts short at an operation, what of it then takes effect and is kept being
+/// up to the seed, and makes it again. Whether all was done before.
+fn check_cut_short(operations: u64, seed: u64) -> bool {
+    let case = format!("{operations} operations, seed {seed}");
+    let storage = closed_log_on(MemoryStorage::new(seed), small());
+    damage(&storage, 11);
+    let contents =
+        |base: Offset| storage.contents(&FileKind::Log.path(&directory(), base)).expect("it is there");
+    let bases = segments(&storage);
+    let first = bases.iter().rposition(|base| base.0 <= 11).expect("one holds it");
+    let mut cut_off: Vec<_> = bases[first + 1..].iter().map(|base| (*base, contents(*base))).collect();
+    let file = contents(bases[first]);
+    let before_cut = Batches::new(&file).take((11 - bases[first].0) as usize);
+    let position: usize = before_cut.map(|batch| batch.expect("it is sound").header().length).sum();
+    cut_off.push((Offset(11), file[position..].to_vec()));
+    storage.fail_after(operations);
+    let outcome = repair(&storage, &at(11));
+    let is_done = !storage.is_unplugged();
+    storage.clear_faults();
+    storage.crash();
+    let marks = Marks::read_in(&*storage, &directory()).expect("they are whole");
+    let site = site(Path::new(DIRECTORY), &options(&storage), &at(11)).expect("it is there");
+    let note = CutNote::read(&site).expect("it is whole");
+    if marks.cuts.is_some() && marks.being_cut.is_none() || note.is_some_and(|note| note.stage == Stage::Cut)
+    {
+        assert_eq!(segments(&storage), bases[..=first], "after {case}");
+        assert_eq!(contents(bases[first]), file[..position], "after {case}");
+    }
+    if !is_done && let Err(error) = repair(&storage, &at(11)) {
+        // It was done but for the end: there is nothing to cut.
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}, after {case}");
+    }
+    check_sound(&storage);
+    let log = open(&storage).expect("it is sound");
+    assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..11).collect::<Vec<_>>(), "after {case}");
+    drop(log);
+    let folders = storage.list(&directory()).expect("it is there").into_iter();
+    let folders = folders.filter(|entry| entry.name.starts_with(KEPT_PREFIX));
+    let folders: Vec<_> = folders.map(|entry| directory().join(entry.name)).collect();
+    for (offset, bytes) in &cut_off {
+        let is_it = |folder: &PathBuf| {
+            storage.contents(&FileKind::Log.path(folder, *offset)).is_ok_and(|kept| kept == *bytes)
+        };
+        assert!(folders.iter().any(is_it), "after {case}, offset {offset}");
+    }
+    if is_done {
+        outcome.expect("nothing failed");
+    }
+    is_done
 }
 
 #[test]
