@@ -286,7 +286,8 @@ fn check_effects(graph: &Graph, last: Option<&EpochRecord>) -> Result<()> {
     let last_committed = last.map_or(Epoch(0), |record| record.epoch);
     for node in &graph.nodes {
         if let NodeKind::Operator(factory) = &node.kind {
-            factory.check(StepPlace { flow: &graph.name, step: &node.name }, last_committed)?;
+            let checked = factory.check(StepPlace { flow: &graph.name, step: &node.name }, last_committed);
+            checked.map_err(|error| error.within(format_args!("step {}", node.name)))?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::epoch::Epoch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::frame::{Batch, Data, Frame};
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, StepPlace};
 
@@ -82,17 +82,15 @@ struct ExternalSinkFactory<T, F> {
 impl<T: Data, F: SinkFactory<T>> OperatorFactory for ExternalSinkFactory<T, F> {
     fn open(&self, context: &mut OpenContext<'_>) -> Result<Box<dyn Operator>> {
         let place = StepPlace { flow: context.flow, step: context.step };
-        let named = |error: Error| error.within(format!("sink {}", place.step));
         if context.worker == 0 {
-            self.factory.recover(place, context.last_committed).map_err(named)?;
+            self.factory.recover(place, context.last_committed)?;
         }
-        let sink = self.factory.open(place, context.worker).map_err(named)?;
-        Ok(Box::new(ExternalSink { step: context.step.to_owned(), sink, written: false, prepared: None }))
+        let sink = self.factory.open(place, context.worker)?;
+        Ok(Box::new(ExternalSink { sink, written: false, prepared: None }))
     }
 
     fn check(&self, place: StepPlace<'_>, last_committed: Epoch) -> Result<()> {
-        let checked = self.factory.check(place, last_committed);
-        checked.map_err(|error| error.within(format!("sink {}", place.step)))
+        self.factory.check(place, last_committed)
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -105,7 +103,6 @@ impl<T: Data, F: SinkFactory<T>> OperatorFactory for ExternalSinkFactory<T, F> {
 }
 
 struct ExternalSink<T> {
-    step: String,
     sink: Box<dyn Sink<T>>,
     /// Whether the running epoch has written anything.
     written: bool,
@@ -117,8 +114,7 @@ impl<T: Data> Operator for ExternalSink<T> {
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()> {
         self.written = true;
         context.writer.note_written();
-        let written = self.sink.write(frame.into_batch());
-        written.map_err(|error| error.within(format!("sink {}", self.step)))
+        self.sink.write(frame.into_batch())
     }
 
     fn barrier(&mut self, epoch: Epoch, _context: &mut Context<'_>) -> Result<()> {
@@ -128,7 +124,7 @@ impl<T: Data> Operator for ExternalSink<T> {
         debug_assert_eq!(self.prepared, None, "an epoch is over before the next one's barrier");
         self.prepared = Some(epoch);
         let prepared = self.sink.prepare(epoch);
-        prepared.map_err(|error| error.within(format!("sink {}, epoch {epoch}", self.step)))
+        prepared.map_err(|error| error.within(format_args!("epoch {epoch}")))
     }
 
     fn committed(&mut self, epoch: Epoch) -> Result<()> {
@@ -136,6 +132,6 @@ impl<T: Data> Operator for ExternalSink<T> {
             return Ok(());
         }
         let committed = self.sink.commit(epoch);
-        committed.map_err(|error| error.within(format!("sink {}, epoch {epoch}", self.step)))
+        committed.map_err(|error| error.within(format_args!("epoch {epoch}")))
     }
 }

@@ -195,7 +195,8 @@ fn a_call_that_fails_ends_the_attempt_and_the_next_one_shows_each_row_once() {
             target.0.lock().fails = Some(call);
             let error = (0..1_000).find_map(|_| bench.round(&mut engine).err());
             let error = error.expect("it fails").to_string();
-            assert!(error.contains("sink to-target"), "{error}");
+            assert!(error.starts_with("step to-target: "), "{error}");
+            assert_eq!(error.matches("to-target").count(), 1, "it is said once: {error}");
             bench.crash(engine, 1);
             let mut engine = bench.open(&graph).unwrap();
             bench.finish(&mut engine);
@@ -330,7 +331,7 @@ fn a_target_that_is_not_as_the_flow_left_it_is_refused_before_anything_is_writte
     let before = bench.log.topic_names();
     let error = bench.open(&flow_into(&target)).err().expect("it is refused");
     assert_eq!(error.kind(), ErrorKind::Incompatible);
-    assert!(error.to_string().starts_with("sink to-target: it shows epoch 3"), "{error}");
+    assert!(error.to_string().starts_with("step to-target: it shows epoch 3"), "{error}");
     assert_eq!(bench.log.topic_names(), before);
     assert_eq!(target.0.lock().recovered, 0);
 }
