@@ -16,7 +16,8 @@ use crate::state::StateAccess;
 
 /// One step on one worker. It never blocks, sleeps or reads a clock; it runs on one thread, and what it
 /// keeps beyond an epoch it keeps in state. After an error, or when an epoch is aborted, it is dropped and
-/// a new one is opened on the state of the last committed epoch.
+/// a new one is opened on the state of the last committed epoch. One that is to be told of times is easier
+/// written as a [`TimedOperator`](crate::timed_operator::TimedOperator).
 pub trait Operator: Send {
     /// Takes the events of `frame` that came in on `input`.
     fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<()>;

@@ -185,8 +185,8 @@ impl<V: Data> KeyedState<V> {
         self.overwrite(key, true, Some(value))
     }
 
-    /// Puts a value under a key that exists neither in memory nor in the backend. If it is removed before
-    /// the epoch ends, no trace of it is written.
+    /// Puts a value under a key that does not exist; the backend, which may still hold one that was removed, is not
+    /// asked. If it is removed before the epoch ends, no trace of it is written.
     pub fn put_new(&mut self, key: &[u8], value: V) {
         self.overwrite(key, false, Some(value));
     }

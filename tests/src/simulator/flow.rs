@@ -17,20 +17,17 @@ use std::sync::Arc;
 
 use lotic_engine::aggregate::Aggregate;
 use lotic_engine::codec::{Codec, CodecError, CodecId};
-use lotic_engine::epoch::Epoch;
 use lotic_engine::error::Result;
 use lotic_engine::event_log::TopicSpec;
 use lotic_engine::frame::{Batch, Frame};
 use lotic_engine::graph::{Edge, Exchange, Graph, Node, NodeId, NodeKind, SourceSpec, StoreSpec};
-use lotic_engine::key_group::KeyGroup;
-use lotic_engine::message::Watermark;
-use lotic_engine::operator::{Context, Operator, OperatorFactory, Progress, operator_factory};
+use lotic_engine::operator::{Context, OperatorFactory};
 use lotic_engine::operators::{
     AsOfStores, TopicSource, flat_map, join_as_of, key_by, map, topic_sink, union, window_aggregate,
 };
 use lotic_engine::sink::external_sink;
-use lotic_engine::state::keys::{time_bytes, time_from, write_key};
-use lotic_engine::state::{KeyedState, StoreOrder, Visit};
+use lotic_engine::timed_operator::{DueTimers, TimedOperator, timed_operator_factory};
+use lotic_engine::timers::{Timer, Timers};
 use lotic_engine::window::{WindowSpec, Windowed};
 use lotic_log::Timestamp;
 use lotic_log::batch::RecordView;
@@ -127,7 +124,7 @@ pub fn graph(shown: &Shown) -> Graph {
         node("sums", NodeKind::Operator(sums), vec![store("sums")]),
         stateless("to-totals", NodeKind::Operator(totals)),
         stateless("to-late-entries", NodeKind::Operator(late)),
-        node("reminders", NodeKind::Operator(reminders()), vec![store("due")]),
+        node("reminders", NodeKind::Operator(reminders()), vec![Timers::store("due")]),
         stateless("to-reminders", NodeKind::Operator(remind)),
         stateless("to-shown", NodeKind::Operator(external_sink::<Total>(shown.clone()))),
         stateless("twice", NodeKind::Operator(twice())),
@@ -225,80 +222,86 @@ impl Aggregate<Entry> for Sum {
 }
 
 /// Emits each entry's id once its reminder is due: when the watermark has passed it, or at the end.
+///
+/// It takes three timers for that, each set twice. The first, which is due half-way, deletes the third, which would
+/// remind once more, and sets the second, which reminds.
 fn reminders() -> Arc<dyn OperatorFactory> {
-    operator_factory(|context| {
-        let due = context.state.store("due", text_codec::<u64>(), StoreOrder::Sorted)?;
-        let groups = KeyGroup::owned_by(context.worker, context.workers).collect();
-        Ok(Reminders { due, groups, rows_max: context.frame_rows_max })
-    })
+    timed_operator_factory("due", |_| Ok(Reminders))
 }
 
-/// Store: group, due time, id.
-struct Reminders {
-    due: KeyedState<u64>,
-    groups: Vec<KeyGroup>,
-    rows_max: usize,
+struct Reminders;
+
+/// What the namespace of a timer ends with, behind the entry's id.
+#[derive(Clone, Copy)]
+enum Reminder {
+    HalfWay,
+    Due,
+    Again,
 }
 
-impl Reminders {
-    /// Emits what is due before `until`, a frame at most.
-    fn emit_due(&mut self, until: Timestamp, context: &mut Context<'_>) -> Result<Progress> {
-        let mut batch = Batch::default();
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        let rows_max = self.rows_max;
-        for &group in &self.groups {
-            let (mut from, mut to) = (Vec::new(), Vec::new());
-            write_key(&mut from, group, &[]);
-            write_key(&mut to, group, &[&time_bytes(until)]);
-            self.due.scan(&from, &to, |key, id| {
-                if batch.rows.len() == rows_max {
-                    return Visit::Stop;
-                }
-                let due = time_from(key[2..10].try_into().expect("a key holds its time"));
-                batch.rows.push(*id);
-                batch.columns.times.push(due);
-                batch.columns.watermarks.push(Timestamp(due.0 - 1));
-                keys.push(key.to_vec());
-                Visit::More
-            })?;
-        }
-        keys.iter().for_each(|key| self.due.remove(key));
-        let full = batch.rows.len() == rows_max;
-        context.emit(0, batch.into());
-        Ok(if full { Progress::More } else { Progress::Done })
+impl Reminder {
+    /// A millisecond apart from the others of its entry, at least.
+    fn time(self, entry: Timestamp) -> Timestamp {
+        Timestamp(match self {
+            Self::HalfWay => entry.0 + REMIND_AFTER_MS / 2,
+            Self::Due => entry.0 + REMIND_AFTER_MS,
+            Self::Again => entry.0 + REMIND_AFTER_MS + 1,
+        })
+    }
+
+    fn namespace(self, id: u64) -> [u8; 9] {
+        let mut namespace = [self as u8; 9];
+        namespace[..8].copy_from_slice(&id.to_be_bytes());
+        namespace
     }
 }
 
-impl Operator for Reminders {
-    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<()> {
-        let batch = frame.into_batch::<(u32, Entry)>();
-        for (index, (_, entry)) in batch.rows.iter().enumerate() {
-            let due = time_bytes(Timestamp(entry.time + REMIND_AFTER_MS));
-            let mut key = Vec::new();
-            write_key(&mut key, batch.columns.keys.group(index), &[&due, &entry.id.to_be_bytes()]);
-            self.due.put_new(&key, entry.id);
+impl Reminders {
+    /// Emits what is due.
+    fn emit(due: &mut DueTimers<'_>, context: &mut Context<'_>) -> Result<()> {
+        let mut batch = Batch::default();
+        while let Some(fired) = due.next()? {
+            let Timer { time, group, key, namespace } = fired.timer();
+            let id = u64::from_be_bytes(*namespace.first_chunk().expect("a namespace begins with the id"));
+            if namespace[8] == Reminder::HalfWay as u8 {
+                let entry = Timestamp(time.0 - REMIND_AFTER_MS / 2);
+                let timer = |reminder: Reminder| (reminder.time(entry), reminder.namespace(id));
+                let (time, namespace) = timer(Reminder::Again);
+                due.timers.delete(Timer { time, group, key, namespace: &namespace })?;
+                let (time, namespace) = timer(Reminder::Due);
+                for _ in 0..2 {
+                    due.timers.set(Timer { time, group, key, namespace: &namespace })?;
+                }
+            } else {
+                batch.rows.push(id);
+                batch.columns.times.push(time);
+                batch.columns.watermarks.push(Timestamp(time.0 - 1));
+            }
+        }
+        context.emit(0, batch.into());
+        Ok(())
+    }
+}
+
+impl TimedOperator for Reminders {
+    fn process(&mut self, frame: Frame, timers: &mut Timers, _: &mut Context<'_>) -> Result<()> {
+        let Batch { rows, columns } = frame.into_batch::<(u32, Entry)>();
+        for (index, (_, entry)) in rows.iter().enumerate() {
+            let (group, key) = (columns.keys.group(index), columns.keys.key(index));
+            for reminder in [Reminder::Again, Reminder::HalfWay, Reminder::Again, Reminder::HalfWay] {
+                let (time, namespace) = (reminder.time(Timestamp(entry.time)), reminder.namespace(entry.id));
+                timers.set(Timer { time, group, key, namespace: &namespace })?;
+            }
         }
         Ok(())
     }
 
-    fn advance(&mut self, _: usize, watermark: Watermark, context: &mut Context<'_>) -> Result<Progress> {
-        if self.emit_due(watermark.time, context)? == Progress::More {
-            return Ok(Progress::More);
-        }
-        context.forward_watermark(watermark);
-        Ok(Progress::Done)
+    fn fire(&mut self, due: &mut DueTimers<'_>, context: &mut Context<'_>) -> Result<()> {
+        Self::emit(due, context)
     }
 
-    fn end(&mut self, context: &mut Context<'_>) -> Result<Progress> {
-        self.emit_due(Timestamp(i64::MAX), context)
-    }
-
-    fn barrier(&mut self, epoch: Epoch, context: &mut Context<'_>) -> Result<()> {
-        self.due.freeze(epoch, context.processing_time, context.writer)
-    }
-
-    fn committed(&mut self, epoch: Epoch) -> Result<()> {
-        self.due.committed(epoch)
+    fn end(&mut self, due: &mut DueTimers<'_>, context: &mut Context<'_>) -> Result<()> {
+        Self::emit(due, context)
     }
 }
 
