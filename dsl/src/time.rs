@@ -73,6 +73,8 @@ impl DurationExt for u32 {
 /// A partition's watermark is the largest event time read from it so far, less this bound. A record that
 /// comes when the watermark has passed what it belongs to is *late*, and goes to the late output of the step
 /// that would have taken it. A larger bound makes fewer records late, and results wait longer.
+///
+/// A flow with state that has read from a source goes on with the same bound only; another one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lateness {
     bound: Duration,

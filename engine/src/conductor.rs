@@ -3,6 +3,7 @@
 //! Stepped by one thread, or by a simulator. It never blocks: between two steps it may be left alone until
 //! its bell rings or [`Conductor::idle_time`] has passed.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) struct ConductorSetup {
     /// Every topic that the flow reads or writes, changelogs included.
     pub(crate) topics: Topics,
     pub(crate) fingerprint: String,
+    /// How far behind the watermark of each source stays.
+    pub(crate) disorder_ms: BTreeMap<String, i64>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     /// The stores of each worker.
     pub(crate) state: Vec<StateAccess>,
@@ -296,6 +299,7 @@ impl Conductor {
             splits,
             ends: self.recorded_ends(&ends)?,
             topics: self.recorded_topics(),
+            disorder_ms: self.setup.disorder_ms.clone(),
         };
         self.ends = ends;
         let mut value = Vec::new();

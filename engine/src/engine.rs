@@ -97,7 +97,7 @@ impl Checked {
         let names = FlowTopics::of(graph, options, log)?;
         names.check_existing(log)?;
         let fingerprint = topology::fingerprint(graph);
-        let last = check_last(log, &names, &graph.name, &fingerprint)?;
+        let last = check_last(log, &names, graph, &fingerprint)?;
         Ok(Self { names, fingerprint, last })
     }
 }
@@ -383,15 +383,17 @@ impl FlowTopics {
 fn check_last(
     log: &dyn EventLog,
     names: &FlowTopics,
-    flow: &str,
+    graph: &Graph,
     fingerprint: &str,
 ) -> Result<Option<EpochRecord>> {
+    let flow = &graph.name;
     let record = match log.find(&names.epochs.name)? {
         Some(topic) => epoch_record::read_last(log, &topic)?,
         None => None,
     };
     let Some(record) = record else { return check_is_new(log, names, flow).map(|()| None) };
     topology::check(flow, &record.fingerprint, fingerprint)?;
+    topology::check_disorder(graph, &record)?;
     let is_used = |name: &str| names.all().any(|spec| spec.name == name);
     let checked = epoch_record::check_against(&record, log, is_used);
     checked.map_err(|error| error.within(format!("flow {flow}")))?;
@@ -503,6 +505,7 @@ fn open_workers(
         epochs: topics.epochs,
         topics: topics.all,
         fingerprint,
+        disorder_ms: setup.graph.disorders(),
         mailboxes,
         state,
         last,

@@ -11,15 +11,17 @@
 //!                 "position": { "topic": { "topic": "flights", "topic_id": "…", "partition": 0, "offset": 812 } },
 //!                 "event_time_max": 1357034400000, "timeless_end": null } ],
 //!   "ends": [ { "topic": "delays", "topic_id": "…", "partition": 0, "offset": 40 } ],
-//!   "topics": [ { "topic": "delays", "topic_id": "…" }, … ] }
+//!   "topics": [ { "topic": "delays", "topic_id": "…" }, … ],
+//!   "disorder_ms": { "flights": 1800000 } }
 //! ```
 //!
 //! `ends` says how far the transaction reached in every partition it wrote, this topic's own left out
 //! (the record is the last thing there); `topics` names all that the flow reads or writes, so that one made
 //! again is noticed also where the last epoch had nothing to do with it. Recovery checks the log against
-//! both. A split that has rejected something says so (`"skipped"`, `"dead_lettered"`, each a number).
+//! both. `disorder_ms` says how far behind the watermark of each source stays; a record that does not (older
+//! programs wrote none) holds no source to it. A split that has rejected something says so (`"skipped"`, `"dead_lettered"`, each a number).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use lotic_log::batch::DecompressionBuffer;
 use lotic_log::{CommittedBatches, Offset, PartitionId};
@@ -56,6 +58,9 @@ pub struct EpochRecord {
     /// The topics of the flow.
     #[serde(default)]
     pub topics: Vec<RecordedTopic>,
+    /// How far behind the watermarks of sources stay, by the source's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disorder_ms: BTreeMap<String, i64>,
 }
 
 /// A topic as it was when the epoch was committed.

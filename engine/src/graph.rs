@@ -1,6 +1,6 @@
 //! The plan as data: what the engine runs, before it is laid out on workers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +24,18 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// How far behind the [watermark](SourceFactory::disorder_ms) of each source stays, by its name; of a timeless
+    /// one there is none.
+    pub(crate) fn disorders(&self) -> BTreeMap<String, i64> {
+        let of = |node: &Node| match &node.kind {
+            NodeKind::Source(source) if !source.timeless => {
+                source.factory.disorder_ms().map(|disorder_ms| (node.name.clone(), disorder_ms))
+            }
+            NodeKind::Source(_) | NodeKind::Operator(_) => None,
+        };
+        self.nodes.iter().filter_map(of).collect()
+    }
+
     /// The sources of all that [is waited for](OperatorFactory::awaited_input) by records of other inputs.
     pub(crate) fn awaited_sources(&self) -> HashSet<NodeId> {
         let is_awaited = |edge: &&Edge| match &self.nodes[edge.to.0 as usize].kind {

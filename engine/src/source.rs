@@ -19,6 +19,12 @@ pub trait SourceFactory: Send + Sync {
         None
     }
 
+    /// How many milliseconds its watermark stays behind the largest event time of each split. What a flow with state
+    /// has read of it binds it to that: with another one, windows that are final would begin anew, or end early.
+    fn disorder_ms(&self) -> Option<i64> {
+        None
+    }
+
     /// Opens a reader of `splits`, each where the last committed epoch left it, or at its beginning. Called
     /// before the flow has written anything: whatever is wrong with the input is to be refused here.
     fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>>;

@@ -6,6 +6,7 @@
 
 mod delaying;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -328,6 +329,7 @@ pub fn the_last_epoch_record_is_that_of_the_last_committed_epoch(harness: &dyn H
             splits: Vec::new(),
             ends: Vec::new(),
             topics: Vec::new(),
+            disorder_ms: BTreeMap::new(),
         };
         let mut value = Vec::new();
         record.encode(&mut value);

@@ -184,6 +184,16 @@ fn a_file_with_another_beginning_is_refused_naming_both() {
 }
 
 #[test]
+fn another_disorder_over_data_that_was_processed_is_refused_naming_both() {
+    let scene = Scene::finished();
+    for (disorder, milliseconds) in [("31h", "111600000 ms"), ("6h", "21600000 ms")] {
+        let run = Run { disorder: disorder.to_owned(), ..scene.run.clone() };
+        scene.check_refused(&run, &["source flights", "108000000 ms", milliseconds, "in another directory"]);
+    }
+    scene.run.finish().unwrap();
+}
+
+#[test]
 fn a_topic_with_another_partition_count_is_refused() {
     let scene = Scene::new();
     scene.lotic(&["topic", "create", "flights", "--partitions", "4"]).check_success("lotic").unwrap();

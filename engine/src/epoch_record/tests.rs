@@ -16,6 +16,7 @@ fn record(epoch: u64, ends: Vec<RecordedEnd>) -> EpochRecord {
         splits: Vec::new(),
         ends,
         topics: Vec::new(),
+        disorder_ms: BTreeMap::from([("flights".to_owned(), 5)]),
     }
 }
 

@@ -141,6 +141,10 @@ where
         Ok(vec![SPLIT.to_owned()])
     }
 
+    fn disorder_ms(&self) -> Option<i64> {
+        Some(self.disorder_ms)
+    }
+
     fn open(
         &self,
         splits: Vec<SplitStart>,

@@ -153,6 +153,10 @@ where
         Some(&self.topic)
     }
 
+    fn disorder_ms(&self) -> Option<i64> {
+        Some(self.settings.disorder_ms)
+    }
+
     fn open(&self, splits: Vec<SplitStart>, context: &mut SourceOpenContext<'_>) -> Result<Box<dyn Source>> {
         let handle = self.handle(&**context.log)?;
         let open = |start| open_partition(start, &handle, self.settings.fetch_bytes, context);

@@ -31,9 +31,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     pub(crate) workers: usize,
     /// How far a flight may be behind the newest one of its partition before it is late, in event time. Over data that
-    /// was processed before, another value holds for what is read from then on: what was late stays late, and a
-    /// result that was final is not taken up again. With a larger value a flight may come in time for an hour whose
-    /// result is final: the hour then begins anew with it, and its new result replaces the one before
+    /// was processed before, another value is refused: results that are final would begin anew
     #[arg(long, value_name = "TIME", default_value = "30h", value_parser = duration)]
     pub(crate) disorder: Duration,
     /// How long an epoch runs before it is committed
