@@ -15,13 +15,14 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CHECKED := --workspace --profile checked --locked
 
 CYCLES ?= 1000
+SCRIPTS ?= 500
 SEED ?=
 
 # Of the benchmarks of the log.
 RUNS ?= 3
 LOG_BENCHMARKS := log-grid transactions latency compaction start memory
 
-.PHONY: help setup demo test bench bench-log crash fmt lint doc
+.PHONY: help setup demo test bench bench-log crash differential fmt lint doc
 
 help:
 	@echo 'make setup                    what the build and the tests need'
@@ -30,6 +31,7 @@ help:
 	@echo 'make bench [BENCH=name]       the benchmarks, each beside a peer'
 	@echo 'make bench-log [RUNS=n]       the log beside Kafka: every size, codec and durability, latency, compaction'
 	@echo 'make crash CYCLES=n [SEED=s]  kill and restart the flights example n times'
+	@echo 'make differential [SEED=s]    SCRIPTS=n scripts of operations on Lotic and on a real Kafka, compared'
 	@echo 'make fmt | lint | doc         format the code | clippy | the documentation'
 
 setup:
@@ -54,6 +56,10 @@ bench: setup
 bench-log: setup
 	cargo build --release --locked -p lotic-benches
 	$(CARGO_TARGET_DIR)/release/bench $(LOG_BENCHMARKS) --runs $(RUNS)
+
+differential: setup
+	cargo build $(CHECKED) --bins
+	$(CARGO_TARGET_DIR)/checked/differential --scripts $(SCRIPTS) $(if $(SEED),--seed $(SEED))
 
 crash: setup
 	cargo build $(CHECKED) --bins
