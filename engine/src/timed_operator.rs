@@ -17,7 +17,7 @@ pub trait TimedOperator: Send {
     /// Takes the events of `frame`, and may set and delete timers.
     fn process(&mut self, frame: Frame, timers: &mut Timers, context: &mut Context<'_>) -> Result<()>;
 
-    /// Timers are due: takes all that `due` gives, and emits what comes of them. What one of them sets or deletes
+    /// Timers are due: takes all that `due` has, and emits what comes of them. What one of them sets or deletes
     /// counts at once. Called again while there are more than a frame of them; in between events may come.
     ///
     /// What a timer makes happens at the timer's time, and carries the watermark one millisecond before it: so it is
@@ -55,11 +55,11 @@ pub struct DueTimers<'a> {
 }
 
 impl DueTimers<'_> {
-    /// The next timer, which is not set any more.
+    /// Takes the next timer, which is not set any more then.
     ///
     /// # Errors
     /// Those of the state that it is read from.
-    pub fn next(&mut self) -> Result<Option<FiredTimer>> {
+    pub fn take(&mut self) -> Result<Option<FiredTimer>> {
         let fired = if self.left == 0 { None } else { self.timers.fire(self.until)? };
         match fired {
             Some(_) => self.left -= 1,

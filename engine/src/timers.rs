@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Store: group, time (8 bytes that sort as times), key length (`u32` BE), encoded key, namespace; no value. The next
-//! timers of each group are in memory too, [`AHEAD_MAX`] of them at most. So firing reads a group's timers in one scan
+//! timers of each group are in memory too, `AHEAD_MAX` of them at most. So firing reads a group's timers in one scan
 //! for many, never passes over what has fired, and leaves groups alone in which nothing is due; and what is set and
 //! deleted within them asks the backend for nothing.
 

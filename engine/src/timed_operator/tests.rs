@@ -21,7 +21,7 @@ fn timer<'a>(time: i64, key: &'a [u8]) -> Timer<'a> {
 impl Alarm {
     fn emit(due: &mut DueTimers<'_>, context: &mut Context<'_>) -> Result<()> {
         let mut batch = Batch::default();
-        while let Some(fired) = due.next()? {
+        while let Some(fired) = due.take()? {
             let Timer { time, key, .. } = fired.timer();
             if time.0 % 100 == 0 {
                 due.timers.set(timer(time.0 + 1, key))?;

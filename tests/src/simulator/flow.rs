@@ -260,7 +260,7 @@ impl Reminders {
     /// Emits what is due.
     fn emit(due: &mut DueTimers<'_>, context: &mut Context<'_>) -> Result<()> {
         let mut batch = Batch::default();
-        while let Some(fired) = due.next()? {
+        while let Some(fired) = due.take()? {
             let Timer { time, group, key, namespace } = fired.timer();
             let id = u64::from_be_bytes(*namespace.first_chunk().expect("a namespace begins with the id"));
             if namespace[8] == Reminder::HalfWay as u8 {

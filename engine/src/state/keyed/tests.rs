@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use lotic_log::{Offset, PartitionId};
 use proptest::prelude::*;
@@ -116,9 +117,9 @@ fn check(mut f: Fixture, steps: Vec<Step>) {
             }
             Step::PutNew(k, value) => {
                 // It may well be in the backend, and its removal not yet.
-                if !model.contains_key(&key(k)) {
+                if let Entry::Vacant(vacant) = model.entry(key(k)) {
                     f.state.put_new(&key(k), value.clone());
-                    model.insert(key(k), value);
+                    vacant.insert(value);
                 }
             }
             Step::Append(k, more) => {
