@@ -188,7 +188,10 @@ fn another_disorder_over_data_that_was_processed_is_refused_naming_both() {
     let scene = Scene::finished();
     for (disorder, milliseconds) in [("31h", "111600000 ms"), ("6h", "21600000 ms")] {
         let run = Run { disorder: disorder.to_owned(), ..scene.run.clone() };
-        scene.check_refused(&run, &["source flights", "108000000 ms", milliseconds, "in another directory"]);
+        scene.check_refused(
+            &run,
+            &["source topic:flights", "108000000 ms", milliseconds, "in another directory"],
+        );
     }
     scene.run.finish().unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use lotic_engine::epoch::Epoch;
@@ -85,6 +86,15 @@ fn a_position_counts_and_hashes_what_was_consumed() {
     };
     assert_eq!(reader.position(), expected);
     assert_eq!(reader.path(), fs::canonicalize(&fixture.path).expect("there"));
+}
+
+#[test]
+fn a_reader_tells_of_the_file_that_a_link_leads_to() {
+    let mut fixture = Fixture::new("a.csv", "id,name\n1,one\n");
+    let file = fs::canonicalize(&fixture.path).expect("there");
+    fixture.path = fixture.path.with_file_name("link.csv");
+    symlink(&file, &fixture.path).expect("linked");
+    assert_eq!(fixture.csv(None).expect("opened").path(), file);
 }
 
 #[test]

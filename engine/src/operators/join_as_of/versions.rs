@@ -6,9 +6,10 @@
 //! In front of the store there is a cache of *runs*: consecutive versions of one key, so that most lookups
 //! are a hash and a binary search. A lookup that no run covers reads two ranges of the store, one key after the other:
 //! the last version before a time, and those that follow. The other steps fetch what a frame lacks in one multi-get;
-//! here neither the key that is sought is known before it is found, nor can RocksDB read several ranges at once.
-//! Versions that nobody can ask for any more are found by a sweep, which
-//! goes round the store a little at a time, at twice the pace of updates and more.
+//! here the key that is sought is not known before it is found, and one iterator that goes through the sorted keys of a
+//! frame, which RocksDB would do faster, would have to merge the layers of [`KeyedState`] for many ranges at once.
+//! Versions that nobody can ask for any more are found by a sweep, which goes round the store a little at a time, at
+//! twice the pace of updates and more.
 
 use std::sync::Arc;
 
