@@ -109,6 +109,8 @@ fn decode(bytes: &[u8]) -> Option<Offset> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::PartitionConfig;
+    use crate::partition::tests::{create, disk, site};
 
     #[test]
     fn a_torn_note_says_nothing() {
@@ -123,5 +125,28 @@ mod tests {
             assert_eq!(decode(&bytes), None, "bit {bit}");
         }
         assert_eq!(decode(&encode(Offset(-1))), None, "no partition ends there");
+    }
+
+    #[test]
+    fn a_note_that_was_made_durable_survives_a_power_cut_though_an_operation_has_failed_before() {
+        for failed in 0.. {
+            let mut is_failed = false;
+            for seed in 0..16 {
+                let storage = disk(failed * 16 + seed);
+                drop(create(&storage, PartitionConfig::default()));
+                let site = site(&storage, PartitionConfig::default());
+                write(&site, Offset(7)).expect("the disk is fine");
+                storage.fail_with(io::ErrorKind::Other, failed);
+                is_failed = make_durable(&site).is_err();
+                storage.clear_faults();
+                make_durable(&site).expect("the disk is fine again");
+                storage.crash();
+                let note = read(&site).expect("it can be read").expect("it is there");
+                assert_eq!(note.synced, Some(Offset(7)), "operation {failed} fails, seed {seed}");
+            }
+            if !is_failed {
+                return;
+            }
+        }
     }
 }
