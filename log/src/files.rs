@@ -163,7 +163,8 @@ impl Listing {
     }
 }
 
-/// Whether recovery was making this file when it was cut short: `<base>.log.torn.part`, or with a number.
+/// Whether recovery was making this file when it was cut short, or cutting the log off: `<base>.log.torn.part`, or with
+/// a number.
 fn is_unfinished(name: &str) -> bool {
     let whole = name.strip_suffix(PART_EXTENSION).and_then(|name| name.strip_suffix('.'));
     let log = whole.and_then(|name| name.rsplit_once('.'));

@@ -120,6 +120,7 @@ pub(super) fn repair(
     if extent != Extent::None {
         site.begin_writing()?;
     }
+    let doubt = torn::doubt(tail.active.segment.path());
     let is_all_synced = scan.unsynced == Some((tail.segments.len() - 1, tail.active.position()));
     let is_as_closed = extent == Extent::None && border.clean_shutdown;
     if extent != Extent::Whole && !is_as_closed {
@@ -136,11 +137,14 @@ pub(super) fn repair(
         if let Some(cut) = &scan.cut {
             truncated =
                 Some(cut_off(site, &tail, cut, &scan.beyond).map_err(failed("cut off the torn end of"))?);
+        } else if truncated.is_none() && strays.contains(&doubt) {
+            end_again(&tail).map_err(failed("cut off the torn end of"))?;
         }
         persist_indexes(&mut tail, scanned_from).map_err(failed("write the indexes in"))?;
         sync_kept(&tail.segments[to_sync], scan.unsynced).map_err(failed("sync the log in"))?;
         let doing = "remove what is not believed from";
-        remove(site, strays.into_iter()).map_err(failed(doing))?;
+        let settled = scan.cut.is_some().then_some(doubt);
+        remove(site, strays.into_iter().chain(settled)).map_err(failed(doing))?;
         failed_sync::remove(site).map_err(failed(doing))?;
         // The snapshot says that the indexes below it are synced: their names are too, before it has one.
         sync_names(site).map_err(failed("sync the names in"))?;
@@ -167,7 +171,9 @@ fn forget_snapshots(site: &PartitionSite, found: &[Offset], tail: &Tail) -> io::
 fn cut_off(site: &PartitionSite, tail: &Tail, cut: &Cut, beyond: &[Offset]) -> io::Result<Truncation> {
     let mut truncation = foresee(site, tail, cut, beyond)?;
     remove_beyond(site, tail, cut, beyond, &mut truncation)?;
-    tail.active.segment.file()?.truncate(truncation.position)?;
+    let segment = &tail.active.segment;
+    torn::doubt_end(&**site.storage(), segment.path())?;
+    segment.file()?.truncate(truncation.position)?;
     Ok(truncation)
 }
 
@@ -304,6 +310,17 @@ fn write_again(file: &dyn StorageFile, mut position: u64, end: u64) -> io::Resul
         position += read as u64;
     }
     Ok(())
+}
+
+/// Has the last file end once more where it ends: somebody has cut it off there, and the sync of that may have failed.
+/// The system takes the end for clean then though it is not on the disk, and a further sync would do nothing, so that
+/// the log got it back with the next power cut, behind the backs of those who take it for durable as it is. Ending it
+/// where it ends would be no change, and need not be synced either.
+fn end_again(tail: &Tail) -> io::Result<()> {
+    let file = tail.active.segment.file()?;
+    let end = tail.active.position();
+    file.truncate(end + 1)?;
+    file.truncate(end)
 }
 
 fn sync_names(site: &PartitionSite) -> io::Result<()> {

@@ -19,7 +19,11 @@ use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// One segment of ten batches of one record each, all synced.
 fn ten() -> (Arc<MemoryStorage>, PathBuf) {
-    let storage = disk(5);
+    ten_on(disk(5))
+}
+
+/// The same on an empty disk.
+pub(super) fn ten_on(storage: Arc<MemoryStorage>) -> (Arc<MemoryStorage>, PathBuf) {
     let partition = create(&storage, PartitionConfig::default());
     for number in 0..10 {
         partition.append(batch([number])).expect("the disk is fine");
@@ -54,7 +58,7 @@ fn open(
     Partition::open(site(storage, PartitionConfig::default()), &unclean(recovery_point))
 }
 
-fn numbers(partition: &Partition) -> Vec<i64> {
+pub(super) fn numbers(partition: &Partition) -> Vec<i64> {
     let read = read_numbers(partition, Offset(0), 1000, Isolation::ReadUncommitted).expect("it is sound");
     read.into_iter().map(|(_, number)| number).collect()
 }

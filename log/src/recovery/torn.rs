@@ -1,4 +1,4 @@
-//! Keeping what lies behind the end of a log that was cut.
+//! Keeping what lies behind the end of a log that was cut, and what says that the cut may not be on the disk yet.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,18 @@ pub(super) fn keep_aside(
     copy.sync(SyncPurpose::Recovered).wait()?;
     storage.rename(&part, &torn)?;
     Ok(torn)
+}
+
+/// The file which says that the log may end where it does in the page cache only: `<base>.log.torn.part`, which is
+/// free by the time that the log is cut off, and goes as what never became whole does.
+pub(super) fn doubt(log: &Path) -> PathBuf {
+    with_extension(log, &format!("{TORN_EXTENSION}.{PART_EXTENSION}"))
+}
+
+/// Leaves that file. It is not synced: a power cut may take it, and leaves nothing then that is in the page cache only.
+pub(super) fn doubt_end(storage: &dyn Storage, log: &Path) -> io::Result<()> {
+    let doubt = doubt(log);
+    if storage.exists(&doubt)? { Ok(()) } else { storage.open(&doubt, OpenMode::Create).map(drop) }
 }
 
 /// `<base>.log.torn`, or with a number behind it if an earlier recovery has left one.

@@ -1,11 +1,13 @@
-//! What is kept aside of a log whose end is torn, when that is cut short.
+//! A log whose end is torn: what is kept aside, and what becomes of it, when recovery fails or is cut short.
 
+use std::io;
 use std::path::Path;
 
-use super::tests::{many_segments_on, positions, segments};
+use super::tests::{many_segments_on, numbers, positions, segments, ten_on};
 use crate::files::FileKind;
 use crate::partition::Partition;
-use crate::partition::tests::{DIRECTORY, disk, site, small, unclean};
+use crate::partition::PartitionConfig;
+use crate::partition::tests::{DIRECTORY, batch, disk, flush, site, small, unclean};
 use crate::record::Offset;
 use crate::storage::Storage;
 
@@ -46,6 +48,43 @@ fn what_is_kept_aside_of_a_torn_end_is_there_wherever_the_power_fails() {
                 let is_it = |path| storage.contents(path).expect("it is listed") == *bytes;
                 assert!(aside.iter().any(|path| is_it(path)), "after {case}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_does_not_come_back_though_a_sync_that_was_to_cut_it_off_has_failed() {
+    for failed in 0.. {
+        let mut is_failed = false;
+        for seed in 0..SEEDS {
+            let case = format!("operation {failed} fails, seed {seed}");
+            let (storage, log) = ten_on(disk(failed * SEEDS + seed));
+            let position = positions(&storage, &log)[5];
+            storage.corrupt(&log, position + 70, 1).expect("the byte is there");
+            let open = |recovery_point| {
+                Partition::open(site(&storage, PartitionConfig::default()), &unclean(recovery_point))
+            };
+            let before = storage.operations();
+            storage.fail_with(io::ErrorKind::Other, failed);
+            drop(open(0));
+            is_failed = storage.operations() - before > failed;
+            storage.clear_faults();
+            storage.kill();
+            let (_, report) = open(0).expect("the disk is fine again");
+            assert_eq!(report.end, Offset(5), "{case}");
+            storage.crash();
+            let (partition, report) = open(5).expect("it is sound");
+            assert_eq!((report.end, report.truncated), (Offset(5), None), "{case}");
+            // Nor is there anything behind what follows.
+            partition.append(batch([5])).expect("the disk is fine");
+            flush(&partition).expect("the disk is fine");
+            storage.crash();
+            let (partition, _) = open(6).expect("it is sound");
+            assert_eq!(numbers(&partition), (0..6).collect::<Vec<_>>(), "{case}");
+        }
+        if !is_failed {
+            assert!(failed > 10, "{failed} operations");
+            return;
         }
     }
 }

@@ -160,7 +160,7 @@ pub trait StorageFile: Send + Sync {
     /// Reads into `buffer` from `position`; returns how many bytes, fewer only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Cuts the file to `length` bytes.
+    /// Has the file end at `length` bytes. Those that it did not have are zeros.
     fn truncate(&self, length: u64) -> io::Result<()>;
 
     /// Submits a sync of the bytes (and of the length) as they are now. Never waits.
