@@ -27,7 +27,8 @@
 //!
 //! Later entries replace earlier ones. Reading ends at the first block that is torn. The file is written
 //! anew beside itself and renamed when a log is recovered, when it is closed, and when it has grown past
-//! [`FILE_BYTES_MAX`], or to twice what it takes to name every partition once if that is more.
+//! [`FILE_BYTES_MAX`], or to twice what it takes to name every partition once if that is more; later, where
+//! too many files are open for that.
 
 mod synced;
 #[cfg(test)]
@@ -44,7 +45,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
-use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket, is_too_many_files};
 use crate::whole_file;
 
 pub(crate) use synced::SyncedPoints;
@@ -166,9 +167,8 @@ impl RecoveryPointFile {
         points: RecoveryPoints,
         synced: Arc<SyncedPoints>,
     ) -> Result<Self> {
-        let (file, end) = write_anew(&*storage, directory, &points).map_err(|error| {
-            Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
-        })?;
+        let written = write_anew(&*storage, directory, &points);
+        let (file, end) = written.map_err(|error| error.of(directory))?;
         Ok(Self::new(storage, directory, points, synced, (file, end)))
     }
 
@@ -245,8 +245,9 @@ impl RecoveryPointFile {
     /// Writes the file anew, durably, with more partitions. Waits for the disk.
     ///
     /// # Errors
-    /// Those of the operating system; the points rise no more then.
+    /// Those of the operating system; the points rise no more then, unless too many files are open to begin.
     pub(crate) fn renew(&mut self, more: RecoveryPoints) -> Result<()> {
+        let before = self.points.clone();
         self.points.extend(more);
         match self.write_points() {
             Ok(()) => {
@@ -255,9 +256,11 @@ impl RecoveryPointFile {
                 Ok(())
             }
             Err(error) => {
-                self.poison(&error);
-                let directory = self.directory.display();
-                Err(Error::io(format!("cannot write {FILE_NAME} in {directory}"), error))
+                match &error {
+                    Unwritten::TooManyFiles(_) => self.points = before,
+                    Unwritten::Failed(error) => self.poison(error),
+                }
+                Err(error.of(&self.directory))
             }
         }
     }
@@ -309,9 +312,7 @@ impl RecoveryPointFile {
     }
 
     fn write_risen(&mut self) -> io::Result<RecoveryPoints> {
-        if self.end >= self.bytes_max {
-            self.write_points()?;
-        } else {
+        if !self.write_anew_if_long()? {
             let mut block = Vec::with_capacity(BLOCK_HEADER_BYTES + ENTRY_BYTES * self.risen.len());
             encode_block(&self.risen, &mut block);
             self.file.write_at(self.end, &block)?;
@@ -320,7 +321,25 @@ impl RecoveryPointFile {
         Ok(std::mem::take(&mut self.risen))
     }
 
-    fn write_points(&mut self) -> io::Result<()> {
+    /// Writes the file anew once it has grown past its bound. Where too many files are open to begin, the one
+    /// there is goes on, and it is tried again when it has grown by [`FILE_BYTES_MAX`]. Says whether it is anew.
+    fn write_anew_if_long(&mut self) -> io::Result<bool> {
+        if self.end < self.bytes_max {
+            return Ok(false);
+        }
+        match self.write_points() {
+            Ok(()) => Ok(true),
+            Err(Unwritten::TooManyFiles(error)) => {
+                let (directory, bytes) = (self.directory.display(), self.end);
+                tracing::warn!(%directory, bytes, %error, "the file of recovery points stays long");
+                self.bytes_max = self.end + FILE_BYTES_MAX;
+                Ok(false)
+            }
+            Err(Unwritten::Failed(error)) => Err(error),
+        }
+    }
+
+    fn write_points(&mut self) -> Result<(), Unwritten> {
         let (file, end) = write_anew(&*self.storage, &self.directory, &self.points)?;
         (self.file, self.end, self.bytes_max) = (file, end, bytes_max(end));
         Ok(())
@@ -338,17 +357,42 @@ fn bytes_max(begun_bytes: u64) -> u64 {
     FILE_BYTES_MAX.max(2 * begun_bytes)
 }
 
+/// Why the file was not written anew.
+enum Unwritten {
+    /// Too many files are open to begin one beside that which is there: that one is as it was.
+    TooManyFiles(io::Error),
+    /// That one may have another name by now, or none.
+    Failed(io::Error),
+}
+
+impl Unwritten {
+    fn of(self, directory: &Path) -> Error {
+        let (Self::TooManyFiles(error) | Self::Failed(error)) = self;
+        Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
+    }
+}
+
 /// Waits for the disk; happens when the log is opened, and once in thousands of blocks.
 fn write_anew(
     storage: &dyn Storage,
     directory: &Path,
     points: &RecoveryPoints,
-) -> io::Result<(Arc<dyn StorageFile>, u64)> {
+) -> Result<(Arc<dyn StorageFile>, u64), Unwritten> {
     let mut bytes = [&MAGIC[..], &VERSION.to_be_bytes()].concat();
     if !points.is_empty() {
         encode_block(points, &mut bytes);
     }
     let path = directory.join(FILE_NAME);
-    let file = whole_file::replace(storage, &path, &bytes, SyncPurpose::RecoveryPointFile)?;
+    let purpose = SyncPurpose::RecoveryPointFile;
+    let (file, sync) = match whole_file::write_beside(storage, &path, &bytes, purpose) {
+        Err(error) if is_too_many_files(&error) => return Err(Unwritten::TooManyFiles(error)),
+        begun => begun.map_err(Unwritten::Failed)?,
+    };
+    let put = || {
+        sync.wait()?;
+        whole_file::put_in_place(storage, &path)?;
+        storage.sync_dir(directory, purpose)
+    };
+    put().map_err(Unwritten::Failed)?;
     Ok((file, bytes.len() as u64))
 }
