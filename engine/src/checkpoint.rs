@@ -21,16 +21,19 @@
 //! | last 4 | checksum | `u32`, CRC-32 of everything before |
 //!
 //! All integers are big-endian. A checkpoint is made under another name and renamed once it is whole and
-//! synced, so one that is there is whole, unless the disk has damaged it: that its checksums tell.
+//! synced, so one that is there is whole, unless the disk has damaged it: that its checksums tell. RocksDB syncs its
+//! files itself; what makes a checkpoint of them, the manifest and names, goes through [`Storage`].
 
 mod manifest;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
+use lotic_log::storage::disk::DiskStorage;
+use lotic_log::storage::{Storage, SyncPurpose};
 use parking_lot::Mutex;
 
 use self::manifest::{Manifest, ManifestFile};
@@ -43,6 +46,7 @@ const LOOK_CACHE_BYTES: usize = 1 << 20;
 
 /// A flow's state in a directory.
 pub struct DiskState {
+    storage: Arc<dyn Storage>,
     live: PathBuf,
     suspect: PathBuf,
     checkpoints: PathBuf,
@@ -59,7 +63,9 @@ impl DiskState {
     pub fn new(data: &Path, flow: &str, options: RocksOptions) -> Result<Self> {
         check_flow_name(flow)?;
         let live = data.join("state").join(flow);
+        let storage = DiskStorage::new(0).expect("no thread is started");
         Ok(Self {
+            storage,
             suspect: suspect_mark(&live),
             live,
             checkpoints: data.join("checkpoints").join(flow),
@@ -76,10 +82,33 @@ impl DiskState {
         // Without its manifest it is none any more, whatever happens in the middle.
         let directory = self.path(checkpoint);
         let manifest = directory.join(manifest::FILE_NAME);
-        fs::remove_file(&manifest)
-            .or_else(ignore_missing)
-            .map_err(|error| failed("removed", &manifest, error))?;
-        remove_directory(&directory)
+        let removed = self.storage.remove_file(&manifest).or_else(ignore_missing);
+        removed.map_err(|error| failed("removed", &manifest, error))?;
+        self.remove_directory(&directory)
+    }
+
+    fn remove_directory(&self, directory: &Path) -> Result<()> {
+        let removed = self.storage.remove_dir_all(directory).or_else(ignore_missing);
+        removed.map_err(|error| failed("removed", directory, error))
+    }
+
+    /// Makes a directory and those it is in, durably.
+    fn make_directory(&self, directory: &Path) -> Result<()> {
+        if directory.as_os_str().is_empty() || directory.is_dir() {
+            return Ok(());
+        }
+        let parent = directory.parent().unwrap_or(Path::new(""));
+        self.make_directory(parent)?;
+        let made = self.storage.create_dir_all(directory);
+        made.map_err(|error| failed("made", directory, error))?;
+        self.sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+    }
+
+    /// Makes the names in a directory durable.
+    #[track_caller]
+    fn sync(&self, directory: &Path) -> Result<()> {
+        let synced = self.storage.sync_dir(directory, SyncPurpose::Checkpoint);
+        synced.map_err(|error| failed("synced", directory, error))
     }
 
     /// The files of the newest checkpoint by inode: what is linked again needs no second reading.
@@ -116,7 +145,7 @@ impl StateHome for DiskState {
             let what = format!("the state in {} is still in use", self.live.display());
             return Err(Error::new(ErrorKind::Restart, what));
         }
-        remove_directory(&self.live)?;
+        self.remove_directory(&self.live)?;
         match fs::remove_file(&self.suspect) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("removed", &self.suspect, error))
@@ -153,7 +182,7 @@ impl StateHome for DiskState {
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
         let directory = self.path(checkpoint);
         let manifest = Manifest::read(&directory)?;
-        remove_directory(&self.live)?;
+        self.remove_directory(&self.live)?;
         fs::create_dir_all(&self.live).map_err(|error| failed("made", &self.live, error))?;
         for file in &manifest.files {
             let (from, to) = (directory.join(&file.name), self.live.join(&file.name));
@@ -173,14 +202,15 @@ impl StateHome for DiskState {
         };
         let id = CheckpointId(self.checkpoints()?.first().map_or(1, |newest| newest.0 + 1));
         let unfinished = self.checkpoints.join("unfinished");
-        fs::create_dir_all(&self.checkpoints).map_err(|error| failed("made", &self.checkpoints, error))?;
-        remove_directory(&unfinished)?;
+        self.make_directory(&self.checkpoints)?;
+        self.remove_directory(&unfinished)?;
         backend.checkpoint(&unfinished)?;
-        Manifest::of(&unfinished, &self.known_files()?)?.write(&unfinished)?;
-        sync(&unfinished)?;
+        Manifest::of(&unfinished, &self.known_files()?)?.write(&*self.storage, &unfinished)?;
+        self.sync(&unfinished)?;
         let finished = self.path(id);
-        fs::rename(&unfinished, &finished).map_err(|error| failed("renamed", &unfinished, error))?;
-        sync(&self.checkpoints)?;
+        let renamed = self.storage.rename(&unfinished, &finished);
+        renamed.map_err(|error| failed("renamed", &unfinished, error))?;
+        self.sync(&self.checkpoints)?;
         tracing::debug!(checkpoint = %id, directory = %finished.display(), "checkpoint taken");
         Ok(id)
     }
@@ -191,22 +221,12 @@ impl StateHome for DiskState {
 
     fn forget(&self, checkpoint: CheckpointId) -> Result<()> {
         self.remove(checkpoint)?;
-        sync(&self.checkpoints)
+        self.sync(&self.checkpoints)
     }
-}
-
-fn remove_directory(directory: &Path) -> Result<()> {
-    fs::remove_dir_all(directory).or_else(ignore_missing).map_err(|error| failed("removed", directory, error))
 }
 
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-fn sync(directory: &Path) -> Result<()> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| failed("synced", directory, error))
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
@@ -217,5 +237,7 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::caused(kind, format!("{} cannot be {what}", path.display()), error)
 }
 
+#[cfg(test)]
+mod power_cut_tests;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionKey, TopicId};
 use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
 use crate::spawn::Drive;
-use crate::storage::{SyncPurpose, SyncTicket};
+use crate::storage::{SyncPurpose, SyncReason, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
 
 use cut::Cut;
@@ -64,7 +64,7 @@ pub trait Flush: Send + Sync + 'static {
 
     /// Submits syncs of everything appended so far; never waits. No ticket where all of it is durable
     /// already. An error (`Poisoned`, `Closed`) is told to whoever asked for the flush.
-    fn submit(&self, purpose: SyncPurpose) -> Result<Submission>;
+    fn submit(&self, reason: SyncReason) -> Result<Submission>;
 
     /// Every sync of the last submission succeeded: all before `upto` is durable.
     fn flushed(&self, upto: Offset);
@@ -104,7 +104,7 @@ pub struct Submission {
 #[derive(Clone)]
 pub(crate) struct FlushTarget {
     pub(crate) target: Arc<dyn Flush>,
-    pub(crate) purpose: SyncPurpose,
+    pub(crate) reason: SyncReason,
 }
 
 /// Makes targets durable, many at once.
@@ -230,9 +230,11 @@ impl Flusher {
     }
 
     /// Asks for a target to be made durable, and does not wait for it. The target is told if it fails.
+    #[track_caller]
     pub(crate) fn request_unattended(&self, target: Arc<dyn Flush>, purpose: SyncPurpose) {
+        let target = FlushTarget { target, reason: SyncReason::of(purpose) };
         if let Some(inbox) = &mut *self.inbox.lock() {
-            inbox.push(Request { target: FlushTarget { target, purpose }, waiters: None });
+            inbox.push(Request { target, waiters: None });
         }
         self.driver.raise();
     }
@@ -339,7 +341,7 @@ impl Rounds {
                 if periodic.when == When::Entangled && !target.is_entangled() {
                     return true;
                 }
-                let target = FlushTarget { target, purpose: SyncPurpose::Records };
+                let target = FlushTarget { target, reason: SyncReason::of(SyncPurpose::Records) };
                 waiting.push(Request { target, waiters: None });
             }
             true
@@ -421,7 +423,7 @@ impl Rounds {
         for round in self.take_startable(&held_back) {
             progress = true;
             let waiters = round.waiters;
-            match round.target.submit(round.purpose) {
+            match round.target.submit(round.reason) {
                 Err(error) => {
                     let outcome = Err(error);
                     settled.extend(waiters.iter().filter_map(|waiters| waiters.settle(&outcome)));
@@ -504,12 +506,14 @@ impl Rounds {
             if is_in_cut || waits_for_cut || under_way.contains(&identity(target)) {
                 return true;
             }
-            let (purpose, waiters) = (request.target.purpose, request.waiters.take());
+            let (reason, waiters) = (request.target.reason, request.waiters.take());
             let place = *places.entry(identity(target)).or_insert_with(|| {
-                startable.push(Startable { target: target.clone(), purpose, waiters: Vec::new() });
+                startable.push(Startable { target: target.clone(), reason, waiters: Vec::new() });
                 startable.len() - 1
             });
-            startable[place].purpose = startable[place].purpose.min(purpose);
+            if reason.purpose < startable[place].reason.purpose {
+                startable[place].reason = reason;
+            }
             startable[place].waiters.extend(waiters);
             false
         });
@@ -519,7 +523,7 @@ impl Rounds {
 
 struct Startable {
     target: Arc<dyn Flush>,
-    purpose: SyncPurpose,
+    reason: SyncReason,
     waiters: Vec<Arc<Waiters>>,
 }
 

@@ -54,6 +54,8 @@ mod import;
 mod index;
 mod log;
 mod message_reader;
+#[cfg(test)]
+mod needed_syncs;
 mod open_files;
 mod partition;
 pub mod partitioner;

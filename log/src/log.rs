@@ -36,19 +36,19 @@ mod open;
 #[cfg(test)]
 mod open_files_tests;
 mod options;
-mod repair;
+pub(crate) mod repair;
 #[cfg(test)]
 mod retention_tests;
 mod retreat;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topics;
 #[cfg(test)]
-mod unsynced_tests;
+pub(crate) mod unsynced_tests;
 #[cfg(test)]
-mod untouched_tests;
+pub(crate) mod untouched_tests;
 #[cfg(test)]
-mod upkeep_tests;
+pub(crate) mod upkeep_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ use crate::record::ProducerId;
 use crate::recovery::RecoveryReport;
 use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
 use crate::spawn::Drive;
-use crate::storage::{Storage, StorageLock, SyncPurpose};
+use crate::storage::{Storage, StorageLock, SyncPurpose, SyncReason};
 use crate::ticket::FlushTicket;
 use crate::topic::Topic;
 use crate::transaction::{Coordinator, TransactionOptions, TransactionalProducer};
@@ -207,8 +207,10 @@ impl Log {
 
     /// Asks for what `partitions` hold now to be made durable. The syncs of all of them run at once and
     /// serve everyone else who asked.
+    #[track_caller]
     pub fn flush(&self, partitions: &[Arc<Partition>], purpose: SyncPurpose) -> FlushTicket {
-        let target = |partition: &Arc<Partition>| FlushTarget { target: partition.clone(), purpose };
+        let reason = SyncReason::of(purpose);
+        let target = |partition: &Arc<Partition>| FlushTarget { target: partition.clone(), reason };
         self.inner.core.flusher.request(partitions.iter().map(target))
     }
 
@@ -365,7 +367,7 @@ impl Inner {
         };
         let target = |partition: &Arc<Partition>| FlushTarget {
             target: partition.clone(),
-            purpose: SyncPurpose::Records,
+            reason: SyncReason::of(SyncPurpose::Records),
         };
         let flushed = self.core.flusher.request(partitions.iter().filter(is_left).map(target)).wait();
         if flushed.is_err() {

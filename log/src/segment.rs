@@ -407,18 +407,18 @@ impl Segment {
 
     /// Writes out what the indexes hold in memory only. Tells of each file that is written, to be synced.
     pub(crate) fn persist_indexes(&self, mut written: impl FnMut(Arc<dyn StorageFile>)) -> io::Result<()> {
-        written(self.offsets.write_out()?.file);
-        written(self.times.write_out()?.file);
+        written(self.offsets.write_out()?);
+        written(self.times.write_out()?);
         let aborted = self.aborted.persist()?;
         let sum = self.aborted_sum.write(&self.aborted, aborted.is_some())?;
-        aborted.map(|persisted| persisted.file).into_iter().chain(sum).for_each(written);
+        aborted.into_iter().chain(sum).for_each(written);
         Ok(())
     }
 
     /// The same of a segment that is to replace others: also what is empty has to take the place of an older file.
     pub(crate) fn write_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
-        let mut written = vec![self.offsets.write_out()?.file, self.times.write_out()?.file];
-        written.push(self.aborted.write_out()?.file);
+        let mut written = vec![self.offsets.write_out()?, self.times.write_out()?];
+        written.push(self.aborted.write_out()?);
         written.extend(self.aborted_sum.write(&self.aborted, true)?);
         Ok(written)
     }

@@ -29,7 +29,7 @@ use crate::partition::Partition;
 use crate::record::{PartitionKey, Timestamp};
 use crate::retention::{RetentionFacts, expired};
 use crate::segment::Segment;
-use crate::storage::SyncPurpose;
+use crate::storage::{SyncPurpose, SyncReason};
 use crate::ticket::{Completion, Ticket};
 
 /// How long an active segment is not sealed because of its age after one was, unless segments are to be sealed
@@ -304,7 +304,8 @@ impl Upkeep {
         }
         if is_kept_up && offsets.durable < offsets.end {
             // Nothing that is not durable is deleted or compacted; the next visit finds it so.
-            let target = FlushTarget { target: partition.clone(), purpose: SyncPurpose::Records };
+            let target =
+                FlushTarget { target: partition.clone(), reason: SyncReason::of(SyncPurpose::Records) };
             drop(self.flusher.request([target]));
         }
         if expired.segments > 0 {

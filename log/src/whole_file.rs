@@ -24,6 +24,7 @@ pub(crate) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<
 }
 
 /// Replaces a file, durably. Waits for the disk. Returns the file as it is now.
+#[track_caller]
 pub(crate) fn replace(
     storage: &dyn Storage,
     path: &Path,
@@ -39,6 +40,7 @@ pub(crate) fn replace(
 
 /// Writes the next version of a file beside it and submits its sync. [`put_in_place`] may follow once
 /// that has succeeded.
+#[track_caller]
 pub(crate) fn write_beside(
     storage: &dyn Storage,
     path: &Path,

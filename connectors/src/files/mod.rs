@@ -18,6 +18,8 @@ pub mod csv;
 mod input;
 pub mod json_lines;
 pub mod output;
+#[cfg(test)]
+mod output_tests;
 pub mod position;
 pub mod reader;
 pub mod rows;

@@ -4,7 +4,8 @@
 //!             write                prepare                     publish
 //! (nothing) ───────▶ temporary ───────────────▶ temporary ───────────────▶ <name>
 //!                    half written   fsync file,  whole, on    rename,
-//!                                   fsync folder the disk     fsync folder
+//!                                   rename,      the disk     fsync folder
+//!                                   fsync folder
 //! ```
 //!
 //! A temporary file is named after its target, `.<target>.tmp`: written again after a crash, it is begun anew. A
@@ -14,22 +15,31 @@
 //! of a committed epoch is whole and only waits for its name, and one of a later epoch belongs to nobody.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lotic_engine::epoch::Epoch;
+use lotic_log::storage::disk::DiskStorage;
+use lotic_log::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
 
 use crate::error::{Error, ErrorKind, Result};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A file being written beside the place where it shall stand. Dropped before it is prepared, it is removed.
-#[derive(Debug)]
 pub struct StagedFile {
+    storage: Arc<dyn Storage>,
     /// `None` once the file is prepared.
-    file: Option<BufWriter<File>>,
+    file: Option<BufWriter<End>>,
     target: PathBuf,
+}
+
+/// Where a file ends that is being written.
+struct End {
+    file: Arc<dyn StorageFile>,
+    position: u64,
 }
 
 impl StagedFile {
@@ -38,13 +48,19 @@ impl StagedFile {
     /// # Errors
     /// Names the file that could not be made.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
-        let target = target.into();
+        Self::create_on(disk(), target.into())
+    }
+
+    pub(super) fn create_on(storage: Arc<dyn Storage>, target: PathBuf) -> Result<Self> {
         if target.file_name().is_none() {
             return Err(Error::new(ErrorKind::Invalid, format!("{} does not name a file", target.display())));
         }
         let temporary = temporary_of(&target);
-        let file = File::create(&temporary).map_err(|error| Error::io("create", &temporary, error))?;
-        Ok(Self { file: Some(BufWriter::with_capacity(BUFFER_BYTES, file)), target })
+        remove_if_there(&*storage, &temporary)?;
+        let file = storage.open(&temporary, OpenMode::Create);
+        let file = file.map_err(|error| Error::io("create", &temporary, error))?;
+        let file = Some(BufWriter::with_capacity(BUFFER_BYTES, End { file, position: 0 }));
+        Ok(Self { storage, file, target })
     }
 
     /// Where the file shall stand.
@@ -56,9 +72,9 @@ impl StagedFile {
     fn prepare_as(mut self, target: &Path) -> Result<()> {
         self.write_out()?;
         let (from, to) = (temporary_of(&self.target), temporary_of(target));
-        fs::rename(&from, &to).map_err(|error| Error::io("create", &to, error))?;
+        self.storage.rename(&from, &to).map_err(|error| Error::io("create", &to, error))?;
         self.file = None;
-        sync_folder_of(target)
+        sync_folder_of(&*self.storage, target)
     }
 
     /// Makes the file durable at its target, in place of what stood there.
@@ -66,22 +82,34 @@ impl StagedFile {
     /// # Errors
     /// Names the file. What stood at the target before still stands there, unless the error is about its folder.
     pub fn publish(mut self) -> Result<()> {
-        self.make_durable()?;
-        rename(&self.target)
-    }
-
-    fn make_durable(&mut self) -> Result<()> {
         self.write_out()?;
-        sync_folder_of(&self.target)?;
         self.file = None;
-        Ok(())
+        rename(&*self.storage, &self.target)
     }
 
     fn write_out(&mut self) -> Result<()> {
         let file = self.file.as_mut().expect("a file is prepared once, by the call that consumes it");
         file.flush()
-            .and_then(|()| file.get_ref().sync_all())
+            .and_then(|()| file.get_ref().file.sync(SyncPurpose::Export).wait())
             .map_err(|error| Error::io("write", &temporary_of(&self.target), error))
+    }
+}
+
+impl fmt::Debug for StagedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StagedFile").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl Write for End {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(self.position, bytes)?;
+        self.position += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -100,7 +128,7 @@ impl Drop for StagedFile {
         if let Some(file) = self.file.take() {
             // Whatever is still in the buffer is not wanted any more.
             let _ = file.into_parts();
-            let _ = fs::remove_file(temporary_of(&self.target));
+            let _ = self.storage.remove_file(&temporary_of(&self.target));
         }
     }
 }
@@ -115,8 +143,9 @@ const EPOCH_DIGITS: usize = 20;
 /// The files of committed epochs, in the order of their names, are the output; there is none where a worker had no
 /// rows. After a crash the same file is made again or found to be there, so each row is in the output once. The
 /// folder is this output's alone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EpochFiles {
+    storage: Arc<dyn Storage>,
     folder: PathBuf,
     extension: String,
 }
@@ -130,22 +159,36 @@ enum Found {
     Published(Epoch),
 }
 
+impl fmt::Debug for EpochFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, extension, .. } = self;
+        f.debug_struct("EpochFiles")
+            .field("folder", folder)
+            .field("extension", extension)
+            .finish_non_exhaustive()
+    }
+}
+
 impl EpochFiles {
     /// Files in `folder`. It is made with the first of them.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if `extension` cannot be part of a file's name.
     pub fn new(folder: impl Into<PathBuf>, extension: &str) -> Result<Self> {
+        Self::new_on(disk(), folder.into(), extension)
+    }
+
+    pub(super) fn new_on(storage: Arc<dyn Storage>, folder: PathBuf, extension: &str) -> Result<Self> {
         if extension.is_empty() || extension.contains(['/', '\0']) {
             let what = format!("`{extension}` cannot be part of a file's name");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        Ok(Self { folder: folder.into(), extension: extension.to_owned() })
+        Ok(Self { storage, folder, extension: extension.to_owned() })
     }
 
     /// Where the rows of `epoch` on `worker` stand once it is committed.
     pub fn path(&self, epoch: Epoch, worker: usize) -> PathBuf {
-        let Self { folder, extension } = self;
+        let Self { folder, extension, .. } = self;
         folder.join(format!("{:0digits$}-{worker}.{extension}", epoch.0, digits = EPOCH_DIGITS))
     }
 
@@ -155,8 +198,9 @@ impl EpochFiles {
     /// # Errors
     /// Names the file.
     pub fn create(&self, worker: usize) -> Result<StagedFile> {
-        make_folder(&self.folder)?;
-        StagedFile::create(self.folder.join(format!("{BEGUN}{worker}.{}", self.extension)))
+        make_folder(&*self.storage, &self.folder)?;
+        let target = self.folder.join(format!("{BEGUN}{worker}.{}", self.extension));
+        StagedFile::create_on(self.storage.clone(), target)
     }
 
     /// Makes the rows of `epoch` on `worker` durable; they do not show yet. Goes before the epoch's commit.
@@ -173,7 +217,8 @@ impl EpochFiles {
     /// Names the file.
     pub fn commit(&self, epoch: Epoch, worker: usize) -> Result<()> {
         let target = self.path(epoch, worker);
-        if exists(&temporary_of(&target))? { rename(&target) } else { Ok(()) }
+        let is_waiting = exists(&*self.storage, &temporary_of(&target))?;
+        if is_waiting { rename(&*self.storage, &target) } else { Ok(()) }
     }
 
     /// Whether the folder can be what the epochs up to `committed` have left. Changes nothing.
@@ -207,7 +252,7 @@ impl EpochFiles {
         for (path, found) in self.list()? {
             match found {
                 Found::Prepared(epoch, worker) if epoch <= committed => self.commit(epoch, worker)?,
-                Found::Prepared(..) | Found::Begun => remove_if_there(&path)?,
+                Found::Prepared(..) | Found::Begun => remove_if_there(&*self.storage, &path)?,
                 Found::Published(_) => {}
             }
         }
@@ -216,15 +261,13 @@ impl EpochFiles {
 
     /// What is in the folder of this output, in no order; nothing if there is no folder.
     fn list(&self) -> Result<Vec<(PathBuf, Found)>> {
-        let entries = match fs::read_dir(&self.folder) {
+        let entries = match self.storage.list(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|error| Error::io("list", &self.folder, error))?,
         };
         let mut found = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(|error| Error::io("list", &self.folder, error))?;
-            let kind = entry.file_name().to_str().and_then(|name| self.find(name));
-            found.extend(kind.map(|kind| (entry.path(), kind)));
+            found.extend(self.find(&entry.name).map(|kind| (self.folder.join(&entry.name), kind)));
         }
         Ok(found)
     }
@@ -243,15 +286,18 @@ impl EpochFiles {
 }
 
 /// Makes a folder and those it is in, durably. One that is there already is left as it is.
-fn make_folder(folder: &Path) -> Result<()> {
-    if folder.as_os_str().is_empty() || exists(folder)? {
+fn make_folder(storage: &dyn Storage, folder: &Path) -> Result<()> {
+    if folder.as_os_str().is_empty() || exists(storage, folder)? {
         return Ok(());
     }
-    folder.parent().map_or(Ok(()), make_folder)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", folder, error)),
-        _ => sync_folder_of(folder),
-    }
+    folder.parent().map_or(Ok(()), |parent| make_folder(storage, parent))?;
+    storage.create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
+    sync_folder_of(storage, folder)
+}
+
+/// Files on the disk, each synced by whoever asks for it.
+fn disk() -> Arc<dyn Storage> {
+    DiskStorage::new(0).expect("no thread is started")
 }
 
 /// `.<name>.tmp` beside `target`, which names a file.
@@ -262,26 +308,29 @@ fn temporary_of(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-fn rename(target: &Path) -> Result<()> {
-    fs::rename(temporary_of(target), target).map_err(|error| Error::io("create", target, error))?;
-    sync_folder_of(target)
+/// Gives a file that is whole its name, durably.
+fn rename(storage: &dyn Storage, target: &Path) -> Result<()> {
+    let renamed = storage.rename(&temporary_of(target), target);
+    renamed.map_err(|error| Error::io("create", target, error))?;
+    sync_folder_of(storage, target)
 }
 
-fn sync_folder_of(path: &Path) -> Result<()> {
+#[track_caller]
+fn sync_folder_of(storage: &dyn Storage, path: &Path) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),
         None => return Ok(()),
     };
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| Error::io("sync", folder, error))
+    storage.sync_dir(folder, SyncPurpose::Export).map_err(|error| Error::io("sync", folder, error))
 }
 
-fn exists(path: &Path) -> Result<bool> {
-    fs::exists(path).map_err(|error| Error::io("open", path, error))
+fn exists(storage: &dyn Storage, path: &Path) -> Result<bool> {
+    storage.exists(path).map_err(|error| Error::io("open", path, error))
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
+fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<()> {
+    match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
         _ => Ok(()),
     }

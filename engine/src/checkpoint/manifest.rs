@@ -1,9 +1,11 @@
 //! What the files of a checkpoint are. Its bytes are described in [`checkpoint`](super).
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use lotic_log::storage::{OpenMode, Storage, SyncPurpose};
 
 use super::failed;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,13 +51,13 @@ impl Manifest {
         Ok(Self { files })
     }
 
-    /// Writes the manifest into `directory`, and syncs it.
-    pub(super) fn write(&self, directory: &Path) -> Result<()> {
+    /// Writes the manifest into `directory`, which has none, and syncs it. Its name is durable once the directory is synced.
+    pub(super) fn write(&self, storage: &dyn Storage, directory: &Path) -> Result<()> {
         let path = directory.join(FILE_NAME);
         let write = || -> io::Result<()> {
-            let mut file = File::create(&path)?;
-            file.write_all(&self.encode())?;
-            file.sync_all()
+            let file = storage.open(&path, OpenMode::Create)?;
+            file.write_at(0, &self.encode())?;
+            file.sync(SyncPurpose::Checkpoint).wait()
         };
         write().map_err(|error| failed("written", &path, error))
     }

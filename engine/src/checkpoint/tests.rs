@@ -9,14 +9,14 @@ use crate::state::restore::restore;
 use crate::state::testing::rows;
 use crate::state::{Base, Position, Slice, StoreChangelog, WriteSet};
 
-fn small() -> RocksOptions {
+pub(super) fn small() -> RocksOptions {
     RocksOptions { write_buffer_bytes: 1 << 20, block_cache_bytes: 1 << 20, background_jobs: 1 }
 }
 
 /// A flow with one store, which has applied the whole of its changelog: one row for each of the numbers.
-struct Fixture {
-    _directory: tempfile::TempDir,
-    home: Arc<DiskState>,
+pub(super) struct Fixture {
+    _directory: Option<tempfile::TempDir>,
+    pub(super) home: Arc<DiskState>,
     log: Arc<MemoryLog>,
     store: StoreChangelog,
 }
@@ -24,22 +24,32 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let home = Arc::new(DiskState::new(directory.path(), "flow", small()).unwrap());
-        let log = MemoryLog::new();
-        let store = StoreChangelog { name: "one".to_owned(), topic: log.topic("flow-one-changelog", 1) };
-        Self { _directory: directory, home, log, store }
+        let home = DiskState::new(directory.path(), "flow", small()).unwrap();
+        Self { _directory: Some(directory), ..Self::of(home) }
     }
 
-    fn produce(&self, number: u8) {
+    /// One with an empty changelog, and the state in a directory that the caller keeps.
+    pub(super) fn of(home: DiskState) -> Self {
+        let log = MemoryLog::new();
+        let store = StoreChangelog { name: "one".to_owned(), topic: log.topic("flow-one-changelog", 1) };
+        Self { _directory: None, home: Arc::new(home), log, store }
+    }
+
+    /// The same flow, with its state elsewhere.
+    pub(super) fn with_home(self, home: DiskState) -> Self {
+        Self { home: Arc::new(home), ..self }
+    }
+
+    pub(super) fn produce(&self, number: u8) {
         self.log.produce(&self.store.topic, 0, &[(0, &[0, number], &[1, number])]);
     }
 
-    fn restore(&self) -> crate::state::Restored {
+    pub(super) fn restore(&self) -> crate::state::Restored {
         restore(&*self.home, &*self.log, std::slice::from_ref(&self.store), 1, &|| false).unwrap()
     }
 
     /// Restores, and checks that every number is there.
-    fn check(&self, base: Base, rejected: usize, records: u64, numbers: u8) {
+    pub(super) fn check(&self, base: Base, rejected: usize, records: u64, numbers: u8) {
         let restored = self.restore();
         assert_eq!(restored.report.base, base, "{:?}", restored.report);
         assert_eq!(restored.report.rejected.len(), rejected, "{:?}", restored.report);
@@ -95,7 +105,7 @@ fn a_store_found_damaged_while_in_use_gives_way_to_a_checkpoint() {
 }
 
 fn mark_suspect(f: &Fixture) {
-    File::create(&f.home.suspect).unwrap();
+    fs::File::create(&f.home.suspect).unwrap();
 }
 
 #[test]

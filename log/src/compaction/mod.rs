@@ -23,7 +23,7 @@ mod job;
 mod key_map;
 pub(crate) mod plan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transactions;
 
 pub use job::CompactionReport;

@@ -8,7 +8,7 @@ use super::{Flush, Submission, identity, outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, PartitionKey};
 use crate::recovery_point::RecoveryPointFile;
-use crate::storage::SyncPurpose;
+use crate::storage::{SyncPurpose, SyncReason};
 
 /// ```text
 ///   Syncing --all parts synced--> Recording --recovery points synced--> over
@@ -41,7 +41,7 @@ impl Cut {
         let parts = Vec::with_capacity(targets.len());
         let mut cut = Self { parts, waiters, phase: Phase::Syncing, refusal: None };
         for target in targets {
-            match target.submit(SyncPurpose::Cut) {
+            match target.submit(SyncReason::of(SyncPurpose::Cut)) {
                 Ok(submission) => {
                     submission.tickets.iter().for_each(|ticket| ticket.wake(waker));
                     cut.parts.push(Part { target, submission });

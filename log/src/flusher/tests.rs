@@ -15,7 +15,7 @@ use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints};
 use crate::spawn::Drive;
 use crate::storage::memory::{MemoryStorage, SyncMode};
-use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncReason};
 use crate::ticket::FlushTicket;
 
 /// A file of one byte per offset.
@@ -47,13 +47,13 @@ impl Flush for Target {
         PartitionKey { topic: TopicId(Uuid::from_u128(1)), partition: PartitionId(self.partition) }
     }
 
-    fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
+    fn submit(&self, reason: SyncReason) -> Result<Submission> {
         let mut state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Err(Error::new(crate::ErrorKind::Poisoned, failure.clone()));
         }
-        state.purposes.push(purpose);
-        let tickets = if state.end > state.durable { vec![self.file.sync(purpose)] } else { Vec::new() };
+        state.purposes.push(reason.purpose);
+        let tickets = if state.end > state.durable { vec![self.file.sync_for(reason)] } else { Vec::new() };
         Ok(Submission { tickets, upto: Offset(state.end) })
     }
 
@@ -111,7 +111,8 @@ impl Fixture {
     }
 
     fn request(&self, targets: &[usize], purpose: SyncPurpose) -> FlushTicket {
-        let target = |index: &usize| FlushTarget { target: self.targets[*index].clone(), purpose };
+        let reason = SyncReason::of(purpose);
+        let target = |index: &usize| FlushTarget { target: self.targets[*index].clone(), reason };
         self.flusher.request(targets.iter().map(target))
     }
 

@@ -15,6 +15,7 @@ use crate::clock::ManualClock;
 use crate::consumer::Consumer;
 use crate::error::{ErrorKind, Result};
 use crate::log::{Log, LogOptions};
+use crate::partition::Durability;
 use crate::record::{Offset, Timestamp};
 use crate::storage::SyncPurpose;
 use crate::storage::memory::MemoryStorage;
@@ -262,6 +263,64 @@ fn check(seed: u64, operation: u64, ending: Ending) -> bool {
     let world = world.end(Ending::PowerCut);
     assert!(world.committed().values().all(Offsets::is_empty), "{what}: {:?}", world.committed());
     is_cut_off
+}
+
+/// What somebody has committed and not synced yet is not shown before it outlives a power cut.
+pub(crate) fn check_seen(seed: u64) {
+    let world = World::new(seed);
+    let committer = Consumer::new(&world.log, options(BY_HAND)).expect("a group");
+    let group = committer.group_metadata().expect("a group");
+    let topic_id = world.log.topic("in").expect("it is there").id();
+    let commit = OffsetCommit { partition: tp(0), topic_id, offset: Offset(2), metadata: String::new() };
+    let committed = world.log.group_coordinator().commit(&world.log, &group, &[commit]);
+    committed.expect("nothing fails");
+    let other = Consumer::new(&world.log, options(BY_HAND)).expect("a group");
+    let seen = other.committed(&tp(0)).expect("readable").map(|committed| committed.offset.0);
+    assert_eq!(seen, Some(2));
+    drop((committer, other));
+    let world = world.end(Ending::PowerCut);
+    assert_eq!(world.committed()[BY_HAND].get(&0).copied(), seen, "it was shown");
+}
+
+#[test]
+fn offsets_that_were_shown_outlive_a_power_cut() {
+    (0..20).for_each(check_seen);
+}
+
+/// What nobody had synced is, before a group has committed that it was read, or is set behind it.
+pub(crate) fn check_read(seed: u64) {
+    let (storage, clock) = (MemoryStorage::new(seed), ManualClock::new());
+    let log = open(&storage, &clock);
+    let durability = Some(Durability::Os);
+    let topic = log.create_topic("in", TopicConfig { durability, ..TopicConfig::default() });
+    let partition = topic.expect("a new topic").partitions()[0].clone();
+    let mut consumer = Consumer::new(&log, options(BY_HAND)).expect("a group");
+    consumer.assign(&[tp(0)]).expect("it is there");
+    consumer.commit_offsets(&[(tp(0), Offset(0).into())]).expect("nothing fails");
+    let mut builder = BatchBuilder::new(Compression::None);
+    (0..4).for_each(|_| builder.push(Timestamp(0), None, Some(b"v"), &[]).expect("fits"));
+    partition.append(builder.seal()).expect("appended");
+    if seed.is_multiple_of(2) {
+        consumer.commit_offsets(&[(tp(0), Offset(4).into())]).expect("nothing fails");
+    } else {
+        log.reset_offsets(BY_HAND, &[tp(0)], ResetTo::ShiftBy(4)).expect("nothing fails");
+    }
+    storage.crash();
+    drop((log, consumer, partition));
+    let log = open(&storage, &clock);
+    let end = log.topic("in").expect("it is there").partitions()[0].offsets().end;
+    let read = CommittedOffsets::read(&log).expect("readable");
+    assert_eq!((read.get(BY_HAND, &tp(0)).map(|at| at.offset), end), (Some(Offset(4)), Offset(4)));
+}
+
+#[test]
+fn no_group_is_behind_the_end_of_what_it_reads_after_a_power_cut() {
+    (0..20).for_each(check_read);
+}
+
+/// One power cut in the script.
+pub(crate) fn check_script(seed: u64) {
+    check(seed, seed % 120, Ending::PowerCut);
 }
 
 #[test]

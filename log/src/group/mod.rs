@@ -20,7 +20,7 @@ mod assignor;
 mod committed;
 mod coordinator;
 #[cfg(test)]
-mod crash_tests;
+pub(crate) mod crash_tests;
 mod describe;
 mod expiry;
 #[cfg(test)]

@@ -31,7 +31,7 @@ mod groups;
 mod settings;
 mod staging;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 

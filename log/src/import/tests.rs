@@ -38,7 +38,7 @@ const HIDDEN_CATALOGUE: &str = "hidden";
 fn rename_catalogue(storage: &MemoryStorage, from: &str, to: &str) {
     let broker = Path::new(BROKER);
     storage.rename(&broker.join(from), &broker.join(to)).expect("it is there");
-    storage.sync_dir(broker, SyncPurpose::Export).expect("the disk is fine");
+    storage.sync_dir(broker, SyncPurpose::Directory).expect("the disk is fine");
 }
 
 /// The log that stands in for the broker's.
@@ -107,9 +107,9 @@ fn write_bytes(storage: &MemoryStorage, name: &str, bytes: &[u8]) {
     let path = Path::new(BROKER).join(name);
     let file = storage.open(&path, OpenMode::Create).expect("a new file");
     file.write_at(0, bytes).expect("the disk is fine");
-    file.sync(SyncPurpose::Export).wait().expect("the disk is fine");
+    file.sync(SyncPurpose::Directory).wait().expect("the disk is fine");
     storage
-        .sync_dir(path.parent().expect("it is in a directory"), SyncPurpose::Export)
+        .sync_dir(path.parent().expect("it is in a directory"), SyncPurpose::Directory)
         .expect("the disk is fine");
 }
 
@@ -186,27 +186,47 @@ fn topics_keep_their_ids_offsets_and_records_and_go_on() {
 
 #[test]
 fn an_import_that_is_cut_off_anywhere_leaves_whole_topics_and_is_finished_by_the_next() {
-    let expected = contents(&open_broker(&broker()), Isolation::ReadUncommitted);
-    for operation in 0.. {
-        let storage = broker();
-        let log = open(&storage, DATA);
-        storage.fail_after(operation);
-        let outcome = import(&log);
-        let was_cut = storage.is_unplugged();
-        assert_eq!(outcome.is_err(), was_cut, "operation {operation}: {outcome:?}");
-        drop(log);
-        storage.crash();
-        let log = open(&storage, DATA);
-        for (partition, records) in contents(&log, Isolation::ReadUncommitted) {
-            assert_eq!(records, expected[&partition], "operation {operation}");
-        }
-        import(&log).expect("the disk is fine again");
-        assert_eq!(contents(&log, Isolation::ReadUncommitted), expected, "operation {operation}");
-        if !was_cut {
-            assert!(operation > 20, "every write and sync was cut off once, {operation} in all");
-            return;
+    let operations = (0..).find(|operation| !check_power_cut(*operation)).expect("it ends");
+    assert!(operations > 20, "every write and sync was cut off once, {operations} in all");
+}
+
+/// One power cut in an import, or after it.
+pub(crate) fn check_script(seed: u64) {
+    check_power_cut(seed % 240);
+}
+
+/// Each partition says which topic it belongs to, as Kafka's tools would have it.
+fn check_metadata(storage: &MemoryStorage, log: &Log) {
+    for topic in log.topics() {
+        for partition in topic.partitions() {
+            let path = Path::new(DATA).join(partition.name().to_string()).join("partition.metadata");
+            let text = String::from_utf8(storage.contents(&path).expect("it is there"));
+            assert_eq!(text.expect("it is text"), format!("version: 0\ntopic_id: {}\n", topic.id()));
         }
     }
+}
+
+/// The power fails that many operations into an import, if it takes as many, which is finished by the next. Whether it has.
+fn check_power_cut(operation: u64) -> bool {
+    let expected = contents(&open_broker(&broker()), Isolation::ReadUncommitted);
+    let storage = broker();
+    let log = open(&storage, DATA);
+    storage.fail_after(operation);
+    let outcome = import(&log);
+    let was_cut = storage.is_unplugged();
+    assert_eq!(outcome.is_err(), was_cut, "operation {operation}: {outcome:?}");
+    drop(log);
+    storage.clear_faults();
+    storage.crash();
+    let log = open(&storage, DATA);
+    for (partition, records) in contents(&log, Isolation::ReadUncommitted) {
+        assert_eq!(records, expected[&partition], "operation {operation}");
+    }
+    check_metadata(&storage, &log);
+    import(&log).expect("the disk is fine again");
+    assert_eq!(contents(&log, Isolation::ReadUncommitted), expected, "operation {operation}");
+    check_metadata(&storage, &log);
+    was_cut
 }
 
 #[test]
@@ -429,6 +449,39 @@ fn open_transactions_end_as_the_broker_has_decided() {
     assert_eq!(read, &[(0, "committed".to_owned())]);
     let names: Vec<_> = storage.list(Path::new(DATA)).expect("the disk is fine");
     assert!(names.iter().all(|entry| !entry.name.ends_with("-import")), "{names:?}");
+}
+
+/// Committed offsets that have come along outlive a power cut.
+pub(crate) fn check_groups(seed: u64) {
+    let storage = MemoryStorage::new(seed);
+    let log = open(&storage, BROKER);
+    let orders = log.create_topic("orders", small(1)).expect("a new topic");
+    append(&orders.partitions()[0], batch(&["one", "two"], None));
+    let name = TopicPartition::new("orders", PartitionId(0));
+    let (topic_id, offset, metadata) = (orders.id(), Offset(2), String::new());
+    let commit = OffsetCommit { partition: name.clone(), topic_id, offset, metadata };
+    let offsets = offsets_partition(&log).expect("the disk is fine");
+    append(&offsets, offset_commits("readers", &[commit], Timestamp(1)).expect("it is small"));
+    stop_broker(&storage, log);
+
+    // Ids of topics come of the seed: another one, so that none is like that of the topic which keeps its own.
+    let open_data = || {
+        let options = LogOptions::manual(storage.mount(), ManualClock::new(), 4);
+        Log::open(DATA, options).expect("a log that opens")
+    };
+    let log = open_data();
+    let options = ImportOptions { topics: Vec::new(), groups: true };
+    let imported = log.import_kafka_directory(Path::new(BROKER), &options, |_| {}).expect("it is sound");
+    assert_eq!(imported.committed_offsets, 1);
+    storage.crash();
+    drop(log);
+    let offsets = CommittedOffsets::read(&open_data()).expect("it is sound");
+    assert_eq!(offsets.get("readers", &name).map(|one| one.offset), Some(Offset(2)));
+}
+
+#[test]
+fn committed_offsets_that_have_come_along_outlive_a_power_cut() {
+    (0..20).for_each(check_groups);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-use super::{Entry, FileContext, Leftover, Persisted};
+use super::{Entry, FileContext, Leftover};
 use crate::open_files::{LazyFile, is_stale};
 use crate::storage::{OpenMode, Storage, StorageFile};
 
@@ -133,10 +133,6 @@ impl<E: Entry> EntryFile<E> {
         Ok(Some(hasher.finalize()))
     }
 
-    pub(super) fn has_unwritten(&self) -> bool {
-        !self.entries.read().in_memory.is_empty()
-    }
-
     /// Whether there is, or has to be, a file.
     pub(super) fn has_file(&self) -> io::Result<bool> {
         self.context.storage.exists(&self.path)
@@ -225,7 +221,7 @@ impl<E: Entry> EntryFile<E> {
 
     /// Writes what is in memory only behind what is believed on file, and cuts off whatever else the
     /// file held. The file is to be synced: it may be as it should be and not be durable.
-    pub(super) fn persist(&self) -> io::Result<Persisted> {
+    pub(super) fn persist(&self) -> io::Result<Arc<dyn StorageFile>> {
         let (on_file, bytes) = {
             let entries = self.entries.read();
             let mut bytes = Vec::with_capacity(entries.in_memory.len() * E::BYTES);
@@ -234,7 +230,6 @@ impl<E: Entry> EntryFile<E> {
         };
         let storage = &*self.context.storage;
         let there = open_if_there(storage, &self.path, OpenMode::Write)?;
-        let is_new = there.is_none();
         let file = there.map_or_else(|| storage.open(&self.path, OpenMode::Create), Ok)?;
         let believed = on_file * E::BYTES as u64;
         if file.len()? > believed {
@@ -247,7 +242,7 @@ impl<E: Entry> EntryFile<E> {
         let mut entries = self.entries.write();
         entries.on_file += (bytes.len() / E::BYTES) as u64;
         entries.in_memory.clear();
-        Ok(Persisted { file, is_new })
+        Ok(file)
     }
 
     /// Keeps the file open until it is released, if anything in it is believed.

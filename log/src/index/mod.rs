@@ -77,13 +77,6 @@ pub(crate) enum Leftover {
     Contradiction,
 }
 
-/// An index that was written out.
-pub(crate) struct Persisted {
-    pub(crate) file: Arc<dyn StorageFile>,
-    /// Whether the file was made, so that its name is to be synced too.
-    pub(crate) is_new: bool,
-}
-
 /// An index of a segment.
 pub(crate) struct Index<E> {
     /// Where the segment begins.
@@ -145,8 +138,8 @@ impl<E: Entry> Index<E> {
         self.file.is_empty()
     }
 
-    /// Writes the index out, be it empty.
-    pub(crate) fn write_out(&self) -> io::Result<Persisted> {
+    /// Writes the index out, be it empty. The file is to be synced.
+    pub(crate) fn write_out(&self) -> io::Result<Arc<dyn StorageFile>> {
         self.file.persist()
     }
 }

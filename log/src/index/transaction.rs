@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Entry, Index, Persisted, field};
+use super::{Entry, Index, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageFile};
 use crate::whole_file;
 
 /// A transaction that was aborted: the batches of this producer in this range do not count.
@@ -126,12 +127,8 @@ impl Index<AbortedTransaction> {
         self.file.checksum(count)
     }
 
-    pub(crate) fn has_unwritten(&self) -> bool {
-        self.file.has_unwritten()
-    }
-
     /// Writes the index out, unless it is empty and has no file: most segments have none.
-    pub(crate) fn persist(&self) -> io::Result<Option<Persisted>> {
+    pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
         if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.write_out().map(Some) }
     }
 }

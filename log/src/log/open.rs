@@ -32,9 +32,9 @@ const RECOVERY_THREADS_MAX: usize = 8;
 
 /// Where a partition was cut off, and who is just doing that.
 #[derive(PartialEq)]
-struct PartitionCuts {
+pub(super) struct PartitionCuts {
     name: TopicPartition,
-    cuts: Option<Cuts>,
+    pub(super) cuts: Option<Cuts>,
     being_cut: Option<CutBy>,
 }
 
@@ -291,7 +291,7 @@ impl Inner {
     }
 
     /// Where each partition was cut off, and is just being.
-    fn cuts(&self) -> Result<Vec<PartitionCuts>> {
+    pub(super) fn cuts(&self) -> Result<Vec<PartitionCuts>> {
         let catalogue = read_catalogue(&*self.storage, &self.directory)?;
         let mut cuts = Vec::new();
         for (name, CatalogueEntry { id, config }) in &catalogue.topics {

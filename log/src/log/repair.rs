@@ -21,17 +21,17 @@
 
 mod carry_out;
 #[cfg(test)]
-mod doubt_tests;
+pub(crate) mod doubt_tests;
 #[cfg(test)]
-mod lost_note_tests;
+pub(crate) mod lost_note_tests;
 mod note;
 #[cfg(test)]
 mod reader_tests;
 mod survey;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
-mod transaction_tests;
+pub(crate) mod transaction_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

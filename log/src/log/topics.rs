@@ -177,7 +177,8 @@ impl Inner {
             let (partition, _) = Partition::open(site, &border)?;
             partitions.push(partition);
         }
-        self.sync_directory(SyncPurpose::Directory)?;
+        // The file of recovery points is replaced, and its name synced, in the directory that the partitions were renamed in:
+        // their names are durable with it, before the catalogue knows of them.
         self.core.flusher.record(recovery_points(&partitions))?;
 
         let mut catalogue = catalogued.catalogue.clone();
@@ -306,7 +307,9 @@ impl Inner {
     }
 
     /// Removes the directories of a topic that the catalogue does not know any more. They are renamed
-    /// first, so that one that is removed in part is never taken for a partition.
+    /// first, so that one that is removed in part is never taken for a partition. A power cut may bring it back under
+    /// its name: until all are gone for good the catalogue says that they are being deleted, and what opens the log goes
+    /// on with that.
     fn remove_directories(&self, name: &str, DeletedTopic { id, partitions }: DeletedTopic) -> Result<()> {
         for partition in (0..partitions).map(PartitionId) {
             let path = self.directory.join(directory_name(name, partition));
@@ -317,7 +320,6 @@ impl Inner {
                 }
                 if self.storage.exists(&path)? {
                     self.storage.rename(&path, &deleted)?;
-                    self.storage.sync_dir(&self.directory, SyncPurpose::Directory)?;
                     self.storage.remove_dir_all(&deleted)?;
                 }
                 Ok(())
@@ -336,6 +338,7 @@ impl Inner {
         unfinished.try_for_each(|(name, deleted)| self.remove_directories(&name, deleted))
     }
 
+    #[track_caller]
     pub(super) fn sync_directory(&self, purpose: SyncPurpose) -> Result<()> {
         let synced = self.storage.sync_dir(&self.directory, purpose);
         synced.map_err(|error| Error::io(format!("cannot sync {}", self.directory.display()), error))

@@ -111,3 +111,28 @@ fn what_is_acknowledged_when_it_is_synced_is_synced_when_somebody_asks() {
     append(&log, &partition, 100);
     assert_eq!(storage.sync_count(SyncPurpose::Records), synced);
 }
+
+/// Files that were synced before their time, to be closed, are durable once somebody asks for them.
+pub(crate) fn check_closed_early(seed: u64) {
+    let storage = MemoryStorage::new(seed);
+    let options = LogOptions::manual(storage.mount(), ManualClock::new(), 1);
+    let log = Log::open(DIRECTORY, LogOptions { unsynced_files_max: 2, ..options }).unwrap();
+    let config = TopicConfig { partitions: 8, ..TopicConfig::default() };
+    let topic = log.create_topic("orders", config).unwrap();
+    for partition in topic.partitions() {
+        partition.append(batch()).unwrap();
+    }
+    assert!(storage.sync_count(SyncPurpose::Closing) > 0, "there is room for two");
+    log.flush(topic.partitions(), SyncPurpose::Records).wait().unwrap();
+    storage.crash();
+    drop(log);
+    let log = open(&storage);
+    let topic = log.topic("orders").unwrap();
+    let ends: Vec<_> = topic.partitions().iter().map(|partition| partition.offsets().end).collect();
+    assert_eq!(ends, [Offset(1); 8]);
+}
+
+#[test]
+fn what_was_synced_to_be_closed_outlives_a_power_cut_once_it_is_acknowledged() {
+    (0..20).for_each(check_closed_early);
+}

@@ -8,7 +8,7 @@ use super::*;
 use crate::batch::Compression;
 use crate::cleanup::{CleanupPolicy, CompactionConfig, Retention};
 use crate::clock::ManualClock;
-use crate::partition::{Isolation, Partition};
+use crate::partition::{Durability, Isolation, Partition};
 use crate::producer::{Producer, ProducerOptions};
 use crate::record::{Offset, PartitionId, Record, Timestamp};
 use crate::storage::memory::MemoryStorage;
@@ -345,29 +345,77 @@ fn settings_outlive_the_log_and_what_cannot_be_changed_is_refused_by_name() {
     assert_eq!(bench.partition().config().segment_bytes, 5000);
 }
 
-#[test]
-fn wherever_a_crash_hits_a_change_of_settings_is_there_in_full_or_not_at_all() {
+/// The power fails while settings are changed, which number of operations in.
+pub(crate) fn check_altered(seed: u64) {
+    let operation = seed % 60;
     let change = |config: &mut TopicConfig| {
         config.partitions = 3;
         config.segment_bytes = 9000;
     };
-    for operation in 0..60 {
-        let bench = Bench::new();
-        bench.create(TopicConfig::default());
-        bench.write(0..3);
-        bench.storage.fail_after(operation);
-        let outcome = bench.log.alter_topic("t", change);
-        bench.storage.clear_faults();
-        let is_done = outcome.is_ok();
-        drop(outcome);
-        let bench = bench.crash();
-        let topic = bench.log.topic("t").expect("it is there");
-        let found = (topic.partitions().len(), topic.config().segment_bytes);
-        assert!(found == (3, 9000) || (found == (1, 300) && !is_done), "operation {operation}: {found:?}");
-        assert_eq!(read(&topic.partitions()[0]), [0, 1, 2]);
-        bench.log.alter_topic("t", change).expect("it is taken up again");
-        assert_eq!(bench.log.topic("t").expect("it is there").partitions().len(), 3);
+    let bench = Bench::new();
+    bench.create(TopicConfig::default());
+    bench.write(0..3);
+    bench.storage.fail_after(operation);
+    let outcome = bench.log.alter_topic("t", change);
+    bench.storage.clear_faults();
+    let is_done = outcome.is_ok();
+    drop(outcome);
+    let bench = bench.crash();
+    let topic = bench.log.topic("t").expect("it is there");
+    let found = (topic.partitions().len(), topic.config().segment_bytes);
+    assert!(found == (3, 9000) || (found == (1, 300) && !is_done), "operation {operation}: {found:?}");
+    assert_eq!(read(&topic.partitions()[0]), [0, 1, 2]);
+    bench.log.alter_topic("t", change).expect("it is taken up again");
+    assert_eq!(bench.log.topic("t").expect("it is there").partitions().len(), 3);
+}
+
+#[test]
+fn wherever_a_crash_hits_a_change_of_settings_is_there_in_full_or_not_at_all() {
+    (0..60).for_each(check_altered);
+}
+
+/// What was deleted, compacted and set survives a power cut.
+pub(crate) fn check_upkeep(seed: u64) {
+    match seed % 4 {
+        0 => deleted_records_are_gone_at_once_and_for_good(),
+        1 => segments_go_when_they_are_too_old_and_the_start_outlives_a_crash(),
+        2 => a_compacted_topic_is_compacted_in_the_background_and_stays_so_after_a_crash(),
+        _ => settings_outlive_the_log_and_what_cannot_be_changed_is_refused_by_name(),
     }
+}
+
+/// What nobody had synced is, before it is deleted up to an offset, or compacted because somebody asks.
+pub(crate) fn check_unsynced(seed: u64) {
+    let bench = Bench::on(MemoryStorage::new(seed));
+    let append = |partition: &Partition, key: i64| {
+        let mut builder = crate::batch::BatchBuilder::new(Compression::None);
+        let key = (key % 4).to_string();
+        builder.push(Timestamp(1), Some(key.as_bytes()), Some(&[b'x'; 40]), &[]).expect("it is small");
+        partition.append(builder.seal()).expect("the disk is fine");
+    };
+    if seed.is_multiple_of(2) {
+        let config = TopicConfig { durability: Some(Durability::Os), ..TopicConfig::default() };
+        let topic = bench.log.create_topic("t", config).expect("a new topic");
+        (0..20).for_each(|key| append(&topic.partitions()[0], key));
+        drop(topic);
+        bench.log.delete_records("t", PartitionId(0), Offset(15)).expect("it is there");
+        let offsets = bench.crash().partition().offsets();
+        assert_eq!(offsets.start, Offset(15));
+        assert!(offsets.end >= offsets.start, "{offsets:?}");
+    } else {
+        let partition = bench.create(compacted());
+        (0..20).for_each(|key| append(&partition, key));
+        drop(partition);
+        bench.log.compact("t").expect("it is sound");
+        let before = read(&bench.partition());
+        assert!(!before.is_empty());
+        assert_eq!(read(&bench.crash().partition()), before);
+    }
+}
+
+#[test]
+fn what_is_deleted_up_to_an_offset_or_compacted_on_demand_outlives_a_power_cut_though_nobody_had_synced_it() {
+    (0..40).for_each(check_unsynced);
 }
 
 #[test]

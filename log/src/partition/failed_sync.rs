@@ -107,7 +107,7 @@ fn decode(bytes: &[u8]) -> Option<Offset> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::partition::PartitionConfig;
     use crate::partition::tests::{create, disk, site};
@@ -125,6 +125,18 @@ mod tests {
             assert_eq!(decode(&bytes), None, "bit {bit}");
         }
         assert_eq!(decode(&encode(Offset(-1))), None, "no partition ends there");
+    }
+
+    /// A note that was made durable is there after a power cut.
+    pub(crate) fn check_durable(seed: u64) {
+        let storage = disk(seed);
+        drop(create(&storage, PartitionConfig::default()));
+        let site = site(&storage, PartitionConfig::default());
+        write(&site, Offset(7)).expect("the disk is fine");
+        make_durable(&site).expect("the disk is fine");
+        storage.crash();
+        let note = read(&site).expect("it can be read").expect("it is there");
+        assert_eq!(note.synced, Some(Offset(7)));
     }
 
     #[test]

@@ -20,18 +20,18 @@ use std::sync::atomic::Ordering;
 use super::writer::{Mode, Writer};
 use super::{Durability, Partition, failed_sync};
 use crate::consistent_cut::stands_on_others;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::flusher::{Flush, Submission, outcome};
 use crate::record::{Offset, PartitionKey};
-use crate::storage::{StorageFile, SyncPurpose, SyncTicket, is_too_many_files};
-use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedHolder};
+use crate::storage::{StorageFile, SyncPurpose, SyncReason, SyncTicket, is_too_many_files};
+use crate::unsynced_files::{UnsyncedFile, UnsyncedHolder};
 
 /// What a sync has to cover.
 struct Unsynced {
     /// Segments, which stay open in the writer's hand.
     segments: Vec<Arc<dyn StorageFile>>,
     /// What was written beside them.
-    beside: Vec<(UnsyncedFile, SyncPurpose)>,
+    beside: Vec<(UnsyncedFile, SyncReason)>,
     has_new_names: bool,
     upto: Offset,
 }
@@ -82,21 +82,20 @@ impl Flush for Partition {
     /// # Errors
     /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
     /// partition that is read-only or deleted has nothing to sync.
-    fn submit(&self, purpose: SyncPurpose) -> Result<Submission> {
-        let room = self.room_to_sync();
+    fn submit(&self, reason: SyncReason) -> Result<Submission> {
         let mut submitted = self.submitted.lock();
         self.end_closing_files(&mut submitted);
         let mut writer = self.writer.lock();
         if matches!(writer.mode, Mode::ReadOnly { .. }) || self.check_not_deleted().is_err() {
             return Ok(Submission { tickets: Vec::new(), upto: self.durable() });
         }
-        if purpose != SyncPurpose::Cut {
+        if reason.purpose != SyncPurpose::Cut {
             self.check_not_poisoned()?;
         }
-        let unsynced = self.take_unsynced(&mut writer, room, purpose)?;
+        let unsynced = self.take_unsynced(&mut writer)?;
         drop(writer);
-        let submission = self.submit_syncs(&mut submitted, unsynced, purpose)?;
-        submitted.is_cut = purpose == SyncPurpose::Cut;
+        let submission = self.submit_syncs(&mut submitted, unsynced, reason)?;
+        submitted.is_cut = reason.purpose == SyncPurpose::Cut;
         submitted.flush = Some(submission.clone());
         Ok(submission)
     }
@@ -139,13 +138,13 @@ impl Flush for Partition {
 impl Partition {
     /// The last sync, when nothing is appended any more.
     pub(super) fn sync_last(&self) -> Result<()> {
-        let room = self.room_to_sync();
         let mut submitted = self.submitted.lock();
         let under_way = submitted.flush.take();
         under_way.map_or(Ok(()), |submission| self.await_syncs(&submission))?;
         self.end_closing_files(&mut submitted);
-        let unsynced = self.take_unsynced(&mut self.writer.lock(), room, SyncPurpose::Records)?;
-        let submission = self.submit_syncs(&mut submitted, unsynced, SyncPurpose::Records)?;
+        let reason = SyncReason::of(SyncPurpose::Records);
+        let unsynced = self.take_unsynced(&mut self.writer.lock())?;
+        let submission = self.submit_syncs(&mut submitted, unsynced, reason)?;
         let synced = self.await_syncs(&submission);
         // All have ended.
         (submitted.flushed, submitted.closing) = (Vec::new(), None);
@@ -161,17 +160,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Room for what is written before a sync. To be asked for with nothing locked.
-    fn room_to_sync(&self) -> Room {
-        let mut room = Room::default();
-        let files = usize::from(self.writer.lock().tail.active.segment.aborted.has_unwritten());
-        self.unsynced_files().make_room(&mut room, files);
-        room
-    }
-
-    fn take_unsynced(&self, writer: &mut Writer, room: Room, purpose: SyncPurpose) -> Result<Unsynced> {
+    fn take_unsynced(&self, writer: &mut Writer) -> Result<Unsynced> {
         self.check_syncable()?;
-        self.write_aborted_transactions(writer, room, purpose)?;
         let sealed = writer.sealed.iter().map(|(_, file)| file.file());
         let segments = sealed.chain(writer.tail.active.unsynced()).cloned().collect();
         writer.is_flush_requested = false;
@@ -189,11 +179,11 @@ impl Partition {
         &self,
         submitted: &mut Submitted,
         unsynced: Unsynced,
-        purpose: SyncPurpose,
+        reason: SyncReason,
     ) -> Result<Submission> {
         let Unsynced { segments, beside, has_new_names, upto } = unsynced;
-        let mut tickets: Vec<_> = segments.iter().map(|file| file.sync(purpose)).collect();
-        tickets.extend(beside.iter().map(|(file, purpose)| file.file().sync(*purpose)));
+        let mut tickets: Vec<_> = segments.iter().map(|file| file.sync_for(reason)).collect();
+        tickets.extend(beside.iter().map(|(file, reason)| file.file().sync_for(*reason)));
         let files = beside.into_iter().map(|(file, _)| file);
         if has_new_names {
             let synced = self.site.storage().sync_dir(&self.site.directory, SyncPurpose::Directory);
@@ -216,35 +206,6 @@ impl Partition {
             self.note_holder();
         }
         Ok(Submission { tickets, upto })
-    }
-
-    /// The transaction index is written with each round: a marker below the recovery point is not
-    /// looked for again.
-    fn write_aborted_transactions(
-        &self,
-        writer: &mut Writer,
-        mut room: Room,
-        purpose: SyncPurpose,
-    ) -> Result<()> {
-        let segment = &writer.tail.active.segment;
-        if !segment.aborted.has_unwritten() {
-            return Ok(());
-        }
-        match segment.aborted.persist() {
-            Ok(persisted) => {
-                writer.has_new_names |= persisted.as_ref().is_some_and(|persisted| persisted.is_new);
-                let file = persisted.map(|persisted| room.keep(persisted.file, self.unsynced_files()));
-                writer.unsynced.extend(file.map(|file| (file, purpose)));
-                Ok(())
-            }
-            Err(error) => {
-                let error = self.site.io("write the transaction index of", segment.path(), error);
-                if error.kind() != ErrorKind::TooManyFiles {
-                    self.set_unsyncable();
-                }
-                Err(self.fail_write(error))
-            }
-        }
     }
 
     fn sync_error(&self, error: io::Error) -> Error {

@@ -15,7 +15,7 @@ use crate::files::FileKind;
 use crate::producer_state::{Refusal, Registration, Verdict};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
-use crate::storage::{OpenMode, StorageFile, SyncPurpose};
+use crate::storage::{OpenMode, StorageFile, SyncPurpose, SyncReason};
 use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedFiles};
 
 /// How many snapshots are kept that recovery would believe: one more than it needs, since the newest may
@@ -47,7 +47,7 @@ pub(super) struct Writer {
     /// The files of sealed segments that are not known to be synced, and where each ends.
     pub(super) sealed: Vec<(Offset, UnsyncedFile)>,
     /// Files other than segments that were written since the last sync began, and what their sync is for.
-    pub(super) unsynced: Vec<(UnsyncedFile, SyncPurpose)>,
+    pub(super) unsynced: Vec<(UnsyncedFile, SyncReason)>,
     /// Room for the files that the write under way opens.
     pub(super) room: Room,
     /// Whether names were made or removed since the last sync began.
@@ -476,8 +476,9 @@ impl Partition {
     fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
         let Writer { tail: Tail { active, .. }, unsynced, room, .. } = writer;
         active.note_time_entry();
+        let reason = SyncReason::of(SyncPurpose::Snapshot);
         let written = active.segment.persist_indexes(|file| {
-            unsynced.push((room.keep(file, self.unsynced_files()), SyncPurpose::Snapshot));
+            unsynced.push((room.keep(file, self.unsynced_files()), reason));
         });
         writer.has_new_names = true;
         written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))
@@ -490,7 +491,8 @@ impl Partition {
             let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
             let file = self.write_new(&path, &writer.tail.producers.encode());
             let file = file.map_err(|error| self.site.io("write", &path, error))?;
-            writer.unsynced.push((writer.room.keep(file, self.unsynced_files()), SyncPurpose::Snapshot));
+            let kept = writer.room.keep(file, self.unsynced_files());
+            writer.unsynced.push((kept, SyncReason::of(SyncPurpose::Snapshot)));
             writer.has_new_names = true;
             writer.tail.snapshots.push(writer.tail.end);
             self.forget_old_snapshots(&mut writer.tail);

@@ -25,7 +25,7 @@ mod torn;
 #[cfg(test)]
 mod beside_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod torn_tests;
 

@@ -14,7 +14,7 @@ use crate::partition::tests::{
 use crate::partition::{Durability, Isolation, Partition, PartitionConfig};
 use crate::record::{LeaderEpoch, PartitionId, ProducerEpoch, ProducerId};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{OpenMode, Storage, SyncPurpose};
+use crate::storage::{OpenMode, Storage, SyncPurpose, SyncReason};
 use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// One segment of ten batches of one record each, all synced.
@@ -245,6 +245,91 @@ fn segments_behind_a_torn_one_are_kept_aside() {
     for number in 0..60 {
         partition.append(batch([number])).expect("nothing is in the way");
     }
+}
+
+/// What is kept aside of a log that nobody had synced outlives a power cut that follows its recovery.
+pub(crate) fn check_kept_aside(seed: u64) {
+    let storage = disk(seed);
+    let partition = create(&storage, small());
+    for number in 0..60 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    storage.kill();
+    let bases = segments(&storage);
+    let log = |base: &Offset| FileKind::Log.path(Path::new(DIRECTORY), *base);
+    storage.corrupt(&log(&bases[2]), 70, 1).expect("it exists");
+    let torn = |base: &Offset| PathBuf::from(format!("{}.torn", log(base).display()));
+    if seed % 2 == 1 {
+        // Of an earlier recovery.
+        storage.open(&torn(&bases[2]), OpenMode::Create).expect("a new file");
+    }
+    let cut_off = bases[2..].iter().map(|base| storage.contents(&log(base)).expect("it exists"));
+    let cut_off: Vec<_> = cut_off.collect();
+    let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it was not synced");
+    storage.crash();
+    let kept = report.truncated.expect("it is reported").torn_files.into_iter();
+    let kept: Vec<_> = kept.map(|path| storage.contents(&path).expect("it is kept")).collect();
+    assert_eq!(kept, cut_off);
+}
+
+#[test]
+fn what_is_kept_aside_outlives_a_power_cut_though_nobody_had_synced_it() {
+    (0..40).for_each(check_kept_aside);
+}
+
+/// A partition without a segment is begun anew, and what is written then outlives a power cut.
+pub(crate) fn check_begun_anew(seed: u64) {
+    let storage = disk(seed);
+    create(&storage, small());
+    storage.kill();
+    for base in segments(&storage) {
+        storage.remove_file(&FileKind::Log.path(Path::new(DIRECTORY), base)).expect("it is listed");
+    }
+    let (partition, _) = Partition::open(site(&storage, small()), &unclean(0)).expect("nothing was synced");
+    partition.append(batch([0])).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    storage.crash();
+    let (partition, _) = Partition::open(site(&storage, small()), &unclean(1)).expect("it was synced");
+    assert_eq!(numbers(&partition), [0]);
+}
+
+#[test]
+fn a_partition_that_lost_its_only_segment_is_begun_anew_for_good() {
+    (0..20).for_each(check_begun_anew);
+}
+
+/// What producers have written in segments that are gone is known, also after a power cut.
+pub(crate) fn check_producers_known(seed: u64) {
+    let storage = disk(seed);
+    let config = PartitionConfig { snapshot_interval_bytes: 1 << 20, ..small() };
+    let mut partition = create(&storage, config.clone());
+    let idempotent = || stamped(batch([0]), 7, 0, 0, false);
+    partition.append(idempotent()).expect("the disk is fine");
+    for number in 1..60 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    if seed % 2 == 1 {
+        // Nothing says what they have written until recovery does.
+        storage.kill();
+        for (name, _) in everything(&storage).iter().filter(|(name, _)| name.ends_with(".snapshot")) {
+            storage.remove_file(&Path::new(DIRECTORY).join(name)).expect("it is listed");
+        }
+        let opened = Partition::open(site(&storage, config.clone()), &unclean(60));
+        partition = opened.expect("all of it is there").0;
+    }
+    let last = *segments(&storage).last().expect("there are many");
+    partition.remove_segments_before(last).expect("nobody holds them");
+    storage.crash();
+    let opened = Partition::open(site(&storage, config), &unclean(60));
+    let repeated = opened.expect("what was synced is there").0.append(idempotent());
+    let repeated = repeated.expect("it is what it was");
+    assert!(repeated.duplicate && repeated.base_offset == Offset(0), "{repeated:?}");
+}
+
+#[test]
+fn who_wrote_what_is_gone_is_known_after_a_power_cut() {
+    (0..40).for_each(check_producers_known);
 }
 
 #[test]
@@ -513,7 +598,7 @@ fn an_unsynced_flush_is_not_taken_for_a_synced_one() {
     let partition = create(&storage, small());
     partition.append(batch([0])).expect("the disk is fine");
     storage.set_sync_mode(crate::storage::memory::SyncMode::Delayed);
-    let submission = partition.submit(SyncPurpose::Records).expect("the disk is fine");
+    let submission = partition.submit(SyncReason::of(SyncPurpose::Records)).expect("the disk is fine");
     assert!(submission.tickets.iter().any(|ticket| ticket.poll().is_none()));
     assert_eq!(partition.offsets().high_watermark, Offset(0));
     storage.complete_syncs();

@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit};
 use uuid::Uuid;
 
 use super::{
-    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket,
+    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncReason, SyncTicket,
 };
 use crate::spawn::spawn;
 
@@ -92,7 +92,7 @@ impl Storage for DiskStorage {
         fs::remove_dir_all(path)
     }
 
-    fn sync_dir(&self, path: &Path, _purpose: SyncPurpose) -> io::Result<()> {
+    fn sync_dir_for(&self, path: &Path, _reason: SyncReason) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
 
@@ -185,7 +185,7 @@ impl StorageFile for DiskFile {
         self.file.set_len(length)
     }
 
-    fn sync(&self, _purpose: SyncPurpose) -> SyncTicket {
+    fn sync_for(&self, _reason: SyncReason) -> SyncTicket {
         match &self.pool {
             None => SyncTicket::completed(self.file.sync_data()),
             Some(pool) => pool.submit(self.file.clone()),
@@ -280,6 +280,7 @@ impl SyncQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::SyncPurpose;
 
     fn check_round_trip(sync_threads: usize) {
         let directory = tempfile::tempdir().unwrap();
@@ -299,6 +300,7 @@ mod tests {
         assert_eq!(again.len().unwrap(), 5);
         assert_eq!(again.read_at(1, &mut buffer).unwrap(), 4);
         assert_eq!(&buffer[..4], b"ello");
+        let storage: &dyn Storage = &*storage;
         storage.sync_dir(path.parent().unwrap(), SyncPurpose::Directory).unwrap();
     }
 

@@ -13,11 +13,14 @@
 
 mod faults;
 mod mount;
+mod place;
 mod platter;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -29,9 +32,12 @@ use uuid::Uuid;
 
 use self::faults::{Faults, Verdict};
 use self::mount::Mount;
+pub use self::place::SyncPlace;
+use self::place::kind_of;
 use self::platter::{Change, InodeId, Platter};
 use super::{
-    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose, SyncTicket,
+    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose,
+    SyncReason, SyncTicket,
 };
 
 /// When a submitted sync of a file takes effect.
@@ -77,7 +83,9 @@ impl MemoryStorage {
     /// An empty disk. What a crash keeps, and whether an operation cut short by a fault took effect,
     /// follows from `seed`.
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
+        #[cfg(test)]
+        let seed = trial::salted(seed);
+        let storage = Arc::new_cyclic(|this: &Weak<Self>| Self {
             disk: Mutex::new(Disk {
                 platter: Platter::new(),
                 faults: Faults::default(),
@@ -91,7 +99,10 @@ impl MemoryStorage {
                 read_only: false,
             }),
             this: this.clone(),
-        })
+        });
+        #[cfg(test)]
+        trial::begin(&storage);
+        storage
     }
 
     /// The disk for one process: dead after the next [`Self::crash`] or [`Self::kill`]. What is opened on
@@ -145,9 +156,25 @@ impl MemoryStorage {
         self.disk.lock().faults.clear_scheduled();
     }
 
+    /// Makes the names in a directory durable, as `sync_dir` of any storage does.
+    #[track_caller]
+    pub fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
+        self.sync_dir_for(path, SyncReason::of(purpose))
+    }
+
     /// From now on syncs for `purpose` report success and do nothing.
     pub fn ignore_syncs(&self, purpose: SyncPurpose) {
         self.disk.lock().faults.ignore(purpose);
+    }
+
+    /// From now on syncs of this place report success and do nothing.
+    pub fn ignore_syncs_at(&self, place: SyncPlace) {
+        self.disk.lock().faults.ignore_at(place);
+    }
+
+    /// Where syncs were submitted so far, ignored ones included.
+    pub fn sync_places(&self) -> BTreeSet<SyncPlace> {
+        self.disk.lock().faults.places().clone()
     }
 
     /// How many syncs were submitted for `purpose`, ignored ones included.
@@ -312,12 +339,12 @@ impl Disk {
         verdict.into_result()
     }
 
-    fn sync(&mut self, inode: InodeId, purpose: SyncPurpose) -> SyncTicket {
+    fn sync(&mut self, inode: InodeId, path: &Path, reason: SyncReason) -> SyncTicket {
         let verdict = match self.admit() {
             Ok(verdict) => verdict,
             Err(error) => return SyncTicket::completed(Err(error)),
         };
-        let ignored = self.faults.count_sync(purpose);
+        let ignored = self.faults.count_sync(reason, kind_of(path, false));
         let upto = self.platter.sync_mark(inode);
         match verdict {
             Verdict::Proceed if ignored => SyncTicket::completed(Ok(())),
@@ -367,7 +394,8 @@ impl Storage for MemoryStorage {
         };
         let storage = self.this.upgrade().expect("a storage that is called is alive");
         let writable = mode != OpenMode::Read;
-        Ok(Arc::new(MemoryFile { storage, inode, generation: disk.generation, writable }))
+        let path = path.to_owned();
+        Ok(Arc::new(MemoryFile { storage, inode, path, generation: disk.generation, writable }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -405,10 +433,10 @@ impl Storage for MemoryStorage {
         disk.remove_tree(path)
     }
 
-    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
+    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.powered()?;
-        let ignored = disk.faults.count_sync(purpose);
+        let ignored = disk.faults.count_sync(reason, kind_of(path, true));
         disk.change(|platter| if ignored { Ok(()) } else { platter.sync_directory(path) })
     }
 
@@ -437,6 +465,8 @@ impl Storage for MemoryStorage {
 struct MemoryFile {
     storage: Arc<MemoryStorage>,
     inode: InodeId,
+    /// What it was opened as.
+    path: PathBuf,
     generation: u64,
     writable: bool,
 }
@@ -486,10 +516,10 @@ impl StorageFile for MemoryFile {
         })
     }
 
-    fn sync(&self, purpose: SyncPurpose) -> SyncTicket {
+    fn sync_for(&self, reason: SyncReason) -> SyncTicket {
         let mut disk = self.storage.disk.lock();
         match disk.alive(self.generation) {
-            Ok(()) => disk.sync(self.inode, purpose),
+            Ok(()) => disk.sync(self.inode, &self.path, reason),
             Err(error) => SyncTicket::completed(Err(error)),
         }
     }

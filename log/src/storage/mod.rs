@@ -5,6 +5,9 @@
 //! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
 //! A file that was synced but whose directory was not may be gone after a power cut.
 //!
+//! Checkpoints of state and the files of connectors are synced through this port too, so that a power cut in memory shows
+//! what depends on that. The files of RocksDB alone go past it.
+//!
 //! What stands before another storage, to count or to interrupt, is an [`observed::Observer`].
 
 pub mod counting;
@@ -15,6 +18,7 @@ pub mod memory;
 pub mod observed;
 
 use std::io;
+use std::panic::Location;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Waker;
@@ -35,8 +39,8 @@ pub enum OpenMode {
     Create,
 }
 
-/// What a sync is for. Storage may count syncs by purpose, and a test leaves one purpose out to show
-/// that the promise it carries depends on it.
+/// What a sync is for. Storage may count syncs by purpose, and a test leaves one purpose out, or one place in the
+/// code that names it, to show that the promise it carries depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum SyncPurpose {
@@ -64,14 +68,33 @@ pub enum SyncPurpose {
     Marks,
     /// A segment that compaction has written, before it takes the place of others.
     Compacted,
-    /// A file that a connector or a checkpoint made.
-    Export,
     /// Whatever takes part in a consistent cut, before that is written down.
     Cut,
     /// The mark that there will be records which nobody has synced, before the first of them.
     Unsynced,
     /// A file for which nobody waits, so that it may be closed.
     Closing,
+    /// A checkpoint of state: what its files are, and its name.
+    Checkpoint,
+    /// A file that goes out of the log, and its name, before it counts as written.
+    Export,
+}
+
+/// Why something is synced: for what, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncReason {
+    /// What it is for.
+    pub purpose: SyncPurpose,
+    /// Where in the code that was named. A storage that leaves syncs out tells one from another by it.
+    pub place: &'static Location<'static>,
+}
+
+impl SyncReason {
+    /// The caller has it synced for `purpose`.
+    #[track_caller]
+    pub fn of(purpose: SyncPurpose) -> Self {
+        Self { purpose, place: Location::caller() }
+    }
 }
 
 /// An entry of a directory.
@@ -126,8 +149,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes a directory and all in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
-    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()>;
+    /// Makes the names in a directory durable. Called as `sync_dir`.
+    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()>;
 
     /// Takes the exclusive lock of `path` (a file, made if missing) and writes `holder` into it. The file
     /// goes when the lock is given up, and stays where the process is killed. Where somebody else has it:
@@ -138,6 +161,14 @@ pub trait Storage: Send + Sync + 'static {
     /// be read, synced or not. `None` where that cannot be told.
     fn boot_id(&self) -> Option<Uuid> {
         None
+    }
+}
+
+impl dyn Storage + '_ {
+    /// Makes the names in a directory durable. The reason is the purpose and the caller.
+    #[track_caller]
+    pub fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
+        self.sync_dir_for(path, SyncReason::of(purpose))
     }
 }
 
@@ -164,7 +195,16 @@ pub trait StorageFile: Send + Sync {
     fn truncate(&self, length: u64) -> io::Result<()>;
 
     /// Submits a sync of the bytes (and of the length) as they are now. Never waits.
-    fn sync(&self, purpose: SyncPurpose) -> SyncTicket;
+    fn sync_for(&self, reason: SyncReason) -> SyncTicket;
+}
+
+impl dyn StorageFile + '_ {
+    /// Submits a sync of the bytes (and of the length) as they are now. Never waits. The reason is the purpose and the
+    /// caller.
+    #[track_caller]
+    pub fn sync(&self, purpose: SyncPurpose) -> SyncTicket {
+        self.sync_for(SyncReason::of(purpose))
+    }
 }
 
 /// Held for as long as the lock is; dropping it gives the lock up.

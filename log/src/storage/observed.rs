@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncPurpose, SyncTicket};
+use super::{Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncReason, SyncTicket};
 
 /// What is asked of storage, or of a file that was opened in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,9 +114,9 @@ impl<O: Observer> Storage for ObservedStorage<O> {
         self.storage.remove_dir_all(path)
     }
 
-    fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
+    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()> {
         self.observer.before(Call::SyncNames(path))?;
-        self.storage.sync_dir(path, purpose)
+        self.storage.sync_dir_for(path, reason)
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
@@ -169,9 +169,9 @@ impl<O: Observer> StorageFile for ObservedFile<O> {
         self.file.truncate(length)
     }
 
-    fn sync(&self, purpose: SyncPurpose) -> SyncTicket {
+    fn sync_for(&self, reason: SyncReason) -> SyncTicket {
         match self.observer.before(Call::Sync) {
-            Ok(()) => self.file.sync(purpose),
+            Ok(()) => self.file.sync_for(reason),
             Err(error) => SyncTicket::completed(Err(error)),
         }
     }
@@ -182,6 +182,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::storage::SyncPurpose;
     use crate::storage::memory::MemoryStorage;
 
     /// Notes every call, and refuses what it is told to.

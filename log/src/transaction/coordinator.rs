@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, FlushTarget, Flusher};
 use crate::partition::{Durability, Partition};
 use crate::record::{ProducerEpoch, ProducerId, Timestamp};
-use crate::storage::{Storage, SyncPurpose};
+use crate::storage::{Storage, SyncPurpose, SyncReason};
 use crate::ticket::{CommitTicket, Completion, FlushTicket, Ticket};
 
 /// How often transactions are looked for that are open for too long.
@@ -573,8 +573,9 @@ impl Ending {
     }
 }
 
+#[track_caller]
 fn target(partition: &Arc<Partition>, purpose: SyncPurpose) -> FlushTarget {
-    FlushTarget { target: partition.clone(), purpose }
+    FlushTarget { target: partition.clone(), reason: SyncReason::of(purpose) }
 }
 
 fn settle(settled: Vec<Settled>) {

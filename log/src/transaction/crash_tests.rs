@@ -422,6 +422,12 @@ fn scripts_commit_abort_and_take_over() {
     assert!(counts[&true] > 50 && counts[&false] > 20, "{counts:?}");
 }
 
+/// One script, cut off once; every other one loses its recovery points.
+pub(crate) fn check_script(seed: u64) {
+    let world = World { loses_recovery_points: seed.is_multiple_of(2), ..World::new(seed) };
+    check_crash(world, 30 + seed * 7 % 300);
+}
+
 /// What is wrong after a script that leaves out some syncs.
 fn failure_without(seed: u64, ignored: Option<SyncPurpose>) -> Option<String> {
     let mut world = World::new(seed);

@@ -37,7 +37,7 @@
 
 mod coordinator;
 #[cfg(test)]
-mod crash_tests;
+pub(crate) mod crash_tests;
 mod early_sync;
 mod ending;
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod recovery;
 mod session;
 mod snapshot;
 #[cfg(test)]
-mod snapshot_tests;
+pub(crate) mod snapshot_tests;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ use crate::flusher::FlushTarget;
 use crate::partition::Partition;
 use crate::producer_state::OpenTransaction;
 use crate::record::{ProducerEpoch, ProducerId, Timestamp, TopicPartition};
-use crate::storage::{Storage, SyncPurpose};
+use crate::storage::{Storage, SyncPurpose, SyncReason};
 
 /// How transactions end in a partition that was cut off, whatever the table says.
 pub(crate) type Endings = BTreeMap<(ProducerId, ProducerEpoch), MarkerKind>;
@@ -169,7 +169,10 @@ impl Coordinator {
             append_marker(partition, *kind, *producer)?;
             let ProducerIdentity { id, epoch } = producer;
             tracing::info!(partition = %partition.name(), %id, %epoch, ?kind, "a transaction was ended by recovery");
-            targets.push(FlushTarget { target: partition.clone(), purpose: SyncPurpose::Markers });
+            targets.push(FlushTarget {
+                target: partition.clone(),
+                reason: SyncReason::of(SyncPurpose::Markers),
+            });
         }
         self.flusher.request(targets).wait()
     }

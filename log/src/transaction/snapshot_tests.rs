@@ -113,3 +113,39 @@ fn a_written_table_that_knows_what_was_cut_off_is_not_believed_once_the_log_has_
     Log::repair(DIRECTORY, &options(disk.mount()), &cut).expect("it is sound");
     check_goes_on(&disk, written);
 }
+
+/// A written table that is not believed does not come back with a power cut, when the log has grown past it.
+pub(crate) fn check_removed(seed: u64) {
+    let disk = MemoryStorage::new(seed);
+    let options = || LogOptions { durability: Durability::Sync, ..options(disk.mount()) };
+    let open = || Log::open(DIRECTORY, options()).expect("the disk is well");
+    let log = open();
+    for id in ["beta", "gamma"] {
+        log.transactional(id).expect("the disk is well");
+    }
+    let truncate_at = home_end(&log);
+    commit_some(&log, "alpha");
+    log.close().expect("the disk is well");
+    drop(log);
+    let written = written(&disk).expect("it is written when the log is closed");
+    let (topic, partition) = (TRANSACTION_TOPIC.to_owned(), PartitionId(0));
+    let cut = Repair { topic, partition, truncate_at, dry_run: false };
+    Log::repair(DIRECTORY, &options(), &cut).expect("it is sound");
+    let log = open();
+    // Said behind the cut and before what the table says.
+    log.transactional("beta").expect("the disk is well");
+    let epoch = |log: &Log| log.coordinator().state.lock().table.entries["beta"].producer_epoch;
+    let taken = epoch(&log);
+    assert!(home_end(&log) < written);
+    while home_end(&log) <= written {
+        commit_some(&log, "gamma");
+    }
+    disk.crash();
+    drop(log);
+    assert_eq!(epoch(&open()), taken);
+}
+
+#[test]
+fn a_written_table_that_is_not_believed_does_not_come_back_with_a_power_cut() {
+    (0..20).for_each(check_removed);
+}

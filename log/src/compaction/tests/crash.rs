@@ -2,6 +2,7 @@
 //! or what was to be there after.
 
 use super::*;
+use crate::partition::tests::check_indexed;
 use crate::storage::OpenMode;
 use crate::verify::{WalkEnd, WalkRules, walk};
 
@@ -48,32 +49,58 @@ fn wherever_the_power_fails_the_old_segments_are_there_or_the_new_ones() {
     let (mut operation, mut ended_well) = (0, 0);
     while ended_well < 3 {
         for seed in 0..8 {
-            let mut bench = bench(seed);
-            bench.storage.fail_after(operation);
-            let outcome = bench.try_compact();
-            let was_unplugged = bench.storage.is_unplugged();
-            bench.storage.clear_faults();
-            let durable = bench.partition.offsets().durable;
-            bench.storage.crash();
-            let what = format!("operation {operation}, seed {seed}");
-            check_walk(&bench, durable, &what);
-            bench.open(durable);
-            check_recovered(&bench, &before, &after, &what);
-            if outcome.is_ok() {
-                assert_eq!(bench.batches(), after, "{what}: it was done");
-            }
-            let left: Vec<_> = names(&bench).into_iter().filter(|name| is_staged(name)).collect();
-            assert!(left.is_empty(), "{what}: {left:?}");
-            // It is taken up again, and comes to the same.
-            bench.compact();
-            assert_eq!(bench.batches(), after, "{what}");
-            bench.crash();
-            assert_eq!(bench.batches(), after, "{what}");
-            ended_well += u32::from(!was_unplugged);
+            ended_well += u32::from(!check_power_cut(operation, seed, &before, &after));
         }
         operation += 1;
     }
     assert!(operation > 60, "there are many operations: {operation}");
+}
+
+/// The power fails that many operations into a compaction, if it takes as many. Whether it has.
+fn check_power_cut(operation: u64, seed: u64, before: &[Found], after: &[Found]) -> bool {
+    let mut bench = bench(seed);
+    bench.storage.fail_after(operation);
+    let outcome = bench.try_compact();
+    let was_unplugged = bench.storage.is_unplugged();
+    bench.storage.clear_faults();
+    let durable = bench.partition.offsets().durable;
+    bench.storage.crash();
+    let what = format!("operation {operation}, seed {seed}");
+    check_walk(&bench, durable, &what);
+    bench.open(durable);
+    check_recovered(&bench, before, after, &what);
+    if outcome.is_ok() {
+        assert_eq!(bench.batches(), after, "{what}: it was done");
+    }
+    let left: Vec<_> = names(&bench).into_iter().filter(|name| is_staged(name)).collect();
+    assert!(left.is_empty(), "{what}: {left:?}");
+    // It is taken up again, and comes to the same.
+    bench.compact();
+    assert_eq!(bench.batches(), after, "{what}");
+    bench.crash();
+    assert_eq!(bench.batches(), after, "{what}");
+    was_unplugged
+}
+
+/// One power cut in a compaction.
+pub(crate) fn check_script(seed: u64) {
+    let before = bench(0).batches();
+    let after = {
+        let bench = bench(0);
+        bench.compact();
+        bench.batches()
+    };
+    check_power_cut(seed % 90, seed, &before, &after);
+}
+
+/// Power cuts in a compaction, and in the openings that finish it.
+pub(crate) fn check_finished(seed: u64) {
+    let after = {
+        let bench = bench(0);
+        bench.compact();
+        bench.batches()
+    };
+    check_cut_again(seed, &after);
 }
 
 /// Nothing is damaged, also while nobody has finished what was begun.
@@ -100,6 +127,11 @@ fn check_recovered(bench: &Bench, before: &[Found], after: &[Found], what: &str)
         assert!(batch.records.iter().all(|record| kept.records.contains(record)), "{what}: {batch:?}");
     }
     assert_eq!(bench.partition.offsets().start, Offset(0), "{what}");
+    check_indexed(&bench.partition).unwrap_or_else(|why| panic!("{what}: {why}"));
+    // All of them have one time.
+    let first = found.iter().filter(|batch| !batch.is_control).find_map(|batch| batch.records.first());
+    let by_time = bench.partition.offset_for_timestamp(Timestamp(5)).expect("the log is sound");
+    assert_eq!(by_time.map(|found| found.0.0), first.map(|record| record.0), "{what}");
     assert!(bench.partition.open_transactions().is_empty(), "{what}");
     let repeated = bench.idempotent(5, 0, &[3, 4]);
     assert!(repeated.duplicate && repeated.base_offset == Offset(3), "{what}: {repeated:?}");
@@ -112,25 +144,27 @@ fn a_crash_while_the_replacement_is_finished_leaves_it_to_the_next() {
         bench.compact();
         bench.batches()
     };
-    for seed in 0..200 {
-        let mut bench = bench(seed);
-        // Somewhere in the swaps, then again and again in the openings.
-        bench.storage.fail_after(20 + seed % 40);
-        drop(bench.try_compact());
-        let durable = bench.partition.offsets().durable;
-        for operation in 0..6 {
-            bench.storage.crash();
-            bench.storage.fail_after(operation * (1 + seed % 3));
-            let site = site_on(&bench.storage, &bench.clock, &bench.config);
-            let border = RecoveryBorder { recovery_point: Some(durable), clean_shutdown: false };
-            drop(Partition::open(site, &border));
-        }
-        bench.storage.clear_faults();
+    (0..200).for_each(|seed| check_cut_again(seed, &after));
+}
+
+fn check_cut_again(seed: u64, after: &[Found]) {
+    let mut bench = bench(seed);
+    // Somewhere in the swaps, then again and again in the openings.
+    bench.storage.fail_after(20 + seed % 40);
+    drop(bench.try_compact());
+    let durable = bench.partition.offsets().durable;
+    for operation in 0..6 {
         bench.storage.crash();
-        bench.open(durable);
-        bench.compact();
-        assert_eq!(bench.batches(), after, "seed {seed}");
+        bench.storage.fail_after(operation * (1 + seed % 3));
+        let site = site_on(&bench.storage, &bench.clock, &bench.config);
+        let border = RecoveryBorder { recovery_point: Some(durable), clean_shutdown: false };
+        drop(Partition::open(site, &border));
     }
+    bench.storage.clear_faults();
+    bench.storage.crash();
+    bench.open(durable);
+    bench.compact();
+    assert_eq!(bench.batches(), after, "seed {seed}");
 }
 
 #[test]

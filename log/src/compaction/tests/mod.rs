@@ -1,7 +1,7 @@
 //! Compacting a partition on a disk in memory.
 
 mod cases;
-mod crash;
+pub(crate) mod crash;
 mod model;
 
 use std::sync::Arc;

@@ -369,9 +369,101 @@ fn wherever_the_power_fails_the_same_repair_can_be_made_again_and_nothing_is_los
     for operations in 0.. {
         let done = (0..SEEDS).map(|seed| check_cut_short(operations, operations * SEEDS + seed));
         if done.filter(|is_done| *is_done).count() as u64 == SEEDS {
+            assert!(operations < OPERATIONS_MAX, "{operations} operations");
             return;
         }
     }
+}
+
+/// No repair here takes as many operations.
+pub(super) const OPERATIONS_MAX: u64 = 120;
+
+/// One power cut in a repair.
+pub(crate) fn check_script(seed: u64) {
+    check_cut_short(seed % OPERATIONS_MAX, seed);
+}
+
+/// A log that nobody had synced is repaired, once or again after a kill: what is cut off outlives a power cut that
+/// follows.
+pub(crate) fn check_unsynced(seed: u64) {
+    let storage = MemoryStorage::new(seed);
+    let log = open(&storage).expect("an empty disk");
+    let config = TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() };
+    let topic = log.create_topic("t", config).expect("a new topic");
+    for number in 0..BATCHES {
+        topic.partitions()[0].append(batch(number)).expect("the disk is fine");
+    }
+    storage.kill();
+    drop((log, topic));
+    let bases = segments(&storage);
+    let contents = |path: &Path| storage.contents(path);
+    let cut_off = bases[3..].iter().map(|base| (*base, contents(&FileKind::Log.path(&directory(), *base))));
+    let cut_off: Vec<_> = cut_off.map(|(base, bytes)| (base, bytes.expect("it is there"))).collect();
+    // Between two segments, or in one.
+    let cut = bases[3].0 - (seed % 2) as i64;
+    if seed.is_multiple_of(3) {
+        storage.fail_after(seed / 6 % OPERATIONS_MAX);
+        let outcome = repair(&storage, &at(cut));
+        assert_eq!(outcome.is_err(), storage.is_unplugged(), "{outcome:?}");
+        storage.clear_faults();
+        storage.kill();
+    }
+    if let Err(error) = repair(&storage, &at(cut)) {
+        // It was done but for the end: there is nothing to cut.
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    storage.crash();
+    let log = open(&storage).expect("what is torn was not synced");
+    let left = numbers(&log, Isolation::ReadUncommitted);
+    assert!(left.len() as i64 <= cut && left.iter().copied().eq(0..left.len() as i64), "{left:?}");
+    check_kept(&storage, &cut_off, &format!("seed {seed}"));
+}
+
+/// The power fails in a repair that cuts between two segments: it can be made again.
+pub(crate) fn check_between(seed: u64) {
+    let storage = closed_log_on(MemoryStorage::new(seed), small());
+    let bases = segments(&storage);
+    let cut = bases[3].0;
+    let contents = |base: Offset| storage.contents(&FileKind::Log.path(&directory(), base));
+    let cut_off = bases[3..].iter().map(|base| (*base, contents(*base).expect("it is there")));
+    let cut_off: Vec<_> = cut_off.collect();
+    storage.fail_after(seed % OPERATIONS_MAX);
+    let outcome = repair(&storage, &at(cut));
+    assert_eq!(outcome.is_err(), storage.is_unplugged(), "{outcome:?}");
+    storage.clear_faults();
+    storage.crash();
+    if let Err(error) = repair(&storage, &at(cut)) {
+        // It was done but for the end: there is nothing to cut.
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}, seed {seed}");
+    }
+    check_sound(&storage);
+    let log = open(&storage).expect("it is sound");
+    assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..cut).collect::<Vec<_>>(), "seed {seed}");
+    drop(log);
+    check_kept(&storage, &cut_off, &format!("seed {seed}"));
+}
+
+/// What was cut off is kept: the bytes from these offsets on.
+fn check_kept(storage: &MemoryStorage, cut_off: &[(Offset, Vec<u8>)], case: &str) {
+    let folders = storage.list(&directory()).expect("it is there").into_iter();
+    let folders = folders.filter(|entry| entry.name.starts_with(KEPT_PREFIX));
+    let folders: Vec<_> = folders.map(|entry| directory().join(entry.name)).collect();
+    for (offset, bytes) in cut_off {
+        let is_it = |folder: &PathBuf| {
+            storage.contents(&FileKind::Log.path(folder, *offset)).is_ok_and(|kept| kept == *bytes)
+        };
+        assert!(folders.iter().any(is_it), "after {case}, what was behind offset {offset} is lost");
+    }
+}
+
+#[test]
+fn wherever_the_power_fails_a_cut_between_two_segments_can_be_made_again() {
+    (0..OPERATIONS_MAX).for_each(check_between);
+}
+
+#[test]
+fn what_is_cut_off_outlives_a_power_cut_though_nobody_had_synced_it() {
+    (0..120).for_each(check_unsynced);
 }
 
 /// Makes a repair that the power cuts short at an operation, what of it then takes effect and is kept being
@@ -409,16 +501,10 @@ fn check_cut_short(operations: u64, seed: u64) -> bool {
     check_sound(&storage);
     let log = open(&storage).expect("it is sound");
     assert_eq!(numbers(&log, Isolation::ReadUncommitted), (0..11).collect::<Vec<_>>(), "after {case}");
+    let cuts = log.inner.cuts().expect("they can be read").into_iter().filter_map(|partition| partition.cuts);
+    assert_eq!(cuts.map(|cuts| cuts.count).collect::<Vec<_>>(), [1], "after {case}");
     drop(log);
-    let folders = storage.list(&directory()).expect("it is there").into_iter();
-    let folders = folders.filter(|entry| entry.name.starts_with(KEPT_PREFIX));
-    let folders: Vec<_> = folders.map(|entry| directory().join(entry.name)).collect();
-    for (offset, bytes) in &cut_off {
-        let is_it = |folder: &PathBuf| {
-            storage.contents(&FileKind::Log.path(folder, *offset)).is_ok_and(|kept| kept == *bytes)
-        };
-        assert!(folders.iter().any(is_it), "after {case}, offset {offset}");
-    }
+    check_kept(&storage, &cut_off, &case);
     if is_done {
         outcome.expect("nothing failed");
     }

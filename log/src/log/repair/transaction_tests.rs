@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::tests::{
-    at, batch, check_sound, directory, everything, numbers, numbers_in, open, repair, transactional,
+    OPERATIONS_MAX, at, batch, check_sound, directory, everything, numbers, numbers_in, open, repair,
+    transactional,
 };
 use super::{Repair, RepairReport, TransactionFate};
 use crate::batch::{Batches, MarkerKind};
@@ -89,29 +90,45 @@ fn check_outcome(storage: &Arc<MemoryStorage>, next: Next, expected: &[i64], con
 
 /// Cuts at `cut`, cut short at each I/O operation.
 fn check_power_cuts(cut: i64, next: Next, expected: &[i64]) {
+    assert!((0..).any(|operations| check_power_cut(operations, cut, next, expected)));
+}
+
+/// The power fails that many operations into a repair, if it takes as many. Whether it was done before.
+fn check_power_cut(operations: u64, cut: i64, next: Next, expected: &[i64]) -> bool {
     let whole = repair(&decided_log(1), &at(cut)).expect("it is sound");
-    for operations in 0.. {
-        let context = format!("cut at {cut}, {next:?} after {operations} operations");
-        let storage = decided_log(operations);
-        storage.fail_after(operations);
-        let outcome = repair(&storage, &at(cut));
-        let is_done = !storage.is_unplugged();
-        storage.clear_faults();
-        storage.crash();
-        if is_done {
-            assert_eq!(outcome.expect("nothing failed"), whole);
-            return check_outcome(&storage, Next::RepairAgain, expected, &context);
-        }
-        if next == Next::RepairAgain {
-            match repair(&storage, &at(cut)) {
-                // It may have needed a second folder.
-                Ok(report) => assert_eq!(RepairReport { kept_in: whole.kept_in.clone(), ..report }, whole),
-                // It was done but for the end: there is nothing to cut.
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{context}: {error}"),
-            }
-        }
-        check_outcome(&storage, next, expected, &context);
+    let context = format!("cut at {cut}, {next:?} after {operations} operations");
+    let storage = decided_log(operations);
+    storage.fail_after(operations);
+    let outcome = repair(&storage, &at(cut));
+    let is_done = !storage.is_unplugged();
+    storage.clear_faults();
+    storage.crash();
+    if is_done {
+        assert_eq!(outcome.expect("nothing failed"), whole);
+        check_outcome(&storage, Next::RepairAgain, expected, &context);
+        return true;
     }
+    if next == Next::RepairAgain {
+        match repair(&storage, &at(cut)) {
+            // It may have needed a second folder.
+            Ok(report) => assert_eq!(RepairReport { kept_in: whole.kept_in.clone(), ..report }, whole),
+            // It was done but for the end: there is nothing to cut.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{context}: {error}"),
+        }
+    }
+    check_outcome(&storage, next, expected, &context);
+    false
+}
+
+/// One power cut in a repair that cuts a transaction in half, or takes its marker.
+pub(crate) fn check_script(seed: u64) {
+    let next = if seed.is_multiple_of(2) { Next::RepairAgain } else { Next::Open };
+    let (cut, expected) = if (seed / 2).is_multiple_of(2) {
+        (2 * OFFSETS + 1, committed(2))
+    } else {
+        (2 * OFFSETS + 3, [committed(2), vec![20, 21, 22]].concat())
+    };
+    check_power_cut(seed / 4 % OPERATIONS_MAX, cut, next, &expected);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::storage::Storage;
 use crate::storage::memory::{MemoryStorage, SyncMode};
 
 fn submit(partition: &Partition) -> Result<Submission> {
-    partition.submit(SyncPurpose::Records)
+    partition.submit(SyncReason::of(SyncPurpose::Records))
 }
 
 #[test]

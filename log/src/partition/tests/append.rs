@@ -99,7 +99,7 @@ fn a_flush_with_nothing_new_syncs_nothing() {
     let partition = create(&disk(1), small());
     partition.append(batch([0])).expect("the disk is fine");
     flush(&partition).expect("the disk is fine");
-    let submission = partition.submit(SyncPurpose::Records).expect("the disk is fine");
+    let submission = partition.submit(SyncReason::of(SyncPurpose::Records)).expect("the disk is fine");
     assert!(submission.tickets.is_empty());
 }
 

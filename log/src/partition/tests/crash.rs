@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use super::model::{Earlier, Entry, Memory, Model, REMEMBERED, Stamp};
 use super::*;
@@ -476,6 +476,7 @@ impl Run {
             .map(|open| (open.producer_id.0, open.producer_epoch.0, open.first_offset.0))
             .collect();
         prop_assert_eq!(open, self.model.open());
+        check_indexed(&self.partition).map_err(TestCaseError::fail)?;
         let records = self.model.records(0, shown);
         let read = |isolation| read_numbers(&self.partition, Offset(0), 400, isolation).map_err(failed);
         prop_assert_eq!(&read(Isolation::ReadUncommitted)?, &records);
@@ -561,6 +562,18 @@ proptest! {
     ) {
         run(disk(weather.seed), weather, &events)?;
     }
+}
+
+/// One random script.
+pub(crate) fn check_script(seed: u64) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(ProptestConfig::default(), rng);
+    let weather = weather().new_tree(&mut runner).expect("a strategy generates").current();
+    let events = prop::collection::vec(event(), 1..120).new_tree(&mut runner);
+    let events = events.expect("a strategy generates").current();
+    run(disk(weather.seed), weather, &events).expect("every promise is kept");
 }
 
 /// Runs random scripts with one kind of sync left out, until one fails.

@@ -2,7 +2,7 @@
 //! the time.
 
 mod append;
-mod crash;
+pub(crate) mod crash;
 mod lookup;
 mod model;
 mod read;
@@ -20,7 +20,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::flusher::Flush;
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{Storage, SyncPurpose};
+use crate::storage::{Storage, SyncPurpose, SyncReason};
 
 pub(crate) const DIRECTORY: &str = "/log/topic-3";
 
@@ -98,9 +98,29 @@ pub(crate) fn are_times_doubted(partition: &Partition) -> bool {
     partition.segments.load().iter().any(|segment| segment.are_times_doubted())
 }
 
+/// Each batch of a sealed segment is found from a place near it: the index by offset is as dense as it should be. Which one
+/// is not, where that is so.
+pub(crate) fn check_indexed(partition: &Partition) -> Result<(), String> {
+    let segments = partition.segments.load();
+    for segment in segments.split_last().map_or(&[][..], |(_, sealed)| sealed) {
+        let mut scanner = segment.scan(segment.start()).expect("it is there");
+        let mut largest = 0;
+        while let Some((position, batch)) = scanner.next().expect("it is sound") {
+            largest = largest.max(batch.header().length as u64);
+            let offset = batch.header().base_offset;
+            let near = segment.place_before(offset).expect("it is there");
+            let distance = position - near.position;
+            if distance > partition.site.config.index_interval_bytes + 2 * largest {
+                return Err(format!("offset {offset} is looked for from {distance} bytes before it on"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// One round of group commit, as the flusher does it.
 pub(crate) fn flush(partition: &Partition) -> crate::Result<()> {
-    let submission = partition.submit(SyncPurpose::Records)?;
+    let submission = partition.submit(SyncReason::of(SyncPurpose::Records))?;
     for ticket in &submission.tickets {
         if let Err(error) = ticket.wait() {
             let error = Error::io("sync", error);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
-use super::super::SyncPurpose;
+use super::super::{SyncPurpose, SyncReason};
+use super::place::SyncPlace;
 use super::{injected, unplugged};
 
 /// What becomes of a counted operation.
@@ -34,6 +35,8 @@ pub(super) struct Faults {
     fail_at: Option<(u64, ErrorKind)>,
     unplugged: bool,
     ignored: BTreeSet<SyncPurpose>,
+    ignored_places: BTreeSet<SyncPlace>,
+    places: BTreeSet<SyncPlace>,
     syncs: BTreeMap<SyncPurpose, u64>,
 }
 
@@ -84,10 +87,21 @@ impl Faults {
         self.ignored.insert(purpose);
     }
 
-    /// Counts a sync; says whether it is to be left out.
-    pub(super) fn count_sync(&mut self, purpose: SyncPurpose) -> bool {
-        *self.syncs.entry(purpose).or_default() += 1;
-        self.ignored.contains(&purpose)
+    pub(super) fn ignore_at(&mut self, place: SyncPlace) {
+        self.ignored_places.insert(place);
+    }
+
+    /// Counts a sync of what `of` names; says whether it is to be left out.
+    pub(super) fn count_sync(&mut self, reason: SyncReason, of: String) -> bool {
+        *self.syncs.entry(reason.purpose).or_default() += 1;
+        let place = SyncPlace::new(reason, of);
+        let is_ignored = self.ignored.contains(&reason.purpose) || self.ignored_places.contains(&place);
+        self.places.insert(place);
+        is_ignored
+    }
+
+    pub(super) fn places(&self) -> &BTreeSet<SyncPlace> {
+        &self.places
     }
 
     pub(super) fn sync_count(&self, purpose: SyncPurpose) -> u64 {
