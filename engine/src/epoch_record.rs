@@ -19,7 +19,8 @@
 //! (the record is the last thing there); `topics` names all that the flow reads or writes, so that one made
 //! again is noticed also where the last epoch had nothing to do with it. Recovery checks the log against
 //! both. `disorder_ms` says how far behind the watermark of each source stays; a record that does not (older
-//! programs wrote none) holds no source to it. A split that has rejected something says so (`"skipped"`, `"dead_lettered"`, each a number).
+//! programs wrote none) holds no source to it. A split that has rejected something says so (`"skipped"`,
+//! `"dead_lettered"`, each a number).
 
 use std::collections::{BTreeMap, HashMap};
 

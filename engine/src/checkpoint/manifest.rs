@@ -51,7 +51,8 @@ impl Manifest {
         Ok(Self { files })
     }
 
-    /// Writes the manifest into `directory`, which has none, and syncs it. Its name is durable once the directory is synced.
+    /// Writes the manifest into `directory`, which has none, and syncs it. Its name is durable once the directory
+    /// is synced.
     pub(super) fn write(&self, storage: &dyn Storage, directory: &Path) -> Result<()> {
         let path = directory.join(FILE_NAME);
         let write = || -> io::Result<()> {
