@@ -409,7 +409,9 @@ fn check_is_new(log: &dyn EventLog, names: &FlowTopics, flow: &str) -> Result<()
             if holds_committed_records(log, key)? {
                 let (epochs, changelog) = (&names.epochs.name, &topic.name);
                 let context = format!(
-                    "flow {flow} has no epoch record in topic {epochs}, and its state of earlier runs is in topic                      {changelog}: was {epochs} deleted? Without it nobody knows what that state was made of. To                      begin anew, delete the flow's changelogs and results too"
+                    "flow {flow} has no epoch record in topic {epochs}, and its state of earlier runs is in topic \
+                     {changelog}: was {epochs} deleted? Without it nobody knows what that state was made of. To \
+                     begin anew, delete the flow's changelogs and results too"
                 );
                 return Err(Error::new(ErrorKind::Incompatible, context));
             }
@@ -437,7 +439,8 @@ fn has_external_effect(graph: &Graph) -> bool {
     })
 }
 
-/// Whether a source reads a topic that is missing: as [`FlowTopics::check_sources_exist`] has passed it, the flow makes it.
+/// Whether a source reads a topic that is missing: as [`FlowTopics::check_sources_exist`] has passed it, the flow
+/// makes it.
 fn reads_what_it_makes(graph: &Graph, log: &dyn EventLog) -> Result<bool> {
     for node in &graph.nodes {
         if let NodeKind::Source(source) = &node.kind

@@ -31,8 +31,8 @@
 //! # Absent on purpose
 //!
 //! This crate knows no user type (it is generic over [`codec::Codec`]) and no external system. RocksDB is imported in
-//! one file, `state/rocks.rs`. No operator reads a clock or a random number, and no step blocks: both come from outside,
-//! so that the same code runs on threads and in a simulator.
+//! one file, `state/rocks.rs`. No operator reads a clock or a random number, and no step blocks: both come from
+//! outside, so that the same code runs on threads and in a simulator.
 
 pub mod aggregate;
 mod align;

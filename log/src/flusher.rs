@@ -78,8 +78,8 @@ pub trait Flush: Send + Sync + 'static {
     /// Whether it is gone for good, so that no recovery point is kept of it any more.
     fn is_deleted(&self) -> bool;
 
-    /// Checks that nothing is wrong with it, so that whoever asks for it to be flushed may go on with it. A cut is taken
-    /// for the others whatever this says.
+    /// Checks that nothing is wrong with it, so that whoever asks for it to be flushed may go on with it. A cut is
+    /// taken for the others whatever this says.
     fn check_relied_on(&self) -> Result<()> {
         Ok(())
     }

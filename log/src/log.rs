@@ -127,9 +127,9 @@ impl Log {
     /// [`Self::refresh`] takes in what was appended since. Everything that would write answers
     /// [`ErrorKind::Closed`].
     ///
-    /// Of topics that are not synced, it holds what opening the log would keep. Where a machine cannot tell one start from
-    /// the next, or a sync has failed, that is what was there at the last consistent cut, however long the other process
-    /// goes on: refreshing takes in one cut after the other.
+    /// Of topics that are not synced, it holds what opening the log would keep. Where a machine cannot tell one start
+    /// from the next, or a sync has failed, that is what was there at the last consistent cut, however long the other
+    /// process goes on: refreshing takes in one cut after the other.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no log; [`ErrorKind::Retry`] while a partition is being cut off, or its
@@ -237,8 +237,8 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for an empty id or one of more than 32,767 bytes, and for a timeout that is
-    /// longer than [`LogOptions::transaction_timeout_max`]; [`ErrorKind::Poisoned`] if what the last holder did has an unknown outcome, which opening the log
-    /// again settles; [`ErrorKind::Closed`]; those of the operating system.
+    /// longer than [`LogOptions::transaction_timeout_max`]; [`ErrorKind::Poisoned`] if what the last holder did has
+    /// an unknown outcome, which opening the log again settles; [`ErrorKind::Closed`]; those of the operating system.
     pub fn transactional(&self, transactional_id: &str) -> Result<TransactionalProducer> {
         self.transactional_with(transactional_id, TransactionOptions::default())
     }

@@ -77,12 +77,12 @@ fn loss(purpose: SyncPurpose) -> &'static str {
     }
 }
 
-/// An index of a segment that is wrong, torn or gone is noticed by what the segment and the note beside it say, and made
-/// anew from the batches. That takes time, and no more.
+/// An index of a segment that is wrong, torn or gone is noticed by what the segment and the note beside it say, and
+/// made anew from the batches. That takes time, and no more.
 const MADE_ANEW: &str = "an index that disagrees with its segment is made anew";
-/// A rename from one directory to another is one change, which a sync of either makes durable; the one at the end of the
-/// cut covers all of them. A file system for which it is two has the new name first, and the segments go from the last one
-/// on, as whoever finds the cut without its note would have it.
+/// A rename from one directory to another is one change, which a sync of either makes durable; the one at the end of
+/// the cut covers all of them. A file system for which it is two has the new name first, and the segments go from the
+/// last one on, as whoever finds the cut without its note would have it.
 const ORDER: &str = "keeps an order that a sync later on makes up for";
 
 type Excuse = (SyncPurpose, &'static str, &'static str, &'static [usize], &'static str);

@@ -1,13 +1,13 @@
 //! Recovery points: up to where each partition is known to have been synced.
 //!
 //! Recovery takes a bad batch below the recovery point for corruption and one at or above it for a torn
-//! tail. A point is always at or below what is durable, though perhaps above what the partition knows to be: the points of
-//! a cut are noted before anybody knows that they are synced, so whoever cuts a partition off goes by the higher of the
-//! two. And it may be as old as [`INTERVAL`], or the round before
+//! tail. A point is always at or below what is durable, though perhaps above what the partition knows to be: the
+//! points of a cut are noted before anybody knows that they are synced, so whoever cuts a partition off goes by the
+//! higher of the two. And it may be as old as [`INTERVAL`], or the round before
 //! the last: then a group commit writes down what those before it established, and syncs that together with
-//! its own data. Not each of them does, since a sync of two files takes a file system about as long as two syncs. Losing the file makes no record unsafe; damage to
-//! synced records would then pass for a torn tail. The points of a consistent cut are written in one block, and
-//! whoever waits for the cut waits for it.
+//! its own data. Not each of them does, since a sync of two files takes a file system about as long as two syncs.
+//! Losing the file makes no record unsafe; damage to synced records would then pass for a torn tail. The points of a
+//! consistent cut are written in one block, and whoever waits for the cut waits for it.
 //!
 //! The file `recovery-point` in the log's directory; numbers are big-endian.
 //!

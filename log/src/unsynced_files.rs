@@ -10,8 +10,8 @@
 //! there is none, whoever asks waits until the oldest sync has ended. Where nobody is left who could close a file, as
 //! where one append opens more than are allowed, the bound gives way.
 //!
-//! Room is asked for with no partition's writer and no submission of a partition locked. Lock order: closing, then those
-//! of the holder; the queue of holders is locked alone.
+//! Room is asked for with no partition's writer and no submission of a partition locked. Lock order: closing, then
+//! those of the holder; the queue of holders is locked alone.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

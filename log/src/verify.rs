@@ -142,8 +142,8 @@ pub fn walk(
             walker.walk.ending = if is_torn { WalkEnd::TornTail(damage) } else { WalkEnd::Corrupt(damage) };
             return Ok(walker.walk);
         }
-        // What a writer has of the last one may be in its memory only. Whether those of a broker are right is no matter:
-        // they are not believed.
+        // What a writer has of the last one may be in its memory only. Whether those of a broker are right is no
+        // matter: they are not believed.
         let checks_index = is_sealed && is_start_known && swapped != Some(base);
         let checked = if checks_index { walker.check_aborted(storage, base).map_err(io)? } else { None };
         if let Some(bad) = checked {

@@ -2,8 +2,8 @@
 //! once, which some power cut must find.
 //!
 //! RocksDB works on real files. What goes through [`Storage`] is done there and on a disk in memory, which also learns,
-//! as durable, what RocksDB has made and synced by then. A power cut is one of that disk: what it has left is written to
-//! another directory, without a live store.
+//! as durable, what RocksDB has made and synced by then. A power cut is one of that disk: what it has left is written
+//! to another directory, without a live store.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

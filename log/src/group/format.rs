@@ -1,5 +1,5 @@
-//! The offsets in `__consumer_offsets`; groups are in [`super::metadata`]. All integers are big-endian; a string is its length (`i16`) and
-//! its UTF-8 bytes. From Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
+//! The offsets in `__consumer_offsets`; groups are in [`super::metadata`]. All integers are big-endian; a string is
+//! its length (`i16`) and its UTF-8 bytes. From Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
 //!
 //! | key | |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! A group against what is promised of it, whatever its members, its topics and the disk do.
 //!
 //! A script, drawn from a seed, lets members join, some of them static ones, leave, poll, commit what they
-//! have processed and oversleep; records come in; partitions and topics are added, topics deleted and made again; offsets are
-//! set back; the power is cut and the log opened again. All along:
+//! have processed and oversleep; records come in; partitions and topics are added, topics deleted and made again;
+//! offsets are set back; the power is cut and the log opened again. All along:
 //!
 //! - in one generation a partition has one owner, and of two who have it one is refused;
 //! - what is committed never goes back but by a reset, and never beyond what somebody has processed;

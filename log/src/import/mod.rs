@@ -21,8 +21,8 @@
 //! before it has lost records and is refused. Records behind it are kept, as by a broker that is the only
 //! replica and comes back. The log's start offset is taken over; segments that end before it stay behind.
 //!
-//! Settings come from `__cluster_metadata`, if it is in the same directory; where they were not found, that is told. The broker's internal topics
-//! stay behind; the offsets that groups have committed are brought over if asked for.
+//! Settings come from `__cluster_metadata`, if it is in the same directory; where they were not found, that is told.
+//! The broker's internal topics stay behind; the offsets that groups have committed are brought over if asked for.
 
 mod broker_directory;
 mod checkpoint;
@@ -112,8 +112,8 @@ impl Log {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such topic, [`ErrorKind::AlreadyExists`] if there is another
     /// one of its name here, [`ErrorKind::Invalid`] for an internal topic, a partition that is missing, a
-    /// directory that a broker has to mend first or one that is a log of Lotic; [`ErrorKind::Corrupt`] names the file, and
-    /// [`ErrorKind::Unsupported`] one of a format that is not read; [`ErrorKind::Closed`]; those of the
+    /// directory that a broker has to mend first or one that is a log of Lotic; [`ErrorKind::Corrupt`] names the
+    /// file, and [`ErrorKind::Unsupported`] one of a format that is not read; [`ErrorKind::Closed`]; those of the
     /// operating system. Topics that were told of stay.
     pub fn import_kafka_directory(
         &self,

@@ -206,7 +206,8 @@ fn check_metadata(storage: &MemoryStorage, log: &Log) {
     }
 }
 
-/// The power fails that many operations into an import, if it takes as many, which is finished by the next. Whether it has.
+/// The power fails that many operations into an import, if it takes as many, which is finished by the next. Whether
+/// it has.
 fn check_power_cut(operation: u64) -> bool {
     let expected = contents(&open_broker(&broker()), Isolation::ReadUncommitted);
     let storage = broker();

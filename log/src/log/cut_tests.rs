@@ -157,8 +157,8 @@ fn what_was_not_synced_goes_as_a_whole_though_a_topic_of_it_is_made_again_as_one
     }
 }
 
-/// The first transaction is in a cut, the second is not. Then a cut fails, at its operation of this number. Says whether
-/// a sync has.
+/// The first transaction is in a cut, the second is not. Then a cut fails, at its operation of this number. Says
+/// whether a sync has.
 fn fail_cut(fixture: &Fixture, operation: u64) -> bool {
     let log = fixture.open();
     let pair = Pair::of(&log);
@@ -321,8 +321,8 @@ fn a_log_whose_decisions_do_not_tell_opens_again_once_recovery_has_written_down_
     assert!(written_down > 5, "{written_down} times");
 }
 
-/// What there is of a transaction over two topics when the power fails between the closing of one and of the other, though
-/// the flusher has been at work by then. Before it is committed `spoil` does what it likes.
+/// What there is of a transaction over two topics when the power fails between the closing of one and of the other,
+/// though the flusher has been at work by then. Before it is committed `spoil` does what it likes.
 fn closed_in_part(spoil: impl FnOnce(&Fixture, &Log)) -> [Vec<usize>; 2] {
     let fixture = Fixture::new();
     let interrupting = InterruptingStorage::new(fixture.disk.mount());

@@ -1,5 +1,5 @@
-//! Logs of which a sync has failed after others have read what it was to take, and what becomes of them and of those who
-//! follow.
+//! Logs of which a sync has failed after others have read what it was to take, and what becomes of them and of those
+//! who follow.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,8 +42,8 @@ fn small() -> TopicConfig {
     TopicConfig { segment_bytes: 500, snapshot_interval_bytes: 200, ..TopicConfig::default() }
 }
 
-/// A log that has been written to for a while, of which `look` looks at what is not synced before the sync of that fails
-/// and the log is given up.
+/// A log that has been written to for a while, of which `look` looks at what is not synced before the sync of that
+/// fails and the log is given up.
 fn failed_log<T>(
     config: TopicConfig,
     look: impl FnOnce(&Arc<MemoryStorage>) -> T,

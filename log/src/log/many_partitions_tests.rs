@@ -1,5 +1,5 @@
-//! Logs of more partitions than files may be open: how many are open that are not synced, and what becomes of a file that
-//! cannot be opened.
+//! Logs of more partitions than files may be open: how many are open that are not synced, and what becomes of a file
+//! that cannot be opened.
 
 use std::io;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ const OPEN_MAX: usize = 16;
 /// How many stay open because they are not synced.
 const UNSYNCED_MAX: usize = 64;
 
-/// What else is open at a time: recovery points and marks, a file that is read or replaced in one piece, and the indexes
-/// of the segment that is written out.
+/// What else is open at a time: recovery points and marks, a file that is read or replaced in one piece, and the
+/// indexes of the segment that is written out.
 const IN_HAND: usize = 8;
 
 const DURABILITIES: [Durability; 3] =

@@ -48,7 +48,8 @@ pub struct LogOptions {
     pub begins: bool,
     /// How many files of segments and indexes stay open because they were used lately. Open beside these are what is
     /// not synced, see [`Self::unsynced_files_max`], what is read or replaced at the moment, and a few small files. For
-    /// a log on disk 256, or a quarter of what the operating system lets the process open (`ulimit -n`) if that is less.
+    /// a log on disk 256, or a quarter of what the operating system lets the process open (`ulimit -n`) if that is
+    /// less.
     pub open_files_max: usize,
     /// How many files stay open because they hold bytes that are not synced: one for each partition that was written to
     /// since, and five for each segment that was sealed. To close one it is synced first, lest nobody is told that the

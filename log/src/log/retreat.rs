@@ -80,8 +80,8 @@ impl fmt::Display for Loss {
     }
 }
 
-/// To be called before one partition alone is recovered in the log in `directory`, which takes away the note of a sync of
-/// it that has failed: whoever opens the log next is to go back with all of the others all the same.
+/// To be called before one partition alone is recovered in the log in `directory`, which takes away the note of a
+/// sync of it that has failed: whoever opens the log next is to go back with all of the others all the same.
 ///
 /// # Errors
 /// Those of the operating system; the partition is to be left as it is then.

@@ -177,8 +177,8 @@ impl Inner {
             let (partition, _) = Partition::open(site, &border)?;
             partitions.push(partition);
         }
-        // The file of recovery points is replaced, and its name synced, in the directory that the partitions were renamed in:
-        // their names are durable with it, before the catalogue knows of them.
+        // The file of recovery points is replaced, and its name synced, in the directory that the partitions were
+        // renamed in: their names are durable with it, before the catalogue knows of them.
         self.core.flusher.record(recovery_points(&partitions))?;
 
         let mut catalogue = catalogued.catalogue.clone();
@@ -308,8 +308,8 @@ impl Inner {
 
     /// Removes the directories of a topic that the catalogue does not know any more. They are renamed
     /// first, so that one that is removed in part is never taken for a partition. A power cut may bring it back under
-    /// its name: until all are gone for good the catalogue says that they are being deleted, and what opens the log goes
-    /// on with that.
+    /// its name: until all are gone for good the catalogue says that they are being deleted, and what opens the log
+    /// goes on with that.
     fn remove_directories(&self, name: &str, DeletedTopic { id, partitions }: DeletedTopic) -> Result<()> {
         for partition in (0..partitions).map(PartitionId) {
             let path = self.directory.join(directory_name(name, partition));

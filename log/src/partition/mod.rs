@@ -201,8 +201,8 @@ impl Partition {
     }
 
     /// From which offset on other records may be here than in `before`, an earlier handle of the same
-    /// partition: it was cut off there since, by [`crate::Log::repair`], or by recovery after a sync had failed. None if
-    /// it was not.
+    /// partition: it was cut off there since, by [`crate::Log::repair`], or by recovery after a sync had failed. None
+    /// if it was not.
     pub fn rewritten_since(&self, before: &Self) -> Option<Offset> {
         let known = before.marks.lock().cuts;
         Cuts::since(known, self.marks.lock().cuts)

@@ -33,19 +33,20 @@ pub(crate) const PRODUCER_EXPIRATION: Duration = Duration::from_secs(24 * 60 * 6
 
 /// When an append counts.
 ///
-/// One log may hold topics of several. What is synced keeps its promise, and waits for more than its own bytes then: the
-/// decisions of all transactions are in one table, and one that is to be durable must not stand on others before it that
-/// a power cut may take. So a commit over a topic of [`Sync`](Self::Sync), behind one that nobody has synced, waits for
-/// a consistent cut, which syncs whatever the topics of the other durabilities hold by then; where any of it cannot be
-/// synced, the commit fails. Topics that must not wait for others, or fail with them, belong in a log of their own.
+/// One log may hold topics of several. What is synced keeps its promise, and waits for more than its own bytes then:
+/// the decisions of all transactions are in one table, and one that is to be durable must not stand on others before
+/// it that a power cut may take. So a commit over a topic of [`Sync`](Self::Sync), behind one that nobody has synced,
+/// waits for a consistent cut, which syncs whatever the topics of the other durabilities hold by then; where any of
+/// it cannot be synced, the commit fails. Topics that must not wait for others, or fail with them, belong in a log of
+/// their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// Once a group commit has synced it: it survives a power cut. Nobody reads it before.
     #[default]
     Sync,
     /// At once; synced so often. A power cut may take what was appended since. What transactions have written goes
-    /// back to one moment everywhere then: the last one of which all was synced. So it does once the log is opened again
-    /// after a sync has failed.
+    /// back to one moment everywhere then: the last one of which all was synced. So it does once the log is opened
+    /// again after a sync has failed.
     Interval(Duration),
     /// At once; the operating system writes it out when it likes. It survives the process, not a power cut, which
     /// takes transactions back to one moment everywhere, within the last half minute or so. A sync that fails does the

@@ -3,8 +3,8 @@
 //! Closing a partition waits for the submission of the flusher that is under way, if there is one: it
 //! covers files that nobody syncs again, and of one sync that fails on a file only one of two is told.
 //!
-//! Files are also synced before their time, to be closed: see `unsynced_files`. They are handed over to that sync, which
-//! begins while no other is under way; every submission that begins before it has ended is one of it too, so that
+//! Files are also synced before their time, to be closed: see `unsynced_files`. They are handed over to that sync,
+//! which begins while no other is under way; every submission that begins before it has ended is one of it too, so that
 //! nothing counts as durable whose sync has failed for somebody else.
 //!
 //! Lock order: what was submitted, then the writer. The first is held from taking the files to be synced

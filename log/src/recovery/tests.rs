@@ -493,7 +493,8 @@ fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed()
                     let walked = walk(storage, &name, Path::new(DIRECTORY), rules).expect("it is there");
                     matches!(walked.ending, WalkEnd::Corrupt(damage) if damage.file == path)
                 };
-                // An offset that is damaged is that of another transaction; the others are only checked when it is opened.
+                // An offset that is damaged is that of another transaction; the others are only checked when it is
+                // opened.
                 let is_seen = path.extension().is_some_and(|extension| extension == "txnindex")
                     && flipped.is_none_or(|at| matches!(at % 34, 2..=9 | 18..=25))
                     && path != last;

@@ -5,8 +5,8 @@
 //! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
 //! A file that was synced but whose directory was not may be gone after a power cut.
 //!
-//! Checkpoints of state and the files of connectors are synced through this port too, so that a power cut in memory shows
-//! what depends on that. The files of RocksDB alone go past it.
+//! Checkpoints of state and the files of connectors are synced through this port too, so that a power cut in memory
+//! shows what depends on that. The files of RocksDB alone go past it.
 //!
 //! What stands before another storage, to count or to interrupt, is an [`observed::Observer`].
 
@@ -60,7 +60,8 @@ pub enum SyncPurpose {
     Catalogue,
     /// Recovery points that rise.
     RecoveryPoint,
-    /// The file of recovery points, as it is written anew: where a log is opened, closed or repaired, now and then besides.
+    /// The file of recovery points, as it is written anew: where a log is opened, closed or repaired, now and then
+    /// besides.
     RecoveryPointFile,
     /// Producer and transaction snapshots, clean-shutdown marker.
     Snapshot,

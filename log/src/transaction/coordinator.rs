@@ -523,7 +523,8 @@ impl State {
         self.marked.retain(|marked| deciding.iter().all(|ending| ending.session.id() != marked.id));
     }
 
-    /// Appends to the table, as one batch. With something that nobody syncs it stands on the partitions that this is about.
+    /// Appends to the table, as one batch. With something that nobody syncs it stands on the partitions that this is
+    /// about.
     fn append(&mut self, updates: Vec<TableUpdate>, now: Timestamp) -> Result<()> {
         let home = self.home()?;
         home.append(batch(&updates, now)?)?;

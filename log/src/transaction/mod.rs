@@ -13,8 +13,8 @@
 //! ```
 //!
 //! So a commit takes two rounds of parallel syncs. Of a large transaction the first has little left to do: what
-//! is written is synced every few megabytes while it is open (`early_sync`). What the table says of a transaction may be replaced
-//! only after its markers are durable: the flush of the next one sees to that.
+//! is written is synced every few megabytes while it is open (`early_sync`). What the table says of a transaction may
+//! be replaced only after its markers are durable: the flush of the next one sees to that.
 //!
 //! Every transaction takes the next producer epoch (KIP-890), and a new producer id when those are used
 //! up, so a marker names exactly one transaction. Invariant: a marker is appended to a partition only

@@ -6,8 +6,8 @@
 //!    their epochs are never used again.
 //! 3. The abort markers are written and synced, and the table says that these are complete too.
 //!
-//! A crash in between leaves a log that recovers to the same: what was found is a consistent cut that is written down, and
-//! so are the markers that nobody syncs otherwise, before the table says anything newer.
+//! A crash in between leaves a log that recovers to the same: what was found is a consistent cut that is written
+//! down, and so are the markers that nobody syncs otherwise, before the table says anything newer.
 //!
 //! In a partition that was cut off (`log/repair`) a transaction may have to end otherwise than was decided, or
 //! as was decided so long ago that the table says something newer of its id.

@@ -1,4 +1,5 @@
-//! `differential [--scripts N] [--compacting N] [--overdue N] [--retaining N] [--sizing N] [--restarting N] [--forgetting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
+//! `differential [--scripts N] [--compacting N] [--overdue N] [--retaining N] [--sizing N] [--restarting N]
+//! [--forgetting N] [--seed S]`: does scripts on Lotic and on a real Kafka and compares.
 
 use std::io;
 use std::process::ExitCode;

@@ -5,9 +5,9 @@
 //! have been killed. A life is killed some time after it has come to a `Milestone`; both are drawn, the
 //! time log-uniformly, so that every stage of the program is hit, early and late. Until each `Target` was
 //! hit a few times, every second life is stopped again and again, and killed when it stands in one of those
-//! missed that it can still come to: a campaign of some length that goes on missing one fails. The input, the workers and the times between epochs and
-//! between checkpoints are drawn too: no answer may depend on the last three, and workers change from life
-//! to life.
+//! missed that it can still come to: a campaign of some length that goes on missing one fails. The input, the workers
+//! and the times between epochs and between checkpoints are drawn too: no answer may depend on the last three, and
+//! workers change from life to life.
 //!
 //! The same seed draws the same, though a machine never does quite the same twice.
 

@@ -27,8 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// A struct takes the columns named like its fields; each must be in the header, also where the field is an
 /// `Option`: a misspelt column is an error, not an absent value. Leave one out on purpose with
-/// [`Csv::optional_columns`]. Other types (tuples, maps, structs with `#[serde(flatten)]`) take all columns. Files are UTF-8; a row that is
-/// not is malformed.
+/// [`Csv::optional_columns`]. Other types (tuples, maps, structs with `#[serde(flatten)]`) take all columns. Files
+/// are UTF-8; a row that is not is malformed.
 #[derive(Clone, Debug)]
 pub struct Csv<T> {
     absent: Vec<String>,

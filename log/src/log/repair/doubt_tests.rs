@@ -19,8 +19,8 @@ fn fates(report: &RepairReport) -> Vec<TransactionFate> {
     report.transactions.iter().map(|touched| touched.fate).collect()
 }
 
-/// A log with a transaction in two topics, of the value 1, that is open at the last cut and decided behind it; one of the
-/// value 9 is decided before. Where `one` was synced up to then.
+/// A log with a transaction in two topics, of the value 1, that is open at the last cut and decided behind it; one of
+/// the value 9 is decided before. Where `one` was synced up to then.
 fn decided_behind_a_cut(fixture: &Fixture) -> (Log, Pair, Offset) {
     let log = fixture.open();
     let pair = Pair::of(&log);

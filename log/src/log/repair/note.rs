@@ -7,17 +7,18 @@
 //!                                                         \-- no transaction to be ended ----^
 //! ```
 //!
-//! A note that somebody removes before the cut is done is made again, as `Cut`, by whoever opens the log next or repairs
-//! it: with the end of the log as it is by then, and every transaction that is open there to be aborted.
+//! A note that somebody removes before the cut is done is made again, as `Cut`, by whoever opens the log next or
+//! repairs it: with the end of the log as it is by then, and every transaction that is open there to be aborted.
 //!
-//! What becomes of a transaction may rest on bytes that count no more if the log goes back to its last consistent cut when
-//! it is opened, as it does after a power cut: on its marker, which nobody had synced, or on damage that may be a torn end.
-//! It is in *doubt* then. Where the log goes back, it ends as is decided in what is left of the table; where it does not,
-//! it ends as the note says. The first to open the log settles that before anything is made of the transactions: in a log
-//! that goes back while whoever opens it next goes back too, in another once all of it is durable and nobody does.
+//! What becomes of a transaction may rest on bytes that count no more if the log goes back to its last consistent cut
+//! when it is opened, as it does after a power cut: on its marker, which nobody had synced, or on damage that may be
+//! a torn end. It is in *doubt* then. Where the log goes back, it ends as is decided in what is left of the table;
+//! where it does not, it ends as the note says. The first to open the log settles that before anything is made of the
+//! transactions: in a log that goes back while whoever opens it next goes back too, in another once all of it is
+//! durable and nobody does.
 //!
-//! The marks say that the partition is being cut from within `ToBeCut` until `Cut` is written. So however often it is cut
-//! short, and wherever, they count it once.
+//! The marks say that the partition is being cut from within `ToBeCut` until `Cut` is written. So however often it is
+//! cut short, and wherever, they count it once.
 //!
 //! The file `cut` in the partition's directory; numbers are big-endian. It is replaced in one piece.
 //!
@@ -34,8 +35,8 @@
 //! | 48.. | transactions | 11 bytes each: producer id (`i64`), epoch (`i16`), fate (`u8`) |
 //! | last 4 | checksum | CRC-32 of the bytes before it |
 //!
-//! Fates: 0 lost, 1 aborted, 2 unmarked, 3 marked again as committed, 4 marked again as aborted; 128 more where it is in
-//! doubt.
+//! Fates: 0 lost, 1 aborted, 2 unmarked, 3 marked again as committed, 4 marked again as aborted; 128 more where it is
+//! in doubt.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,8 +108,8 @@ impl Noted {
 }
 
 impl CutNote {
-    /// The note of a cut of which no more is known than that it was cut short, and that the log ends at `end` with these
-    /// transactions open.
+    /// The note of a cut of which no more is known than that it was cut short, and that the log ends at `end` with
+    /// these transactions open.
     pub(super) fn of_lost(site: &PartitionSite, end: Offset, open: &[OpenTransaction]) -> Result<Self> {
         let storage = &**site.storage();
         let last = || -> io::Result<Cut> {

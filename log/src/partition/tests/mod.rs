@@ -98,8 +98,8 @@ pub(crate) fn are_times_doubted(partition: &Partition) -> bool {
     partition.segments.load().iter().any(|segment| segment.are_times_doubted())
 }
 
-/// Each batch of a sealed segment is found from a place near it: the index by offset is as dense as it should be. Which one
-/// is not, where that is so.
+/// Each batch of a sealed segment is found from a place near it: the index by offset is as dense as it should be.
+/// Which one is not, where that is so.
 pub(crate) fn check_indexed(partition: &Partition) -> Result<(), String> {
     let segments = partition.segments.load();
     for segment in segments.split_last().map_or(&[][..], |(_, sealed)| sealed) {

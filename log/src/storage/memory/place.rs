@@ -14,8 +14,9 @@ pub struct SyncPlace {
     pub file: &'static str,
     /// The line in it.
     pub line: u32,
-    /// What is synced, as its name says. Numbers are `#`, and a next version is named as the file that it replaces; a directory is `partition/`, `import/` (a partition that is being
-    /// imported), `cut/` (what a repair keeps), `/`, or `log/`.
+    /// What is synced, as its name says. Numbers are `#`, and a next version is named as the file that it replaces; a
+    /// directory is `partition/`, `import/` (a partition that is being imported), `cut/` (what a repair keeps), `/`,
+    /// or `log/`.
     pub of: String,
 }
 
