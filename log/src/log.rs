@@ -150,9 +150,10 @@ impl Log {
     /// [`ErrorKind::NotFound`] if there is no log or no such partition; [`ErrorKind::Locked`], naming the
     /// holder; [`ErrorKind::Invalid`] for an offset outside of the partition; [`ErrorKind::Corrupt`] if
     /// something before it is damaged too, and then nothing is changed; [`ErrorKind::Full`] where there is no
-    /// room for a copy of the file that is cut, and then the partition is as it was; [`ErrorKind::Retry`] if
-    /// it is only to be said what would be done while another cut is under way; those of the operating
-    /// system, after which the same call can be made again.
+    /// room: for a copy of the file that is cut, and then the partition is as it was, or later on, when the cut
+    /// is decided (a note of it, `cut`, is in the partition's directory); [`ErrorKind::Retry`] if it is only to
+    /// be said what would be done while another cut is under way; those of the operating system, after which
+    /// the same call can be made again.
     pub fn repair(
         directory: impl AsRef<Path>,
         options: &LogOptions,

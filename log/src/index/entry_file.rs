@@ -191,7 +191,9 @@ impl<E: Entry> EntryFile<E> {
     pub(super) fn for_each_from(&self, first: u64, mut visit: impl FnMut(E) -> bool) -> io::Result<()> {
         let (on_file, in_memory) = {
             let entries = self.entries.read();
-            (entries.on_file, entries.in_memory.clone())
+            let skipped = first.saturating_sub(entries.on_file) as usize;
+            // Only what is visited: of many small transactions there is much.
+            (entries.on_file, entries.in_memory.get(skipped..).unwrap_or_default().to_vec())
         };
         if first < on_file
             && let Some(file) = self.open_to_read()?
@@ -210,8 +212,7 @@ impl<E: Entry> EntryFile<E> {
                 next += count;
             }
         }
-        let skipped = first.saturating_sub(on_file) as usize;
-        for entry in in_memory.into_iter().skip(skipped) {
+        for entry in in_memory {
             if !visit(entry) {
                 return Ok(());
             }

@@ -13,9 +13,9 @@
 //! | 16..20 | checksum | CRC-32 of the bytes before it |
 //!
 //! It is written with the index when the segment is sealed, a producer snapshot is taken, and the partition is
-//! closed, and synced before what they say is believed. Entries that the index has gained since are of transactions
-//! that ended behind the snapshot, where batches are read again after a crash. It is written in place: a torn one
-//! is one that disagrees.
+//! closed, and synced before what they say is believed: up to the snapshot, behind which batches are read again after
+//! a crash. Entries that the index has gained since come of a kill between the two writes. It is written in place: a
+//! torn one is one that disagrees.
 
 use std::io;
 use std::path::PathBuf;

@@ -437,6 +437,36 @@ pub(crate) fn check_deleted(seed: u64) {
 }
 
 #[test]
+fn a_deletion_that_failed_is_finished_though_the_log_was_closed_since() {
+    let mut closed = 0;
+    for operation in 0.. {
+        let storage = MemoryStorage::new(operation);
+        let log = open(&storage).unwrap();
+        for name in ["gone", "kept"] {
+            let topic = log.create_topic(name, partitions(2)).unwrap();
+            append(&log, &topic.partitions()[0], "value").unwrap();
+        }
+        storage.fail_with(std::io::ErrorKind::PermissionDenied, operation);
+        let is_failed = log.delete_topic("gone").is_err();
+        storage.clear_faults();
+        let is_deleted = log.topic("gone").is_err();
+        if log.close().is_ok() && is_deleted {
+            closed += 1;
+            let log = open(&storage).unwrap();
+            assert_eq!(names(&log), ["kept"]);
+            let entries = storage.list(Path::new(DIRECTORY)).unwrap().into_iter();
+            let directories: Vec<_> =
+                entries.filter(|entry| entry.is_directory).map(|entry| entry.name).collect();
+            assert_eq!(directories, ["kept-0", "kept-1"], "operation {operation} failed");
+        }
+        if !is_failed {
+            break;
+        }
+    }
+    assert!(closed > 3, "it fails in the middle of the removal too: {closed}");
+}
+
+#[test]
 fn a_deleted_topic_is_gone_for_good_with_all_that_it_held() {
     (0..80).for_each(check_deleted);
 }

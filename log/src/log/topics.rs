@@ -312,8 +312,7 @@ impl Inner {
     /// goes on with that.
     fn remove_directories(&self, name: &str, DeletedTopic { id, partitions }: DeletedTopic) -> Result<()> {
         for partition in (0..partitions).map(PartitionId) {
-            let path = self.directory.join(directory_name(name, partition));
-            let deleted = self.directory.join(format!("{id}.{partition}{DELETED_SUFFIX}"));
+            let [path, deleted] = self.deleted_paths(name, id, partition);
             let remove = || {
                 if self.storage.exists(&deleted)? {
                     self.storage.remove_dir_all(&deleted)?;
@@ -331,11 +330,35 @@ impl Inner {
         self.sync_directory(SyncPurpose::Directory)
     }
 
-    /// Finishes the deletions that a crash has cut off; those of a log that was closed are done.
+    /// Finishes the deletions that a crash, or an error, has cut off. In a log that was closed there is nothing left of
+    /// the others, and nothing is touched for them.
     pub(super) fn finish_deletions(&self, clean_shutdown: bool) -> Result<()> {
         let deleting = std::mem::take(&mut self.catalogued.lock().catalogue.deleting);
-        let mut unfinished = deleting.into_iter().filter(|_| !clean_shutdown);
-        unfinished.try_for_each(|(name, deleted)| self.remove_directories(&name, deleted))
+        for (name, deleted) in deleting {
+            if !clean_shutdown || self.is_left(&name, &deleted)? {
+                self.remove_directories(&name, deleted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a directory of a deleted topic still.
+    fn is_left(&self, name: &str, deleted: &DeletedTopic) -> Result<bool> {
+        for partition in (0..deleted.partitions).map(PartitionId) {
+            for path in self.deleted_paths(name, deleted.id, partition) {
+                let exists = self.storage.exists(&path);
+                if exists.map_err(|error| Error::io(format!("cannot look for {}", path.display()), error))? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The directory of a deleted topic's partition: as it was called, and as it is while it is removed.
+    fn deleted_paths(&self, name: &str, id: TopicId, partition: PartitionId) -> [PathBuf; 2] {
+        let removed = format!("{id}.{partition}{DELETED_SUFFIX}");
+        [directory_name(name, partition), removed].map(|name| self.directory.join(name))
     }
 
     #[track_caller]

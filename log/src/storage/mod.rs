@@ -5,8 +5,8 @@
 //! (created, renamed or removed) is durable after a sync of its directory; neither implies the other.
 //! A file that was synced but whose directory was not may be gone after a power cut.
 //!
-//! Checkpoints of state and the files of connectors are synced through this port too, so that a power cut in memory
-//! shows what depends on that. The files of RocksDB alone go past it.
+//! What is synced of checkpoints of state and of the files of connectors goes through this port too, so that a power
+//! cut in memory shows what depends on that. RocksDB's own files, and what is only read, go past it.
 //!
 //! What stands before another storage, to count or to interrupt, is an [`observed::Observer`].
 
@@ -86,8 +86,8 @@ pub enum SyncPurpose {
 pub struct SyncReason {
     /// What it is for.
     pub purpose: SyncPurpose,
-    /// Where in the code that was named. A storage that leaves syncs out tells one from another by it.
-    pub place: &'static Location<'static>,
+    /// Where in the code that was named. The memory, which leaves syncs out, tells one from another by it.
+    pub(crate) place: &'static Location<'static>,
 }
 
 impl SyncReason {
