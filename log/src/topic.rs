@@ -19,7 +19,9 @@ const PARTITIONS_MAX: i32 = 10_000;
 /// The shortest interval of syncs: the catalogue counts milliseconds.
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// How long what was deleted in an internal topic is kept: one who reads it has long read all of it by then.
+/// How long what was deleted in an internal topic is kept: who reads it from its start has long read all of it by
+/// then. Who reads on where it stopped, after however long, may have missed a deletion and has to begin anew once the
+/// topic was compacted.
 const INTERNAL_DELETE_RETENTION: Duration = Duration::from_secs(60 * 60);
 
 /// How large segments may be: room for a few records at least; a position is an `i32`.

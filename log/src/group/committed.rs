@@ -5,7 +5,12 @@
 //! So what is before the last stable offset is read as committed records are, and what is behind it as
 //! it stands: offsets of a transaction are *undecided* there until its marker is met. Once the last stable
 //! offset has passed the first of them, reading goes on where that was met.
+//!
+//! Whoever reads on sees a deletion for as long as its tombstone is there. Compaction may have taken it away since the
+//! last look, however long ago that was. So everything is read again once a segment that was read, or may have
+//! been, has been replaced.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -28,6 +33,9 @@ const READ_BYTES: usize = 1 << 20;
 /// Bytes after which a segment of `__consumer_offsets` is sealed, and so may be compacted: what is read
 /// when a log is opened and a group is asked for is no more than a few of them.
 const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// How often it is read for one look, because segments were replaced meanwhile.
+const READS_MAX: usize = 8;
 
 /// The partition of `__consumer_offsets` that holds every group.
 const OFFSETS_PARTITION: PartitionId = PartitionId(0);
@@ -53,6 +61,8 @@ pub struct CommittedOffset {
 #[derive(Default)]
 pub struct CommittedOffsets {
     partition: Option<Arc<Partition>>,
+    /// The segments of which something may have been read: their ids.
+    segments: BTreeSet<u64>,
     /// The next offset of `__consumer_offsets` to be read.
     position: Offset,
     groups: HashMap<String, StoredGroup>,
@@ -83,7 +93,7 @@ impl CommittedOffsets {
     /// Reads what `log` holds. A log in which nobody ever committed has none.
     ///
     /// # Errors
-    /// `Corrupt`, and those of reading.
+    /// `Corrupt`; `Retry` where segments are replaced faster than they are read; those of reading.
     pub fn read(log: &Log) -> Result<Self> {
         let mut offsets = Self::default();
         offsets.refresh(log)?;
@@ -104,12 +114,36 @@ impl CommittedOffsets {
         }
     }
 
-    /// Reads on in the log's partition. If the topic was made anew, what was read before is forgotten.
+    /// Reads on in the log's partition. If the topic was made anew, or compacted, what was read before is forgotten.
     pub(super) fn follow(&mut self, partition: &Arc<Partition>) -> Result<()> {
-        if !self.partition.as_ref().is_some_and(|known| Arc::ptr_eq(known, partition)) {
-            *self = Self { partition: Some(partition.clone()), ..Self::default() };
+        for _ in 0..READS_MAX {
+            let is_same = self.partition.as_ref().is_some_and(|known| Arc::ptr_eq(known, partition));
+            if !is_same || !self.note_segments(partition) {
+                *self = Self { partition: Some(partition.clone()), ..Self::default() };
+                self.note_segments(partition);
+            }
+            let read = self.read_on(partition);
+            // One opened read-only may have found only now what was replaced.
+            let is_whole = self.note_segments(partition);
+            read?;
+            if is_whole {
+                return Ok(());
+            }
         }
-        self.read_on(partition)
+        let what = "segments are replaced faster than they are read: read it again";
+        Err(Error::new(ErrorKind::Retry, format!("{OFFSETS_TOPIC}: {what}")))
+    }
+
+    /// Adds the segments that the partition has now. False, and nothing is noted, if one that it had is gone.
+    fn note_segments(&mut self, partition: &Partition) -> bool {
+        let view = partition.compaction_view();
+        let sealed = view.sealed.iter().map(|(segment, _)| segment);
+        let segments: BTreeSet<u64> = sealed.chain([&view.active]).map(|segment| segment.id()).collect();
+        let are_there = self.segments.is_subset(&segments);
+        if are_there {
+            self.segments = segments;
+        }
+        are_there
     }
 
     /// Reads a partition of `__consumer_offsets` that belongs to no log, from its beginning, and adds what

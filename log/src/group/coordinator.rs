@@ -4,7 +4,8 @@
 //! Everything happens under one lock, in the calls of consumers; the log's thread only removes those who
 //! have not polled for too long and offsets that have expired, at times when nobody else would notice.
 //! Whether a commit counts is judged under the same lock under which it is appended, so none slips in
-//! behind the next generation. The disk is not awaited under it.
+//! behind the next generation. The disk is not awaited under it, but by whoever reads what was committed in the very
+//! moment in which a compaction of that takes a step.
 //!
 //! Lock order: the log's catalogue, this one, then the log's topics, a session of a transaction, a
 //! partition, the flusher's.

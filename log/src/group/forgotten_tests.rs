@@ -5,8 +5,11 @@ use std::ops::ControlFlow;
 
 use super::tests::{DAY, commit, committed, member, options, setup, step, tp};
 use super::*;
+use crate::batch::DecompressionBuffer;
 use crate::consumer::Consumer;
 use crate::error::ErrorKind;
+use crate::log::Log;
+use crate::partition::Isolation;
 use crate::record::{Offset, PartitionId, TopicPartition};
 use crate::storage::SyncPurpose;
 use crate::test_log::TestLog;
@@ -325,4 +328,72 @@ fn deleted_offsets_stay_deleted_when_the_offsets_are_compacted() {
         commit(&log, "h", &[(0, 1)]);
     }
     assert_eq!(committed(&log.crash(), "g"), []);
+}
+
+/// How many tombstones there are among the offsets.
+fn tombstones(log: &Log) -> usize {
+    let home = offsets_partition(log).expect("made");
+    let (mut count, mut next, mut scratch) = (0, Offset(0), DecompressionBuffer::new());
+    loop {
+        let fetched = home.fetch(next, 1 << 20, Isolation::ReadUncommitted).expect("readable");
+        if fetched.next == next {
+            return count;
+        }
+        let batches = fetched.batches().map(|batch| batch.expect("sound"));
+        for batch in batches.filter(|batch| !batch.header().is_control) {
+            let records = batch.records(&mut scratch).expect("sound");
+            count += records.filter(|record| record.as_ref().expect("sound").value.is_none()).count();
+        }
+        next = fetched.next;
+    }
+}
+
+/// Compacts until what was deleted is gone for good.
+fn compact_tombstones_away(log: &TestLog) {
+    for round in 0..2 {
+        commit(log, "h", &[(1, round)]);
+        log.compact(OFFSETS_TOPIC).expect("compacted");
+        // Longer than tombstones are kept.
+        log.clock.advance(2 * DAY);
+    }
+    assert_eq!(tombstones(log), 0);
+}
+
+/// The groups that have committed, as of the last refresh, and as described.
+fn groups(log: &Log, followed: &CommittedOffsets) -> [Vec<String>; 2] {
+    let mut known: Vec<_> = followed.groups().map(str::to_owned).collect();
+    known.sort_unstable();
+    let described = log.groups().expect("readable").into_iter().map(|group| group.name);
+    [known, described.collect()]
+}
+
+#[test]
+fn another_process_that_looks_seldom_does_not_go_on_showing_what_was_deleted_and_compacted_away() {
+    let log = setup();
+    ["g", "h", "i"].into_iter().for_each(|group| commit(&log, group, &[(0, 1)]));
+    let other = log.open_read_only();
+    let mut followed = CommittedOffsets::read(&other).expect("readable");
+    assert_eq!(groups(&other, &followed), [["g", "h", "i"], ["g", "h", "i"]]);
+    log.delete_offsets("g", &[tp(0)]).expect("it is known");
+    log.delete_group("i").expect("nobody is a member");
+    compact_tombstones_away(&log);
+    other.refresh().expect("readable");
+    followed.refresh(&other).expect("readable");
+    assert_eq!(groups(&other, &followed), [["h"], ["h"]]);
+    assert_eq!(followed.get("h", &tp(1)).expect("committed").offset, Offset(1));
+    assert_eq!(followed.position(), offsets_partition(&log).expect("made").offsets().end);
+}
+
+#[test]
+fn another_process_that_finds_only_while_it_reads_on_that_segments_were_replaced_begins_anew() {
+    let log = setup();
+    ["g", "h"].into_iter().for_each(|group| commit(&log, group, &[(0, 1)]));
+    let other = log.open_read_only();
+    let mut followed = CommittedOffsets::read(&other).expect("readable");
+    log.delete_offsets("g", &[tp(0)]).expect("it is known");
+    // It has heard of the deletion, and has not read it when that is gone.
+    other.refresh().expect("readable");
+    compact_tombstones_away(&log);
+    followed.refresh(&other).expect("readable");
+    assert_eq!(groups(&other, &followed), [["h"], ["h"]]);
 }
