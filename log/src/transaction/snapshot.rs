@@ -12,7 +12,8 @@
 //! | last 4 | checksum | CRC-32 of all before it |
 //!
 //! It is written beside itself, synced and renamed, and only once the records it knows are durable. The
-//! name is not synced: an older table with a longer tail says the same. A table that is damaged is not used. One that
+//! name is not synced: an older table with a longer tail says the same, but for ids whose tombstones in that tail were
+//! compacted away: they come back as they were, and expire again. A table that is damaged is not used. One that
 //! does not fit the log, which has gone back or was cut off, is removed for good before anything is appended: it would
 //! fit again once the log has grown as far, and hide what was written meanwhile.
 
