@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Consumer;
 use super::assignment::Assigned;
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::{Committed, CommittedOffset, ConsumerGroupMetadata, MemberGeneration, OffsetCommit};
+use crate::group::{
+    Committed, CommittedOffset, ConsumerGroupMetadata, MemberGeneration, OffsetCommit, offsets_partition,
+};
 use crate::partition::{Durability, Partition};
 use crate::record::{Offset, TopicPartition};
 use crate::storage::SyncPurpose;
@@ -45,9 +47,11 @@ impl Consumer {
         self.commit_up_to(|assigned| assigned.position)
     }
 
-    /// [`Self::commit`] without blocking the thread: only what it waits for syncs is awaited. Dropped while
-    /// it waits, it may or may not have committed. Under [`Drive::Manual`](crate::Drive::Manual) it waits for
-    /// whoever steps.
+    /// [`Self::commit`] without blocking the thread for a sync: those of what was read and of what is committed are
+    /// awaited. As every append, that of the offsets may wait for room where too many files are open that are not
+    /// synced ([`LogOptions::unsynced_files_max`](crate::LogOptions::unsynced_files_max)). Dropped while it waits, it
+    /// may or may not have committed; called again, it does. Under [`Drive::Manual`](crate::Drive::Manual) it waits
+    /// for whoever steps.
     ///
     /// # Errors
     /// Those of [`Self::commit`].
@@ -174,6 +178,15 @@ impl Consumer {
         })
     }
 
+    /// Makes the topic that the group's offsets go to where it is missing, which waits for the disk: a member does
+    /// that when it joins.
+    pub(super) fn make_offsets_topic(&self) -> Result<()> {
+        if self.options.group.is_some() && self.log.check_writable().is_ok() {
+            offsets_partition(&self.log)?;
+        }
+        Ok(())
+    }
+
     fn write_commits(&mut self, commits: &[OffsetCommit]) -> Result<()> {
         if let Some(read) = self.sync_read(commits)? {
             read.wait()?;
@@ -204,7 +217,7 @@ impl Consumer {
             return Ok(None);
         }
         self.log.group_coordinator().check_committer(&self.group_metadata()?)?;
-        if crate::group::offsets_partition(&self.log)?.config().durability != Durability::Sync {
+        if offsets_partition(&self.log)?.config().durability != Durability::Sync {
             return Ok(None);
         }
         let is_behind = |assigned: &&Assigned| {

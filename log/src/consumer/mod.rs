@@ -127,13 +127,16 @@ impl Consumer {
     /// Reads these partitions from now on, instead of those before: each from where its group has
     /// committed, else from [`ConsumerOptions::start`]. Partitions that stay keep their positions. An
     /// offset committed for an earlier topic of the same name is not believed, and that is reported. A
-    /// member of a group leaves it.
+    /// member of a group leaves it. Where nobody has committed in this log yet, the topic for that is made here,
+    /// unless the log was opened read-only: so no commit has to.
     ///
     /// # Errors
-    /// `NotFound` for a topic or partition that does not exist; nothing changes then. Those of reading
-    /// what was committed; those of [`Self::commit`] for one that commits by itself.
+    /// `NotFound` for a topic or partition that does not exist; nothing changes then. Those of
+    /// [`Log::create_topic`]; those of reading what was committed; those of [`Self::commit`] for one that commits by
+    /// itself.
     pub fn assign(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         let assigned = partitions.iter().map(|name| self.assign_one(name)).collect::<Result<_>>()?;
+        self.make_offsets_topic()?;
         self.commit_by_itself()?;
         self.leave();
         self.assigned = assigned;

@@ -7,7 +7,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::*;
 use crate::batch::{BatchBuilder, Compression, MarkerKind, ProducerStamp};
-use crate::group::{CommittedOffset, CommittedOffsets, offsets_partition};
+use crate::group::{CommittedOffset, CommittedOffsets, OFFSETS_TOPIC, offsets_partition};
 use crate::partition::{Durability, Isolation, Partition};
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Record, Sequence};
 use crate::spawn::{self, Drive};
@@ -26,6 +26,11 @@ fn setup() -> TestLog {
 
 fn partition(log: &TestLog, name: &TopicPartition) -> Arc<Partition> {
     log.topic(&name.topic).expect("made").partition(name.partition).expect("there")
+}
+
+/// Where offsets are committed, which has been made.
+fn home(log: &TestLog) -> Arc<Partition> {
+    log.topic(OFFSETS_TOPIC).expect("made").partition(PartitionId(0)).expect("there")
 }
 
 fn batch(values: &[&str]) -> crate::batch::SealedBatch {
@@ -246,7 +251,7 @@ fn an_awaited_commit_writes_nothing_before_what_was_read_is_synced_and_ends_when
     topic.partitions()[0].append(batch(&["a", "b"])).expect("appended");
     let mut consumer = consumer(&log, in_group("g"));
     assert_eq!(read(&mut consumer, 100).len(), 2);
-    let home = offsets_partition(&log).expect("made");
+    let home = home(&log);
     let delayed = log.delay_syncs();
     let end_syncs = || {
         log.complete_syncs();
@@ -270,6 +275,64 @@ fn an_awaited_commit_writes_nothing_before_what_was_read_is_synced_and_ends_when
     assert_eq!(home.offsets().durable, Offset(2));
     drop(delayed);
     assert_eq!(consumer.committed(&name(0)).expect("readable").expect("there").offset, Offset(2));
+}
+
+#[test]
+fn a_commit_that_is_dropped_while_it_waits_can_be_made_again_and_is_durable_then() {
+    // Dropped before it has written anything, and behind that.
+    for waits in [1, 2] {
+        let log = TestLog::new(Drive::Manual);
+        let topic = log.create_topic_with("in", 2, Durability::Os);
+        topic.partitions()[0].append(batch(&["a", "b"])).expect("appended");
+        // A member writes only what it does not know to be committed.
+        let mut consumer = Consumer::new(&log, in_group("g")).expect("a consumer");
+        consumer.subscribe(&["in"]).expect("subscribed");
+        assert_eq!(read(&mut consumer, 100).len(), 2);
+        let settle = || while log.step().expect("it is open") {};
+        settle();
+        let home = home(&log);
+        let before = home.offsets().end.0;
+        let delayed = log.delay_syncs();
+        let mut ends_within = |waits: usize| {
+            let mut commit = std::pin::pin!(consumer.commit_async());
+            for _ in 0..waits {
+                if let Some(ended) = commit.as_mut().now_or_never() {
+                    ended.expect("committed");
+                    return true;
+                }
+                settle();
+                log.complete_syncs();
+                settle();
+            }
+            false
+        };
+        assert!(!ends_within(waits), "it waits for a sync each time");
+        let written = home.offsets().end.0 - before;
+        assert_eq!(written, if waits == 1 { 0 } else { 2 }, "one for each partition");
+        assert!(!ends_within(1), "what it has not seen durable, it writes again and waits for");
+        assert!(ends_within(3));
+        assert_eq!(home.offsets().durable, home.offsets().end);
+        assert!(home.offsets().end.0 > before + written, "it was written again");
+        drop(delayed);
+        assert_eq!(consumer.committed(&name(0)).expect("readable").expect("there").offset, Offset(2));
+    }
+}
+
+#[test]
+fn the_topic_of_offsets_is_there_once_partitions_are_assigned_and_only_for_who_can_commit() {
+    let log = setup();
+    append(&log, &name(0), &["a"]);
+    let is_there = |log: &Log| log.topic(OFFSETS_TOPIC).is_ok();
+    drop(consumer(&log, ConsumerOptions::default()));
+    assert!(!is_there(&log), "there is no group");
+    let other = log.open_read_only();
+    let mut reader = Consumer::new(&other, in_group("g")).expect("a consumer");
+    reader.assign(&[name(0)]).expect("it can be read");
+    assert_eq!(values(read(&mut reader, 100)), ["a"]);
+    assert_eq!(reader.commit().expect_err("it is read-only").kind(), ErrorKind::Closed);
+    assert!(!is_there(&log) && !is_there(&other));
+    drop(consumer(&log, in_group("g")));
+    assert!(is_there(&log));
 }
 
 #[test]
