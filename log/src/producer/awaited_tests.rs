@@ -114,6 +114,104 @@ fn an_awaited_commit_of_what_was_not_written_fails_and_leaves_the_transaction_to
     assert_eq!(committed(&log), 0);
 }
 
+/// A transaction with a record that lingers.
+fn lingering() -> (TestLog, Producer) {
+    let (log, producer) = setup(Drive::Manual, Some("t"));
+    producer.begin_transaction().expect("none is open");
+    drop(producer.send("in", record("v")));
+    (log, producer)
+}
+
+type Ending<'a> = std::pin::Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type End = for<'a> fn(&'a Producer) -> Ending<'a>;
+
+/// Both ways to end a transaction, and how many records readers see then.
+const ENDINGS: [(End, usize); 2] = [
+    (|producer| Box::pin(producer.commit_transaction_async()), 1),
+    (|producer| Box::pin(producer.abort_transaction_async()), 0),
+];
+
+fn poll_once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_flush_that_is_dropped_while_it_waits_is_done_all_the_same() {
+    let (log, producer) = setup(Drive::Manual, None);
+    let place = producer.send_to("in", PartitionId(0), record("v"));
+    {
+        let mut flush = Box::pin(producer.flush_async());
+        assert!(poll_once(&mut flush).is_pending(), "nothing is written yet");
+    }
+    settle(&log, &producer);
+    let topic = log.topic("in").expect("made");
+    assert_eq!(topic.partitions()[0].offsets().durable.0, 1, "though it lingers");
+    place.wait().expect("it is written");
+}
+
+#[test]
+fn an_end_that_is_dropped_while_it_waits_for_what_lingers_leaves_the_transaction_to_be_ended_either_way() {
+    for (dropped, _) in ENDINGS {
+        for (ended, count) in ENDINGS {
+            for is_written in [false, true] {
+                let (log, producer) = lingering();
+                assert!(poll_once(&mut dropped(&producer)).is_pending(), "nothing is written yet");
+                if is_written {
+                    settle(&log, &producer);
+                }
+                assert!(producer.transactional().expect("it has an id").is_open(), "nobody ends it");
+                let error = producer.begin_transaction().expect_err("one is open");
+                assert_eq!(error.kind(), ErrorKind::TransactionState);
+                assert_eq!(committed(&log), 0);
+                poll_while_syncs_end(&log, &producer, ended(&producer)).expect("it is open");
+                assert_eq!(committed(&log), count);
+                producer.begin_transaction().expect("the one before has ended");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_transaction_whose_end_was_dropped_while_it_waited_takes_no_more_records() {
+    for (dropped, _) in ENDINGS {
+        let (log, producer) = lingering();
+        assert!(poll_once(&mut dropped(&producer)).is_pending(), "nothing is written yet");
+        let refused = producer.send("in", record("late")).wait().expect_err("it is to be ended");
+        assert_eq!(refused.kind(), ErrorKind::TransactionState);
+        // Whoever has sent it counts on it: without it, nothing is committed.
+        let error = producer.commit_transaction().expect_err("a record could not be written");
+        assert_eq!(error.kind(), ErrorKind::TransactionState);
+        producer.abort_transaction().expect("it is open");
+        assert_eq!(committed(&log), 0);
+    }
+}
+
+#[test]
+fn an_end_that_is_dropped_once_it_has_begun_is_done_all_the_same() {
+    const ROUNDS_MAX: usize = 10;
+    for (ended, count) in ENDINGS {
+        let (log, producer) = lingering();
+        let delayed = log.delay_syncs();
+        {
+            let mut end = ended(&producer);
+            let mut rounds = 0;
+            while producer.transactional().expect("it has an id").is_open() {
+                assert!(rounds < ROUNDS_MAX, "it has not begun after {ROUNDS_MAX} rounds");
+                rounds += 1;
+                settle(&log, &producer);
+                assert!(poll_once(&mut end).is_pending(), "nothing is synced");
+            }
+        }
+        let error = producer.begin_transaction().expect_err("the one before is ending");
+        assert_eq!(error.kind(), ErrorKind::TransactionState);
+        assert_eq!(committed(&log), 0);
+        drop(delayed);
+        settle(&log, &producer);
+        assert_eq!(committed(&log), count);
+        producer.begin_transaction().expect("the one before has ended");
+    }
+}
+
 #[test]
 fn whoever_awaits_is_woken_by_the_logs_thread() {
     let (log, producer) = setup(Drive::Thread, Some("t"));

@@ -61,8 +61,8 @@ impl Producer {
     }
 
     /// [`Self::commit_transaction`] without blocking the thread. Dropped while it waits for what lingers, it
-    /// commits nothing, and the transaction is open; later on, it commits all the same. Under
-    /// [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
+    /// commits nothing: the transaction is open, takes no more records, and is to be committed or aborted. Dropped
+    /// later on, it commits all the same. Under [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
     ///
     /// # Errors
     /// Those of [`Self::commit_transaction`].
@@ -84,8 +84,8 @@ impl Producer {
     }
 
     /// [`Self::abort_transaction`] without blocking the thread. Dropped while it waits for what lingers, it
-    /// leaves the transaction open; later on, it aborts all the same. Under
-    /// [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
+    /// ends nothing: the transaction is open, takes no more records, and is to be committed or aborted. Dropped later
+    /// on, it aborts all the same. Under [`Drive::Manual`](crate::Drive::Manual) it waits for whoever steps.
     ///
     /// # Errors
     /// Those of [`Self::abort_transaction`].
