@@ -19,6 +19,7 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lotic_engine::epoch::Epoch;
 use lotic_log::storage::disk::DiskStorage;
@@ -148,6 +149,8 @@ pub struct EpochFiles {
     storage: Arc<dyn Storage>,
     folder: PathBuf,
     extension: String,
+    /// Whether this output has synced the name of its folder and those that it is in.
+    has_synced_folder: Arc<AtomicBool>,
 }
 
 /// What a file in the folder of an output is, as its name says.
@@ -183,7 +186,7 @@ impl EpochFiles {
             let what = format!("`{extension}` cannot be part of a file's name");
             return Err(Error::new(ErrorKind::Invalid, what));
         }
-        Ok(Self { storage, folder, extension: extension.to_owned() })
+        Ok(Self { storage, folder, extension: extension.to_owned(), has_synced_folder: Arc::default() })
     }
 
     /// Where the rows of `epoch` on `worker` stand once it is committed.
@@ -198,9 +201,19 @@ impl EpochFiles {
     /// # Errors
     /// Names the file.
     pub fn create(&self, worker: usize) -> Result<StagedFile> {
-        make_folder(&*self.storage, &self.folder)?;
+        self.make_folder()?;
         let target = self.folder.join(format!("{BEGUN}{worker}.{}", self.extension));
         StagedFile::create_on(self.storage.clone(), target)
+    }
+
+    /// Makes the folder and those it is in, durably: once, and again where somebody has removed it since.
+    fn make_folder(&self) -> Result<()> {
+        if self.has_synced_folder.load(Ordering::Relaxed) && exists(&*self.storage, &self.folder)? {
+            return Ok(());
+        }
+        make_folder(&*self.storage, &self.folder)?;
+        self.has_synced_folder.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Makes the rows of `epoch` on `worker` durable; they do not show yet. Goes before the epoch's commit.
@@ -285,14 +298,27 @@ impl EpochFiles {
     }
 }
 
-/// Makes a folder and those it is in, durably. One that is there already is left as it is.
+/// Makes a folder and those it is in, durably, up to the root or the working directory. The name of one that is there
+/// is synced too: whoever made it may have been killed before that, or may have failed.
 fn make_folder(storage: &dyn Storage, folder: &Path) -> Result<()> {
-    if folder.as_os_str().is_empty() || exists(storage, folder)? {
-        return Ok(());
+    let Some(parent) = folder_of(folder).filter(|parent| *parent != folder) else { return Ok(()) };
+    let is_there = exists(storage, folder)?;
+    make_folder(storage, parent)?;
+    if !is_there {
+        storage.create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
     }
-    folder.parent().map_or(Ok(()), |parent| make_folder(storage, parent))?;
-    storage.create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
-    sync_folder_of(storage, folder)
+    match storage.sync_dir(parent, SyncPurpose::Export) {
+        Err(error) if is_there && cannot_be_synced(&error) => Ok(()),
+        synced => synced.map_err(|error| Error::io("sync", parent, error)),
+    }
+}
+
+/// Whether it lies in what a folder is that its names are not synced: it may not be read, or its file system syncs none,
+/// or writes none. What `/home` is in, or a mount point, may be so. Making a folder in one is an error; one that is there
+/// counts as made by others, who have seen to its name, since a flow can write below it all the same.
+fn cannot_be_synced(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 /// Files on the disk, each synced by whoever asks for it.
@@ -315,13 +341,15 @@ fn rename(storage: &dyn Storage, target: &Path) -> Result<()> {
     sync_folder_of(storage, target)
 }
 
+/// The folder that `path` is in; the root is in none.
+fn folder_of(path: &Path) -> Option<&Path> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
 #[track_caller]
 fn sync_folder_of(storage: &dyn Storage, path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => return Ok(()),
-    };
+    let Some(folder) = folder_of(path) else { return Ok(()) };
     storage.sync_dir(folder, SyncPurpose::Export).map_err(|error| Error::io("sync", folder, error))
 }
 
