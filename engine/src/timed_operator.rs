@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lotic_log::Timestamp;
 
 use crate::epoch::Epoch;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
 use crate::message::Watermark;
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Progress, operator_factory};
@@ -17,8 +17,12 @@ pub trait TimedOperator: Send {
     /// Takes the events of `frame`, and may set and delete timers.
     fn process(&mut self, frame: Frame, timers: &mut Timers, context: &mut Context<'_>) -> Result<()>;
 
-    /// Timers are due: takes all that `due` has, and emits what comes of them. What one of them sets or deletes
-    /// counts at once. Called again while there are more than a frame of them; in between events may come.
+    /// Timers are due: takes from `due` until [`take`](DueTimers::take) returns `None`, and emits what comes of them.
+    /// What one of them sets or deletes counts at once. Called again while there are more than a frame of them; in
+    /// between events may come.
+    ///
+    /// A step that returns before that, without an error of its own, fails with [`ErrorKind::Invalid`]: the watermark
+    /// would overtake what is due by it.
     ///
     /// What a timer makes happens at the timer's time, and carries the watermark one millisecond before it: so it is
     /// never late downstream.
@@ -55,7 +59,7 @@ pub struct DueTimers<'a> {
 }
 
 impl DueTimers<'_> {
-    /// Takes the next timer, which is not set any more then.
+    /// Takes the next timer, which is not set any more then. `None` if no more are due, or a frame of them was taken.
     ///
     /// # Errors
     /// Those of the state that it is read from.
@@ -110,7 +114,10 @@ impl<O: TimedOperator> Operator for Timed<O> {
             is_over: false,
         };
         self.operator.fire(&mut due, context)?;
-        assert!(due.is_over || due.left == 0, "a step takes all timers that are due");
+        if !due.is_over && due.left > 0 {
+            let what = "the operator left timers that are due: it must take them until there are none";
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
         if due.left == 0 {
             return Ok(Progress::More);
         }

@@ -10,6 +10,7 @@ use crate::aggregate::Aggregate;
 use crate::counters::Counters;
 use crate::epoch::Epoch;
 use crate::epoch_writer::{EpochWriter, EpochWriterOptions};
+use crate::error::Error;
 use crate::event_log::{EventLog, TopicHandle, Topics};
 use crate::frame::{Batch, Data, Frame, Origin};
 use crate::memory_log::MemoryLog;
@@ -185,6 +186,18 @@ impl Bench {
     ) -> (Progress, Emitted) {
         let watermark = Watermark { partition: partition.map(PartitionId), time: Timestamp(time) };
         self.call(|operator, context| operator.advance(input, watermark, context).unwrap())
+    }
+
+    /// Tells of a watermark, at which the step fails.
+    pub(crate) fn fail_to_advance(
+        &mut self,
+        input: usize,
+        partition: Option<i32>,
+        time: i64,
+    ) -> (Error, Emitted) {
+        let watermark = Watermark { partition: partition.map(PartitionId), time: Timestamp(time) };
+        let (result, emitted) = self.call(|operator, context| operator.advance(input, watermark, context));
+        (result.unwrap_err(), emitted)
     }
 
     /// How many rows of the backend scans have visited.

@@ -128,6 +128,47 @@ fn an_end_is_not_a_time_but_a_step_may_answer() {
     check(answering.advance(0, None, 26), &[]);
 }
 
+/// Takes so many of the timers that are due, however many there are.
+struct Idler {
+    takes: usize,
+}
+
+impl TimedOperator for Idler {
+    fn process(&mut self, frame: Frame, timers: &mut Timers, context: &mut Context<'_>) -> Result<()> {
+        Alarm { answers_at_end: false }.process(frame, timers, context)
+    }
+
+    fn fire(&mut self, due: &mut DueTimers<'_>, _: &mut Context<'_>) -> Result<()> {
+        (0..self.takes).try_for_each(|_| due.take().map(|_| ()))
+    }
+}
+
+fn idler(takes: usize, due: usize) -> Bench {
+    let factory = timed_operator_factory("due", move |_| Ok(Idler { takes }));
+    let mut bench = Bench::new(factory, &["due"], &[]);
+    let events = ["a", "b", "c", "d", "e"].map(|key| event(20, 0, (key, 5)));
+    add(&mut bench, &events[..due]);
+    bench
+}
+
+#[test]
+fn a_step_that_leaves_timers_which_are_due_fails_and_passes_no_watermark_on() {
+    // One that takes the only timer and asks for no more does not know that it was the last.
+    for (takes, due) in [(0, 1), (1, 1), (1, 2), (2, 5)] {
+        let (error, emitted) = idler(takes, due).fail_to_advance(0, None, 26);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("left timers that are due"), "{error}");
+        assert!(emitted.watermarks.is_empty());
+    }
+}
+
+#[test]
+fn a_step_that_takes_timers_until_there_are_none_passes_the_watermark_on() {
+    for due in 0..5 {
+        assert_eq!(idler(due + 1, due).advance(0, None, 26).watermarks, [26]);
+    }
+}
+
 #[test]
 fn what_one_partition_promises_fires_nothing() {
     let mut bench = bench(false);
