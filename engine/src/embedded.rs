@@ -1,10 +1,9 @@
 //! The embedded log as an [`EventLog`].
 //!
-//! Appends reach the page cache before they return, so they are acknowledged at once; what takes time is
-//! the commit, which is one of the log's tickets. The transactional id is taken by the first `begin`, unless
-//! a flow asks for it before: opening one that is then refused, or finds nothing to do, changes nothing. What an
-//! epoch consumed is written to
-//! `__consumer_offsets` too, for lag and for Kafka's tools; the flow itself never reads it.
+//! Appends reach the page cache before they return, so they are acknowledged at once; what takes time is the commit,
+//! which is one of the log's tickets. The transactional id is taken by the first `begin`, unless a flow asks for it
+//! before: opening one that is then refused, or finds nothing to do, changes nothing. What an epoch consumed is written
+//! to `__consumer_offsets` too, for lag and for Kafka's tools; the flow itself never reads it.
 //!
 //! Lock order: `transaction`, its stage, then the log's own.
 
