@@ -30,6 +30,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use lotic_log::storage::disk::DiskStorage;
@@ -47,9 +48,13 @@ const LOOK_CACHE_BYTES: usize = 1 << 20;
 /// A flow's state in a directory.
 pub struct DiskState {
     storage: Arc<dyn Storage>,
+    /// The log's directory.
+    data: PathBuf,
     live: PathBuf,
     suspect: PathBuf,
     checkpoints: PathBuf,
+    /// Whether the names of `checkpoints` and of what it is in were synced since this was made.
+    has_synced_checkpoints: AtomicBool,
     options: RocksOptions,
     /// The open live store. A new attempt in the same process goes on with it while somebody holds it.
     open: Mutex<Weak<RocksBackend>>,
@@ -66,9 +71,11 @@ impl DiskState {
         let storage = DiskStorage::new(0).expect("no thread is started");
         Ok(Self {
             storage,
+            data: data.to_owned(),
             suspect: suspect_mark(&live),
             live,
             checkpoints: data.join("checkpoints").join(flow),
+            has_synced_checkpoints: AtomicBool::new(false),
             options,
             open: Mutex::default(),
         })
@@ -92,16 +99,36 @@ impl DiskState {
         removed.map_err(|error| failed("removed", directory, error))
     }
 
-    /// Makes a directory and those it is in, durably.
+    /// Makes the directory of checkpoints and those it is in, durably: once, and again where somebody has removed it
+    /// since.
+    fn make_checkpoints(&self) -> Result<()> {
+        if self.has_synced_checkpoints.load(Ordering::Relaxed) && self.is_there(&self.checkpoints)? {
+            return Ok(());
+        }
+        self.make_directory(&self.checkpoints)?;
+        self.has_synced_checkpoints.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes a directory and those it is in, durably. Below `data` the name of one that is there is synced too: whoever
+    /// made it may have been killed before that, or may have failed. The name of `data` is the log's to sync, without
+    /// which a checkpoint is nothing.
     fn make_directory(&self, directory: &Path) -> Result<()> {
-        if directory.as_os_str().is_empty() || directory.is_dir() {
+        let is_there = directory.as_os_str().is_empty() || self.is_there(directory)?;
+        if is_there && self.data.starts_with(directory) {
             return Ok(());
         }
         let parent = directory.parent().unwrap_or(Path::new(""));
         self.make_directory(parent)?;
-        let made = self.storage.create_dir_all(directory);
-        made.map_err(|error| failed("made", directory, error))?;
+        if !is_there {
+            let made = self.storage.create_dir_all(directory);
+            made.map_err(|error| failed("made", directory, error))?;
+        }
         self.sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+    }
+
+    fn is_there(&self, path: &Path) -> Result<bool> {
+        self.storage.exists(path).map_err(|error| failed("opened", path, error))
     }
 
     /// Makes the names in a directory durable.
@@ -202,7 +229,7 @@ impl StateHome for DiskState {
         };
         let id = CheckpointId(self.checkpoints()?.first().map_or(1, |newest| newest.0 + 1));
         let unfinished = self.checkpoints.join("unfinished");
-        self.make_directory(&self.checkpoints)?;
+        self.make_checkpoints()?;
         self.remove_directory(&unfinished)?;
         backend.checkpoint(&unfinished)?;
         Manifest::of(&unfinished, &self.known_files()?)?.write(&*self.storage, &unfinished)?;
