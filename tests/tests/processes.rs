@@ -115,8 +115,10 @@ fn a_full_disk_stops_a_run_and_with_room_again_the_next_one_finishes() {
         let test = "a_full_disk_stops_a_run_and_with_room_again_the_next_one_finishes";
         return skip(test, "mounting is not allowed; files of limited size stand in for it").unwrap();
     }
-    // Too little for the import, for the results, and for almost nothing.
-    check_shortage(namespace::shell, TMPFS, &["2m", "6m", "300k"], "No space left on device");
+    // Too little for the import, for the results, and for almost nothing. Of more than these sizes it is not certain
+    // that it is too little: RocksDB reserves 4 MB for its manifest where it can, and does without where it cannot,
+    // which may be when the flow is started again.
+    check_shortage(namespace::shell, TMPFS, &["1m", "2200k", "300k"], "No space left on device");
 }
 
 #[test]
