@@ -201,9 +201,9 @@ impl StateHome for DiskState {
         Ok(Arc::new(RocksBackend::open(&self.path(checkpoint), options)?))
     }
 
-    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
+    fn verify(&self, checkpoint: CheckpointId, is_stopping: &dyn Fn() -> bool) -> Result<()> {
         let directory = self.path(checkpoint);
-        Manifest::read(&directory)?.verify(&directory)
+        Manifest::read(&directory)?.verify(&directory, is_stopping)
     }
 
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {

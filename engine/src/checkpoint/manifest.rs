@@ -79,9 +79,13 @@ impl Manifest {
         Self::decode(bytes).ok_or_else(|| corrupt("is of another form or version"))
     }
 
-    /// Compares the files in `directory` with what the manifest says of them.
-    pub(super) fn verify(&self, directory: &Path) -> Result<()> {
+    /// Compares the files in `directory` with what the manifest says of them, one after the other until it is to
+    /// stop.
+    pub(super) fn verify(&self, directory: &Path, is_stopping: &dyn Fn() -> bool) -> Result<()> {
         for expected in &self.files {
+            if is_stopping() {
+                return Err(Error::new(ErrorKind::Stopped, "stopped while a checkpoint was verified"));
+            }
             let path = directory.join(&expected.name);
             let corrupt = |why: String| Error::new(ErrorKind::Corrupt, format!("{} {why}", path.display()));
             let found = match describe(&path, expected.name.clone()) {

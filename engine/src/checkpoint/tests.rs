@@ -171,7 +171,25 @@ fn only_the_newest_checkpoints_are_kept() {
     assert_eq!(f.home.checkpoints().unwrap(), [CheckpointId(3), CheckpointId(2)]);
     // Files known from an older checkpoint were not read again, and are described as if they had been.
     let directory = f.home.path(CheckpointId(3));
-    Manifest::read(&directory).unwrap().verify(&directory).unwrap();
+    Manifest::read(&directory).unwrap().verify(&directory, &|| false).unwrap();
+}
+
+#[test]
+fn a_check_of_a_checkpoint_that_is_told_to_stop_reads_no_further_file() {
+    let f = Fixture::with_checkpoints();
+    let newest = f.home.checkpoints().unwrap()[0];
+    let files = Manifest::read(&f.home.path(newest)).unwrap().files;
+    assert!(files.len() > 2, "there is a next one");
+    // Behind the second file it is damaged, and nobody notices.
+    fs::remove_file(f.home.path(newest).join(&files[2].name)).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let is_stopping = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 2
+    };
+    let error = f.home.verify(newest, &is_stopping).unwrap_err();
+    assert_eq!((error.kind(), asked.get()), (ErrorKind::Stopped, 3));
+    assert_eq!(f.home.verify(newest, &|| false).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]

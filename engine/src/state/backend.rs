@@ -92,8 +92,10 @@ pub trait StateHome: Send + Sync + 'static {
     /// Opens a checkpoint where it is. It is not verified, and not to be changed.
     fn look_into(&self, checkpoint: CheckpointId) -> Result<Arc<dyn StateBackend>>;
 
-    /// Verifies that a checkpoint is whole. Reads all of it, and changes nothing.
-    fn verify(&self, checkpoint: CheckpointId) -> Result<()>;
+    /// Verifies that a checkpoint is whole. Reads all of it, and changes nothing. `is_stopping` is asked before each
+    /// file of it; once it says so nothing more is read, and the error is
+    /// [`ErrorKind::Stopped`](crate::error::ErrorKind::Stopped).
+    fn verify(&self, checkpoint: CheckpointId, is_stopping: &dyn Fn() -> bool) -> Result<()>;
 
     /// Puts a copy of a checkpoint, which was verified, in the place of the live store, which was discarded.
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()>;

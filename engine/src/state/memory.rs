@@ -113,7 +113,7 @@ impl StateHome for MemoryState {
         }
     }
 
-    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
+    fn verify(&self, checkpoint: CheckpointId, _is_stopping: &dyn Fn() -> bool) -> Result<()> {
         self.look_into(checkpoint).map(drop)
     }
 

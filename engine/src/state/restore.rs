@@ -75,7 +75,8 @@ pub struct Restored {
 
 /// Restores all stores of a flow for so many workers. No backend of `home` may be open.
 ///
-/// `is_stopping` is asked before each base that is looked at and each piece of changelog that is read. Once it says
+/// `is_stopping` is asked before each base and each file of a checkpoint that is looked at, and each piece of changelog
+/// that is read. Once it says
 /// so nothing more is read: what was put into the store by then is whole, with the positions that it has reached, and
 /// the next restore goes on from there or begins anew, as after a crash.
 ///
@@ -211,7 +212,7 @@ fn newest_base(
     let mut condemned = Vec::new();
     for base in [Base::Live].into_iter().chain(older) {
         stop.check()?;
-        let disbelief = match look_at(home, changelogs, base) {
+        let disbelief = match look_at(home, changelogs, base, stop) {
             // The live store is never behind a checkpoint, unless it was lost and made anew.
             Ok(found) if found.is_empty && base == Base::Live && !checkpoints.is_empty() => continue,
             Ok(found) => match found.settle(home, changelogs, base, &condemned) {
@@ -310,10 +311,15 @@ impl Found {
 }
 
 /// Opens a base where it is, and checks it.
-fn look_at(home: &dyn StateHome, changelogs: &Changelogs<'_>, base: Base) -> Result<Found, Disbelief> {
+fn look_at(
+    home: &dyn StateHome,
+    changelogs: &Changelogs<'_>,
+    base: Base,
+    stop: Stop<'_>,
+) -> Result<Found, Disbelief> {
     let backend = match base {
         Base::Checkpoint(id) => {
-            home.verify(id)?;
+            home.verify(id, stop.0)?;
             home.look_into(id)?
         }
         _ => home.open()?,

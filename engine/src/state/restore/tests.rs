@@ -422,8 +422,8 @@ impl StateHome for LateHome {
         self.inner.look_into(checkpoint)
     }
 
-    fn verify(&self, checkpoint: CheckpointId) -> Result<()> {
-        self.inner.verify(checkpoint)
+    fn verify(&self, checkpoint: CheckpointId, is_stopping: &dyn Fn() -> bool) -> Result<()> {
+        self.inner.verify(checkpoint, is_stopping)
     }
 
     fn adopt(&self, checkpoint: CheckpointId) -> Result<()> {
