@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lotic_engine::epoch::Epoch;
 use lotic_log::storage::disk::DiskStorage;
-use lotic_log::storage::{OpenMode, Storage, StorageFile, SyncPurpose};
+use lotic_log::storage::{OpenMode, Storage, StorageFile, SyncPurpose, syncs_no_names};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -299,7 +299,8 @@ impl EpochFiles {
 }
 
 /// Makes a folder and those it is in, durably, up to the root or the working directory. The name of one that is there
-/// is synced too: whoever made it may have been killed before that, or may have failed.
+/// is synced too: whoever made it may have been killed before that, or may have failed. Where it is in one whose names
+/// cannot be synced it counts as made by others, since a flow can write below it all the same.
 fn make_folder(storage: &dyn Storage, folder: &Path) -> Result<()> {
     let Some(parent) = folder_of(folder).filter(|parent| *parent != folder) else { return Ok(()) };
     let is_there = exists(storage, folder)?;
@@ -308,17 +309,9 @@ fn make_folder(storage: &dyn Storage, folder: &Path) -> Result<()> {
         storage.create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
     }
     match storage.sync_dir(parent, SyncPurpose::Export) {
-        Err(error) if is_there && cannot_be_synced(&error) => Ok(()),
+        Err(error) if is_there && syncs_no_names(&error) => Ok(()),
         synced => synced.map_err(|error| Error::io("sync", parent, error)),
     }
-}
-
-/// Whether it lies in what a folder is that its names are not synced: it may not be read, or its file system syncs none,
-/// or writes none. What `/home` is in, or a mount point, may be so. Making a folder in one is an error; one that is there
-/// counts as made by others, who have seen to its name, since a flow can write below it all the same.
-fn cannot_be_synced(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
 }
 
 /// Files on the disk, each synced by whoever asks for it.

@@ -1,7 +1,7 @@
 //! Opening a log: what has to be known and done before anyone reads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -22,7 +22,7 @@ use crate::record::{PartitionId, PartitionKey, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::{self, RecoveryPointFile, RecoveryPoints, Stored};
 use crate::spawn::{Drive, in_parallel};
-use crate::storage::{Storage, StorageLock, SyncPurpose};
+use crate::storage::{Storage, StorageLock};
 use crate::topic::Topic;
 use crate::transaction::{Endings, TRANSACTION_TOPIC};
 use crate::unsynced_files::UnsyncedFiles;
@@ -43,7 +43,8 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     if !options.begins {
         read_catalogue(&*storage, directory)?;
     }
-    make_directory(&*storage, directory).map_err(|error| failed("make", directory, error))?;
+    // Its name is made durable before anything is written in it.
+    storage.create_dir_all(directory).map_err(|error| failed("make", directory, error))?;
     let lock = holder::lock(&*storage, directory, &options.holder, options.clock.now())?;
     let catalogue = Catalogue::read(&*storage, directory)?;
     if catalogue.is_none() {
@@ -362,23 +363,6 @@ fn check_no_partition(storage: &dyn Storage, directory: &Path) -> Result<()> {
         let directory = directory.display();
         let what = format!("{directory} holds the partition {}, but its catalogue is missing", entry.name);
         return Err(Error::new(ErrorKind::Corrupt, what));
-    }
-    Ok(())
-}
-
-/// Makes a directory and makes its name, and those above it that were missing, durable.
-fn make_directory(storage: &dyn Storage, directory: &Path) -> io::Result<()> {
-    let mut missing = Vec::<PathBuf>::new();
-    for ancestor in directory.ancestors() {
-        if ancestor.as_os_str().is_empty() || storage.exists(ancestor)? {
-            break;
-        }
-        missing.push(ancestor.to_owned());
-    }
-    storage.create_dir_all(directory)?;
-    for made in missing.iter().rev() {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        storage.sync_dir(parent.unwrap_or(Path::new(".")), SyncPurpose::Directory)?;
     }
     Ok(())
 }

@@ -437,6 +437,27 @@ pub(crate) fn check_deleted(seed: u64) {
 }
 
 #[test]
+fn a_log_that_somebody_failed_to_begin_is_there_after_a_power_cut_once_it_was_written_to() {
+    for operation in 0.. {
+        let mut is_failed = false;
+        for seed in 0..8 {
+            let storage = MemoryStorage::new(operation * 8 + seed);
+            storage.fail_with(std::io::ErrorKind::Other, operation);
+            is_failed = open(&storage).is_err();
+            storage.clear_faults();
+            let log = open(&storage).unwrap();
+            append(&log, &log.create_topic("t", partitions(1)).unwrap().partitions()[0], "value").unwrap();
+            storage.crash();
+            drop(log);
+            assert_eq!(names(&open(&storage).unwrap()), ["t"], "operation {operation} failed, seed {seed}");
+        }
+        if !is_failed {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_deletion_that_failed_is_finished_though_the_log_was_closed_since() {
     let mut closed = 0;
     for operation in 0.. {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
 use crate::recovery_point::RecoveryPoints;
-use crate::storage::SyncPurpose;
+use crate::storage::{SyncPurpose, syncs_no_names};
 use crate::topic::{Topic, TopicConfig, directory_name, no_such_topic};
 use crate::transaction::TRANSACTION_TOPIC;
 
@@ -197,11 +197,28 @@ impl Inner {
     pub(super) fn begin_writing(&self, catalogued: &mut Catalogued) -> Result<()> {
         self.context.clean_shutdown.take_away()?;
         if !catalogued.is_begun {
+            self.sync_path()?;
             catalogued.catalogue.write(&*self.storage, &self.directory)?;
             let points = RecoveryPoints::new();
             let points = self.create_recovery_points(points)?;
             self.core.flusher.keep_recovery_points(points);
             catalogued.is_begun = true;
+        }
+        Ok(())
+    }
+
+    /// Makes the name of the log's directory, and those above it, durable, whoever made them: somebody else may have been
+    /// killed, or have failed, before that.
+    fn sync_path(&self) -> Result<()> {
+        let parents: Vec<_> = self.directory.ancestors().filter_map(Path::parent).collect();
+        for parent in parents.into_iter().rev() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            match self.storage.sync_dir(parent, SyncPurpose::Directory) {
+                Err(error) if syncs_no_names(&error) => {}
+                synced => {
+                    synced.map_err(|error| Error::io(format!("cannot sync {}", parent.display()), error))?
+                }
+            }
         }
         Ok(())
     }
