@@ -111,6 +111,12 @@ impl Driver {
         self.signal.raise();
     }
 
+    /// How often a step was asked for.
+    #[cfg(test)]
+    pub(crate) fn raised(&self) -> u64 {
+        self.signal.raised()
+    }
+
     /// Raises the signal when it is woken.
     pub(crate) fn waker(&self) -> Waker {
         self.signal.clone().into()

@@ -7,9 +7,11 @@
 //! A failed sync is told to the target, which poisons itself, and to all who waited; it is never tried
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
-//! Beside the log's thread, whoever has ended a sync takes note of it, if nobody is about to: so that who waits for it
-//! is not kept waiting for another thread. It begins nothing, and so waits for nothing. Where who is told panics, the
-//! log's thread goes on with that.
+//! Nobody is kept waiting for the log's thread to wake where another can do its work: who asks on a thread of its own
+//! [begins](Flusher::begin) the syncs there, and whoever has ended a sync takes note of it, if nobody is about to. The
+//! latter begins nothing, and so waits for nothing. The log's thread wakes for what is left: requests that came during
+//! a sync, cuts, recovery points, other work that may wait for the outcome. Where any of them panics, it goes on with
+//! that.
 //!
 //! Targets that are entangled with others are made durable with all of them, in a consistent cut, and by no round of
 //! their own: see `consistent_cut`.
@@ -28,7 +30,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Clock;
 use crate::consistent_cut::Standstill;
@@ -41,7 +43,7 @@ use crate::storage::{SyncPurpose, SyncReason, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
 
 use cut::Cut;
-use request::{Request, Settled, Waiters};
+use request::{Request, Settled, WaitedBy, Waiters};
 
 /// When a target is flushed, nobody having asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,8 @@ struct Rounds {
     /// Who takes part in consistent cuts, in the order in which their ends are taken.
     parts: Vec<Weak<dyn Flush>>,
     cut: Option<Cut>,
+    /// Whoever is still to be told that a target has refused: not by who asked, who may hold locks.
+    refused: Vec<Settled>,
 }
 
 /// A submission under way.
@@ -142,6 +146,24 @@ struct Submitted {
     target: Arc<dyn Flush>,
     submission: Submission,
     waiters: Vec<Arc<Waiters>>,
+}
+
+impl Submitted {
+    /// A flush that nobody waits for is one that steps may look for the effect of.
+    fn ended(&self) -> Ended {
+        let is_for_threads =
+            !self.waiters.is_empty() && self.waiters.iter().all(|waiters| waiters.by() == WaitedBy::Thread);
+        if is_for_threads { Ended::ForThreads } else { Ended::ForStep }
+    }
+}
+
+/// What has ended, and whom it may concern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ended {
+    Nothing,
+    /// Those alone who were told.
+    ForThreads,
+    ForStep,
 }
 
 /// A target that is flushed from time to time, whoever asks.
@@ -215,18 +237,66 @@ impl Flusher {
     /// Asks for everything that `targets` hold now to be made durable. The ticket completes when all of
     /// it is; its error is the first that a target met.
     pub(crate) fn request(&self, targets: impl IntoIterator<Item = FlushTarget>) -> FlushTicket {
+        let ticket = self.put_in(targets, WaitedBy::Step);
+        self.driver.raise();
+        ticket
+    }
+
+    /// The same for who has a thread to spare, on which the syncs are begun at once. It may wait for the disk, as a step
+    /// may; while somebody else steps or stands still the log's thread begins them. No lock is held that a target takes.
+    /// The ticket is for a thread to wait for: that it is done wakes no step.
+    pub(crate) fn begin(&self, targets: impl IntoIterator<Item = FlushTarget>) -> FlushTicket {
+        let ticket = self.put_in(targets, WaitedBy::Thread);
+        if self.driver.drive() == Drive::Manual || !self.begin_here() {
+            self.driver.raise();
+        }
+        ticket
+    }
+
+    fn put_in(&self, targets: impl IntoIterator<Item = FlushTarget>, by: WaitedBy) -> FlushTicket {
         let targets: Vec<_> = targets.into_iter().collect();
         if targets.is_empty() {
             return Ticket::completed(self.driver.clone(), Ok(()));
         }
         let (ticket, completion) = Ticket::pending(self.driver.clone());
-        let waiters = Waiters::new(targets.len(), completion);
+        let waiters = Waiters::new(targets.len(), completion, by);
         let requests = targets.into_iter().map(|target| Request { target, waiters: Some(waiters.clone()) });
         if let Some(inbox) = &mut *self.inbox.lock() {
             inbox.extend(requests);
         }
-        self.driver.raise();
         ticket
+    }
+
+    /// Begins what is asked for on this thread, if nobody steps or stands still. Whether nothing is left to do before a
+    /// sync ends.
+    fn begin_here(&self) -> bool {
+        let Some(mut rounds) = self.rounds.try_lock() else { return false };
+        let (mut refused, now) = (Vec::new(), self.clock.elapsed());
+        let begin = || self.begin_waiting(&mut rounds, || self.standstill.try_hold(), now, &mut refused);
+        let begun = catch_unwind(AssertUnwindSafe(|| stand_in(begin)));
+        rounds.refused.append(&mut refused);
+        if let Err(panic) = begun {
+            self.panicked.note(panic);
+            return false;
+        }
+        rounds.is_waiting_for_syncs()
+    }
+
+    /// Begins what is asked for, at a standstill: nothing becomes entangled between the look and the sync.
+    fn begin_waiting<'a>(
+        &self,
+        rounds: &mut Rounds,
+        stand_still: impl FnOnce() -> Option<MutexGuard<'a, ()>>,
+        now: Duration,
+        refused: &mut Vec<Settled>,
+    ) -> bool {
+        if let Some(inbox) = &mut *self.inbox.lock() {
+            rounds.waiting.append(inbox);
+        }
+        let held = if rounds.waiting.is_empty() { None } else { stand_still() };
+        let has_begun = held.is_some_and(|_held| rounds.begin(&self.waker, refused));
+        rounds.record(has_begun, now, &self.waker);
+        has_begun
     }
 
     /// Asks for a target to be made durable, and does not wait for it. The target is told if it fails.
@@ -257,7 +327,8 @@ impl Flusher {
     pub(crate) fn give_up(&self) {
         // Tickets complete as they are dropped, with no lock held.
         let inbox = self.inbox.lock().take();
-        let Rounds { waiting, submitted, cut, .. } = std::mem::take(&mut *self.rounds.lock());
+        let Rounds { waiting, submitted, cut, refused, .. } = std::mem::take(&mut *self.rounds.lock());
+        refused.into_iter().for_each(Settled::complete);
         drop((inbox, waiting, submitted, cut));
     }
 
@@ -278,15 +349,11 @@ impl Steps for Flusher {
             resume_unwind(panic);
         }
         let mut rounds = self.rounds.lock();
+        settled.append(&mut rounds.refused);
         rounds.note_due(now);
-        if let Some(inbox) = &mut *self.inbox.lock() {
-            rounds.waiting.append(inbox);
-        }
-        let mut progress = rounds.end(&mut settled);
+        let mut progress = rounds.end(&mut settled) > Ended::Nothing;
         progress |= rounds.end_cut(&self.waker, &mut settled);
-        let has_begun = rounds.begin(&self.standstill, &self.waker, &mut settled);
-        rounds.record(has_begun, now, &self.waker);
-        progress |= has_begun;
+        progress |= self.begin_waiting(&mut rounds, || Some(self.standstill.hold()), now, &mut settled);
         drop(rounds);
         settled.into_iter().for_each(Settled::complete);
         progress
@@ -297,6 +364,13 @@ impl Steps for Flusher {
 #[derive(Default)]
 struct Panicked(Mutex<Option<Box<dyn Any + Send>>>);
 
+impl Panicked {
+    /// Has the log's thread go on with that panic.
+    fn note(&self, panic: Box<dyn Any + Send>) {
+        self.0.lock().get_or_insert(panic);
+    }
+}
+
 /// Takes note of syncs that have ended, on whatever thread they end, and then has the next ones begun.
 struct EndRounds {
     rounds: Weak<Mutex<Rounds>>,
@@ -305,15 +379,20 @@ struct EndRounds {
 }
 
 impl EndRounds {
-    /// Whoever holds the rounds steps, or is about to hear that it is to step again.
-    fn end(&self) {
-        let mut settled = Vec::new();
-        if let Some(rounds) = self.rounds.upgrade()
-            && let Some(mut rounds) = rounds.try_lock()
-        {
-            rounds.end(&mut settled);
-        }
+    /// Whether there is something left to step for. Whoever holds the rounds steps, or looks for what has ended
+    /// meanwhile.
+    fn end(&self) -> bool {
+        let Some(rounds) = self.rounds.upgrade() else { return false };
+        let Some(mut rounds) = rounds.try_lock() else { return true };
+        let (mut settled, was_due) = (Vec::new(), rounds.record_due().is_some());
+        let ended = rounds.end(&mut settled);
+        let is_left = ended == Ended::ForStep
+            || rounds.cut.is_some()
+            || !rounds.waiting.is_empty()
+            || (!was_due && rounds.record_due().is_some());
+        drop(rounds);
         settled.into_iter().for_each(Settled::complete);
+        is_left
     }
 }
 
@@ -323,10 +402,13 @@ impl Wake for EndRounds {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| stand_in(|| self.end()))) {
-            self.panicked.0.lock().get_or_insert(panic);
+        let is_left = catch_unwind(AssertUnwindSafe(|| stand_in(|| self.end()))).unwrap_or_else(|panic| {
+            self.panicked.note(panic);
+            true
+        });
+        if is_left {
+            self.then.wake_by_ref();
         }
-        self.then.wake_by_ref();
     }
 }
 
@@ -349,23 +431,21 @@ impl Rounds {
     }
 
     /// Takes note of submissions whose syncs have all ended.
-    fn end(&mut self, settled: &mut Vec<Settled>) -> bool {
-        let mut progress = false;
-        if let Some(points) = &mut self.recovery_points {
-            progress |= points.end_sync();
-        }
+    fn end(&mut self, settled: &mut Vec<Settled>) -> Ended {
+        let is_recorded = self.recovery_points.as_mut().is_some_and(RecoveryPointFile::end_sync);
+        let mut ended = if is_recorded { Ended::ForStep } else { Ended::Nothing };
         let mut index = 0;
         while index < self.submitted.len() {
             match outcome(&self.submitted[index].submission.tickets) {
                 None => index += 1,
                 Some(outcome) => {
                     let submitted = self.submitted.swap_remove(index);
+                    ended = ended.max(submitted.ended());
                     self.settle(submitted, outcome, settled);
-                    progress = true;
                 }
             }
         }
-        progress
+        ended
     }
 
     fn settle(&mut self, submitted: Submitted, outcome: std::io::Result<()>, settled: &mut Vec<Settled>) {
@@ -405,13 +485,21 @@ impl Rounds {
         true
     }
 
+    /// Whether there is nothing to do before the end of a sync that is under way.
+    fn is_waiting_for_syncs(&self) -> bool {
+        let is_under_way = |request: &Request| {
+            let target = identity(&request.target.target);
+            self.submitted.iter().any(|submitted| identity(&submitted.target) == target)
+        };
+        let is_ended = |submitted: &Submitted| outcome(&submitted.submission.tickets).is_some();
+        self.refused.is_empty()
+            && self.cut.is_none()
+            && self.waiting.iter().all(is_under_way)
+            && !self.submitted.iter().any(is_ended)
+    }
+
     /// Submits the syncs of all targets that wait and have none under way.
-    fn begin(&mut self, standstill: &Standstill, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
-        if self.waiting.is_empty() {
-            return false;
-        }
-        // Nothing becomes entangled between the look and the sync.
-        let _held = standstill.hold();
+    fn begin(&mut self, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
         let held_back = self.cut_parts();
         let mut progress = false;
         if !held_back.is_empty()

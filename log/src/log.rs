@@ -210,9 +210,20 @@ impl Log {
     /// serve everyone else who asked.
     #[track_caller]
     pub fn flush(&self, partitions: &[Arc<Partition>], purpose: SyncPurpose) -> FlushTicket {
-        let reason = SyncReason::of(purpose);
-        let target = |partition: &Arc<Partition>| FlushTarget { target: partition.clone(), reason };
-        self.inner.core.flusher.request(partitions.iter().map(target))
+        self.inner.core.flusher.request(flush_targets(partitions, SyncReason::of(purpose)))
+    }
+
+    /// The same from a thread that may wait for the disk. If it has time the syncs are begun there.
+    #[track_caller]
+    pub(crate) fn flush_from_thread(
+        &self,
+        partitions: &[Arc<Partition>],
+        purpose: SyncPurpose,
+        has_time: bool,
+    ) -> FlushTicket {
+        let (flusher, targets) =
+            (&self.inner.core.flusher, flush_targets(partitions, SyncReason::of(purpose)));
+        if has_time { flusher.begin(targets) } else { flusher.request(targets) }
     }
 
     /// Does what background work can be done now: group commits, transactions. Says whether there was
@@ -376,6 +387,10 @@ impl Inner {
         }
         flushed
     }
+}
+
+fn flush_targets(partitions: &[Arc<Partition>], reason: SyncReason) -> impl Iterator<Item = FlushTarget> {
+    partitions.iter().map(move |partition| FlushTarget { target: partition.clone(), reason })
 }
 
 /// Up to where these partitions were synced.

@@ -70,4 +70,9 @@ impl Standstill {
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.0.lock()
     }
+
+    /// The same, unless somebody stands still already.
+    pub(crate) fn try_hold(&self) -> Option<MutexGuard<'_, ()>> {
+        self.0.try_lock()
+    }
 }

@@ -17,6 +17,16 @@ pub(super) struct Request {
 /// Whoever waits for some targets at once.
 pub(super) struct Waiters {
     state: Mutex<State>,
+    by: WaitedBy,
+}
+
+/// Who is to hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitedBy {
+    /// Somebody who looks at the ticket when it is done.
+    Thread,
+    /// Perhaps a step of other work, for which the log's thread has to wake.
+    Step,
 }
 
 struct State {
@@ -26,9 +36,13 @@ struct State {
 }
 
 impl Waiters {
-    pub(super) fn new(targets: usize, completion: Completion) -> Arc<Self> {
+    pub(super) fn new(targets: usize, completion: Completion, by: WaitedBy) -> Arc<Self> {
         let state = State { open: targets, failure: None, completion: Some(completion) };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), by })
+    }
+
+    pub(super) fn by(&self) -> WaitedBy {
+        self.by
     }
 
     /// One of the targets is done. If it was the last, there is a ticket to complete.

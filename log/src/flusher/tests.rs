@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Flush, FlushTarget, Flusher, Submission};
 use crate::clock::ManualClock;
+use crate::consistent_cut::Standstill;
 use crate::driver::{Driver, Steps};
 use crate::error::{Error, Result};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
@@ -81,6 +82,8 @@ impl Flush for Target {
 struct Fixture {
     storage: Arc<MemoryStorage>,
     clock: Arc<ManualClock>,
+    driver: Arc<Driver>,
+    standstill: Arc<Standstill>,
     flusher: Arc<Flusher>,
     targets: Vec<Arc<Target>>,
 }
@@ -100,20 +103,37 @@ impl Fixture {
         };
         let targets = (0..3).map(target).collect();
         let clock = ManualClock::new();
+        let standstill = Arc::<Standstill>::default();
         let flusher = Arc::new_cyclic(|this: &Weak<Flusher>| {
-            Flusher::new(clock.clone(), Driver::new(drive, this.clone()), Arc::default())
+            Flusher::new(clock.clone(), Driver::new(drive, this.clone()), standstill.clone())
         });
+        let driver = flusher.driver.clone();
         let points =
             RecoveryPointFile::create(storage.clone(), Path::new("/"), RecoveryPoints::new(), Arc::default());
         flusher.keep_recovery_points(points.unwrap());
         storage.set_sync_mode(mode);
-        Self { storage, clock, flusher, targets }
+        Self { storage, clock, driver, standstill, flusher, targets }
     }
 
     fn request(&self, targets: &[usize], purpose: SyncPurpose) -> FlushTicket {
         let reason = SyncReason::of(purpose);
         let target = |index: &usize| FlushTarget { target: self.targets[*index].clone(), reason };
         self.flusher.request(targets.iter().map(target))
+    }
+
+    /// Has what the target holds synced, begun on this thread, which has a step asked for or not.
+    fn begin(&self, target: usize) -> (FlushTicket, bool) {
+        let raised = self.driver.raised();
+        let reason = SyncReason::of(SyncPurpose::Records);
+        let ticket = self.flusher.begin([FlushTarget { target: self.targets[target].clone(), reason }]);
+        (ticket, self.driver.raised() > raised)
+    }
+
+    /// Lets the syncs that are under way succeed. Whether a step is asked for by that.
+    fn complete_syncs(&self) -> bool {
+        let raised = self.driver.raised();
+        self.storage.complete_syncs();
+        self.driver.raised() > raised
     }
 
     fn step_all(&self) {
@@ -256,6 +276,103 @@ fn a_sync_is_taken_note_of_by_the_thread_that_ends_it_and_what_waits_is_left_to_
 }
 
 #[test]
+fn what_is_begun_where_it_is_asked_for_needs_a_step_only_to_write_recovery_points_down() {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let fixture = Fixture::driven(Drive::Thread, SyncMode::Delayed);
+    fixture.flusher.record_every(Some(INTERVAL));
+    let recorded = || {
+        let stored = recovery_point::read(&*fixture.storage, Path::new("/")).unwrap();
+        stored.points.get(&fixture.targets[0].key()).copied()
+    };
+    let sync_one = || {
+        fixture.targets[0].append();
+        let (ticket, is_step_wanted) = fixture.begin(0);
+        assert!(!is_step_wanted && ticket.outcome().is_none());
+        let is_step_wanted = fixture.complete_syncs();
+        ticket.outcome().expect("nobody had to step").unwrap();
+        is_step_wanted
+    };
+    assert!(sync_one(), "there is something to write down");
+    fixture.step_all();
+    assert!(fixture.complete_syncs(), "a step may look for points that are durable");
+    fixture.step_all();
+    assert_eq!((recorded(), fixture.flusher.idle_time()), (Some(Offset(1)), None));
+
+    let wanted: Vec<_> = (0..4).map(|_| sync_one()).collect();
+    assert_eq!(wanted, [true, false, false, false], "once it is known when the next points are due");
+    assert_eq!((recorded(), fixture.flusher.idle_time()), (Some(Offset(1)), Some(INTERVAL)));
+    fixture.clock.advance(INTERVAL);
+    assert!(sync_one(), "it takes the recovery points with it");
+    assert_eq!(recorded(), Some(Offset(5)));
+}
+
+#[test]
+fn what_is_asked_for_during_a_sync_that_was_begun_elsewhere_is_left_to_a_step_at_its_end() {
+    let fixture = Fixture::driven(Drive::Thread, SyncMode::Delayed);
+    fixture.targets[0].append();
+    let (first, _) = fixture.begin(0);
+    fixture.targets[0].append();
+    let (second, is_step_wanted) = fixture.begin(0);
+    assert!(!is_step_wanted, "there is nothing to do yet");
+    assert!(fixture.complete_syncs());
+    assert!(first.outcome().is_some() && second.outcome().is_none());
+    fixture.step_all();
+    fixture.complete_syncs();
+    second.outcome().expect("it was begun by the step").unwrap();
+}
+
+#[test]
+fn what_cannot_be_begun_where_it_is_asked_for_is_left_to_a_step() {
+    let fixture = Fixture::driven(Drive::Thread, SyncMode::Immediate);
+    fixture.targets.iter().for_each(|target| target.append());
+
+    let held = fixture.standstill.hold();
+    let (ticket, is_step_wanted) = fixture.begin(0);
+    assert!(is_step_wanted && fixture.targets[0].state.lock().purposes.is_empty());
+    drop(held);
+    fixture.step_all();
+    ticket.outcome().expect("nobody stands still").unwrap();
+
+    let rounds = fixture.flusher.rounds.lock();
+    let (ticket, is_step_wanted) = fixture.begin(1);
+    assert!(is_step_wanted && fixture.targets[1].state.lock().purposes.is_empty());
+    drop(rounds);
+    fixture.step_all();
+    ticket.outcome().expect("nobody steps").unwrap();
+}
+
+#[test]
+fn who_asks_tells_nobody_how_it_ended_though_it_has() {
+    let fixture = Fixture::driven(Drive::Thread, SyncMode::Immediate);
+    // No step is asked for by the sync of recovery points.
+    fixture.flusher.record_every(Some(Duration::from_secs(1)));
+    fixture.targets[0].append();
+    fixture.targets[2].state.lock().failure = Some("poisoned before".to_owned());
+    let outcome = |target| {
+        let (ticket, is_step_wanted) = fixture.begin(target);
+        assert!(is_step_wanted && ticket.outcome().is_none(), "target {target}");
+        fixture.step_all();
+        ticket.outcome().expect("a step tells it")
+    };
+    outcome(0).expect("it was synced at once");
+    outcome(1).expect("there was nothing to sync");
+    assert_eq!(outcome(2).unwrap_err().kind(), crate::ErrorKind::Poisoned);
+}
+
+#[test]
+fn a_cut_that_is_begun_where_it_is_asked_for_is_moved_on_by_steps() {
+    let fixture = entangled(Drive::Thread, SyncMode::Delayed);
+    let (ticket, is_step_wanted) = fixture.begin(1);
+    assert!(is_step_wanted);
+    assert!(fixture.complete_syncs(), "all parts");
+    fixture.step_all();
+    assert!(fixture.complete_syncs(), "the recovery points");
+    fixture.step_all();
+    ticket.outcome().expect("it is written down").unwrap();
+    assert!(fixture.targets.iter().all(|target| target.durable() == Offset(1)));
+}
+
+#[test]
 fn a_target_under_an_interval_is_synced_when_the_clock_says_so() {
     let fixture = Fixture::new(SyncMode::Immediate);
     let target: Arc<dyn Flush> = fixture.targets[0].clone();
@@ -307,8 +424,8 @@ fn a_flusher_that_gives_up_answers_everyone_who_waits_or_asks_later() {
 }
 
 /// All targets take part in cuts, and hold something that stands on the others.
-fn entangled(mode: SyncMode) -> Fixture {
-    let fixture = Fixture::new(mode);
+fn entangled(drive: Drive, mode: SyncMode) -> Fixture {
+    let fixture = Fixture::driven(drive, mode);
     for target in &fixture.targets {
         target.append();
         target.state.lock().is_entangled = true;
@@ -319,7 +436,7 @@ fn entangled(mode: SyncMode) -> Fixture {
 
 #[test]
 fn a_cut_makes_all_parts_durable_though_one_was_asked_for_and_writes_them_down_before_it_says_so() {
-    let fixture = entangled(SyncMode::Delayed);
+    let fixture = entangled(Drive::Manual, SyncMode::Delayed);
     let ticket = fixture.request(&[1], SyncPurpose::Decision);
     fixture.step_all();
     assert_eq!(fixture.storage.complete_syncs(), 3, "all parts");
@@ -336,7 +453,7 @@ fn a_cut_makes_all_parts_durable_though_one_was_asked_for_and_writes_them_down_b
 
 #[test]
 fn a_part_whose_sync_fails_is_told_though_another_has_refused_to_take_part() {
-    let fixture = entangled(SyncMode::Delayed);
+    let fixture = entangled(Drive::Manual, SyncMode::Delayed);
     fixture.targets[2].state.lock().failure = Some("poisoned before".to_owned());
     let ticket = fixture.request(&[0], SyncPurpose::Records);
     fixture.step_all();
@@ -354,7 +471,7 @@ fn a_part_whose_sync_fails_is_told_though_another_has_refused_to_take_part() {
 fn a_cut_that_cannot_be_written_down_is_told_to_all_who_wait_and_makes_nothing_durable() {
     // Behind the syncs of the three parts: the recovery points are written, and synced.
     for operation in [3, 4] {
-        let fixture = entangled(SyncMode::Immediate);
+        let fixture = entangled(Drive::Manual, SyncMode::Immediate);
         let points = || recovery_point::read(&*fixture.storage, Path::new("/")).unwrap().points;
         fixture.storage.fail_with(ErrorKind::Other, operation);
         let waiting =
@@ -379,7 +496,7 @@ fn a_cut_that_cannot_be_written_down_is_told_to_all_who_wait_and_makes_nothing_d
 
 #[test]
 fn what_no_cut_could_be_taken_of_is_cut_once_its_parts_are_well() {
-    let fixture = entangled(SyncMode::Immediate);
+    let fixture = entangled(Drive::Manual, SyncMode::Immediate);
     fixture.targets[2].state.lock().failure = Some("not now".to_owned());
     fixture.request(&[0], SyncPurpose::Records).wait().unwrap_err();
     assert_eq!(fixture.targets[0].durable(), Offset(0));

@@ -133,8 +133,7 @@ impl Shared {
                 continue;
             };
             let sleep = next.saturating_sub(self.log.clock().elapsed());
-            let takes_all = state.takes_all() && state.accumulator.next_due().is_some();
-            if takes_all || sleep == Duration::ZERO {
+            if state.is_any_due(Duration::ZERO) || sleep == Duration::ZERO {
                 return true;
             }
             self.due.wait_for(&mut state, sleep);
@@ -163,7 +162,9 @@ impl Shared {
             self.state.lock().accumulator.take_back(batch);
         }
         if !written.is_empty() {
-            let ticket = self.log.flush(&distinct_partitions(&written), SyncPurpose::Records);
+            let partitions = distinct_partitions(&written);
+            let has_time = !self.state.lock().is_any_due(now);
+            let ticket = self.log.flush_from_thread(&partitions, SyncPurpose::Records, has_time);
             writer.syncing.push_back(Round { ticket, written });
         }
         wrote
@@ -207,6 +208,10 @@ impl State {
     /// Whether lingering is over for all batches.
     fn takes_all(&self) -> bool {
         self.is_hurried || self.is_closing
+    }
+
+    fn is_any_due(&self, now: Duration) -> bool {
+        self.accumulator.next_due().is_some_and(|due| self.takes_all() || due <= now)
     }
 
     fn take_due(&mut self, now: Duration) -> Vec<(DueBatch, Target)> {
