@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 use crate::whole_file;
 
@@ -102,16 +102,11 @@ impl CleanShutdown {
             Life::Failed(error) => return Err(error.clone()),
             Life::There => {}
         }
-        match self.storage.remove_file(&self.directory.join(FILE_NAME)) {
-            // It was removed before, and the directory could not be opened to be synced.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(|error| failed("take away", &self.directory, error))?,
-        }
-        if let Err(error) = self.storage.sync_dir(&self.directory, SyncPurpose::Directory) {
-            let error = failed("take away", &self.directory, error);
-            if error.kind() != ErrorKind::TooManyFiles {
-                *life = Life::Failed(error.clone());
-            }
+        let failed = |error| failed("take away", &self.directory, error);
+        let names = self.storage.open_dir(&self.directory).map_err(failed)?;
+        self.storage.remove_file(&self.directory.join(FILE_NAME)).map_err(failed)?;
+        if let Err(error) = names.sync(SyncPurpose::Directory).map_err(failed) {
+            *life = Life::Failed(error.clone());
             return Err(error);
         }
         *life = Life::Gone;

@@ -7,7 +7,8 @@
 //!
 //! What is open beside the bound is named: files that somebody has in hand at the moment, files with bytes
 //! that are not synced (they have a bound of their own, see `unsynced_files`), and files that are being
-//! replaced: their names are others' before nobody finds them any more.
+//! replaced: their names are others' before nobody finds them any more. With them the directory is open that they are
+//! in.
 //!
 //! A name may be another file's by the time that it is opened again. So every file is known by its
 //! [`FileIdentity`], and one that is not the same is not read: [`is_stale`] says so of the error.
@@ -126,6 +127,20 @@ impl LazyFile {
         });
         lazy.get()?;
         Ok(lazy)
+    }
+
+    /// The same file under the name that it has next, closed: it is opened once it is needed.
+    pub(crate) fn renamed(&self, path: &Path) -> Arc<Self> {
+        let latest = self.handles.lock().latest.clone();
+        Arc::new(Self {
+            storage: self.storage.clone(),
+            open_files: self.open_files.clone(),
+            path: path.to_owned(),
+            mode: self.mode,
+            identity: self.identity,
+            handles: Mutex::new(Handles { kept: None, is_held: false, latest }),
+            is_used: AtomicBool::new(true),
+        })
     }
 
     /// The open file.

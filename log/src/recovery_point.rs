@@ -383,16 +383,9 @@ fn write_anew(
         encode_block(points, &mut bytes);
     }
     let path = directory.join(FILE_NAME);
-    let begun = whole_file::write_beside(storage, &path, &bytes, SyncPurpose::RecoveryPointFile);
-    let (file, sync) = match begun {
-        Err(error) if is_too_many_files(&error) => return Err(Unwritten::TooManyFiles(error)),
-        begun => begun.map_err(Unwritten::Failed)?,
-    };
-    let put = || {
-        sync.wait()?;
-        whole_file::put_in_place(storage, &path)?;
-        storage.sync_dir(directory, SyncPurpose::RecoveryPointFile)
-    };
-    put().map_err(Unwritten::Failed)?;
-    Ok((file, bytes.len() as u64))
+    match whole_file::replace(storage, &path, &bytes, SyncPurpose::RecoveryPointFile) {
+        Ok(file) => Ok((file, bytes.len() as u64)),
+        Err(error) if is_too_many_files(&error) => Err(Unwritten::TooManyFiles(error)),
+        Err(error) => Err(Unwritten::Failed(error)),
+    }
 }

@@ -116,9 +116,21 @@ impl Segment {
         Ok(Self { density: Density::Sparse, ..segment })
     }
 
-    /// Opens a segment that has taken the place of others.
-    pub(crate) fn open_replaced(site: &PartitionSite, base: Offset) -> io::Result<Self> {
-        Self::open_sealed(site, base, OpenMode::Write)
+    /// The same segment, whose files take the names of those that it replaces before anybody looks for them. None is
+    /// opened for that.
+    pub(crate) fn renamed(self, site: &PartitionSite) -> Self {
+        let (base, directory) = (self.base, &site.directory);
+        let path = FileKind::Log.path(directory, base);
+        let sum_path = FileKind::TransactionSum.path(directory, base);
+        Self {
+            file: self.file.renamed(&path),
+            path,
+            offsets: self.offsets.renamed(directory),
+            times: self.times.renamed(directory),
+            aborted: self.aborted.renamed(directory),
+            aborted_sum: SumFile::new(&site.file_context(), sum_path),
+            ..self
+        }
     }
 
     /// Opens a segment whose file and indexes are complete.

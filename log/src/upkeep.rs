@@ -7,7 +7,7 @@
 //! slowed down.
 //!
 //! A partition whose compaction has failed is left alone until it is opened again: trying over and over
-//! would not mend it.
+//! would not mend it. Where too many files were open it may: it is looked at again as all others are.
 //!
 //! Lock order: the state of the upkeep, then whatever a partition locks, then the flusher's.
 
@@ -408,6 +408,9 @@ impl State {
                 self.due = Duration::ZERO;
             }
             Err(error) if is_passing(error) => {}
+            Err(error) if error.kind() == ErrorKind::TooManyFiles => {
+                tracing::warn!(partition = %report.partition, %error, "compaction begins anew later");
+            }
             Err(error) => {
                 tracing::error!(partition = %report.partition, %error, "compaction ends until the log is opened again");
                 self.failed.insert(compaction.partition().key());

@@ -23,7 +23,8 @@ pub(crate) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<
     Ok(Some(bytes))
 }
 
-/// Replaces a file, durably. Waits for the disk. Returns the file as it is now.
+/// Replaces a file, durably. Waits for the disk. Returns the file as it is now. Where too many files are open for that
+/// it is as it was: all that is opened is opened before it is replaced.
 #[track_caller]
 pub(crate) fn replace(
     storage: &dyn Storage,
@@ -31,10 +32,11 @@ pub(crate) fn replace(
     bytes: &[u8],
     purpose: SyncPurpose,
 ) -> io::Result<Arc<dyn StorageFile>> {
+    let names = storage.open_dir(path.parent().unwrap_or(Path::new(".")))?;
     let (file, sync) = write_beside(storage, path, bytes, purpose)?;
     sync.wait()?;
     put_in_place(storage, path)?;
-    storage.sync_dir(path.parent().unwrap_or(Path::new(".")), purpose)?;
+    names.sync(purpose)?;
     Ok(file)
 }
 
@@ -71,6 +73,8 @@ fn beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::is_too_many_files;
+    use crate::storage::limited::LimitedStorage;
     use crate::storage::memory::MemoryStorage;
 
     #[test]
@@ -87,6 +91,22 @@ mod tests {
                 let is_new = found == [2; 3000];
                 assert!(is_new || (found == [1; 2000] && outcome.is_err()), "operation {operation}");
             }
+        }
+    }
+
+    #[test]
+    fn a_file_is_as_it_was_where_too_many_are_open_to_replace_it() {
+        let path = Path::new("/file");
+        let limited = LimitedStorage::new(MemoryStorage::new(1));
+        let storage = &*limited as &dyn Storage;
+        replace(storage, path, &[1; 2000], SyncPurpose::Snapshot).expect("the disk is fine");
+        for left in 0.. {
+            limited.observer().leave(left);
+            let outcome = replace(storage, path, &[2; 3000], SyncPurpose::Snapshot);
+            limited.observer().leave(i64::MAX);
+            let Err(error) = outcome else { return assert_eq!(left, 2, "the directory and the new file") };
+            assert!(is_too_many_files(&error), "{error}");
+            assert_eq!(read(storage, path).expect("it can be read").expect("it was made"), [1; 2000]);
         }
     }
 }

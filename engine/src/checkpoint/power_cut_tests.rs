@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lotic_log::storage::memory::{MemoryStorage, SyncPlace};
-use lotic_log::storage::{Entry, FileIdentity, OpenMode, StorageFile, StorageLock, SyncReason, SyncTicket};
+use lotic_log::storage::{
+    Entry, FileIdentity, OpenMode, StorageDirectory, StorageFile, StorageLock, SyncReason, SyncTicket,
+};
 
 use super::tests::{Fixture, small};
 use super::*;
@@ -83,8 +85,8 @@ impl Storage for Twin {
         self.real.remove_dir_all(path)
     }
 
-    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()> {
-        self.memory.sync_dir_for(path, reason)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn StorageDirectory>> {
+        self.memory.open_dir(path)
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {

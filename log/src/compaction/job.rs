@@ -300,7 +300,8 @@ impl Compaction {
                 Some(outcome) => outcome.map_err(|error| self.partition.compaction_failed(error))?,
             }
         }
-        self.stage = Stage::Replacing(Replacement::new(group.segments, group.end));
+        let replacement = self.partition.begin_replacement(group.segments, group.end, group.cleaned)?;
+        self.stage = Stage::Replacing(replacement);
         Ok(Piece::Worked { bytes: 0 })
     }
 

@@ -90,6 +90,13 @@ impl<E: Entry> EntryFile<E> {
         Ok(index)
     }
 
+    /// The same index, whose file goes by the name `path` next.
+    pub(super) fn renamed(self, path: PathBuf) -> Self {
+        let file =
+            self.file.into_inner().map(|file| file.renamed(&path)).map_or_else(OnceLock::new, OnceLock::from);
+        Self { path, file, ..self }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

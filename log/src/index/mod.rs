@@ -113,6 +113,11 @@ impl<E: Entry> Index<E> {
         Ok(Self { base, file: EntryFile::believed(context.clone(), path, is_believed)? })
     }
 
+    /// The same index, whose file is called next as those of a segment are.
+    pub(crate) fn renamed(self, directory: &Path) -> Self {
+        Self { base: self.base, file: self.file.renamed(E::KIND.path(directory, self.base)) }
+    }
+
     /// Its file, as it was called when the segment was opened.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()

@@ -1,24 +1,22 @@
 //! Logs of more partitions than files may be open: how many are open that are not synced, and what becomes of a file
 //! that cannot be opened.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use rustix::io::Errno;
 
 use super::{Log, LogOptions};
 use crate::batch::{BatchBuilder, Compression, DecompressionBuffer, SealedBatch};
+use crate::cleanup::CleanupPolicy;
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::partition::{Durability, Isolation, Partition};
 use crate::record::{Offset, Timestamp};
 use crate::spawn::{Drive, spawn};
+use crate::storage::limited::LimitedStorage;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::observed::{Call, ObservedStorage, Observer};
 use crate::storage::{Storage, SyncPurpose};
 use crate::topic::{Topic, TopicConfig};
+use crate::upkeep::UpkeepOptions;
 
 /// How many files stay open because they were used lately.
 const OPEN_MAX: usize = 16;
@@ -33,73 +31,6 @@ const IN_HAND: usize = 8;
 const DURABILITIES: [Durability; 3] =
     [Durability::Sync, Durability::Interval(Duration::from_secs(1)), Durability::Os];
 
-/// A disk on which so many files may be open, and of which syncs fail.
-type Limited = ObservedStorage<Limits>;
-
-struct Limits {
-    open: AtomicUsize,
-    most: AtomicUsize,
-    syncs: AtomicUsize,
-    /// How many more files can be opened, or directories to be synced, before none can.
-    left: AtomicI64,
-    fails_syncs: AtomicBool,
-}
-
-impl Limits {
-    fn on(storage: Arc<dyn Storage>) -> Arc<Limited> {
-        let limits = Self {
-            open: AtomicUsize::new(0),
-            most: AtomicUsize::new(0),
-            syncs: AtomicUsize::new(0),
-            left: AtomicI64::new(i64::MAX),
-            fails_syncs: AtomicBool::new(false),
-        };
-        Limited::observed_by(limits, storage)
-    }
-
-    fn most(&self) -> usize {
-        self.most.load(Ordering::Acquire)
-    }
-
-    fn syncs(&self) -> usize {
-        self.syncs.load(Ordering::Acquire)
-    }
-
-    /// From now on no more than `files` can be opened.
-    fn leave(&self, files: i64) {
-        self.left.store(files, Ordering::Release);
-    }
-}
-
-impl Observer for Limits {
-    fn before(&self, call: Call<'_>) -> io::Result<()> {
-        match call {
-            Call::Open(_) | Call::Create(_) | Call::SyncNames(_)
-                if self.left.fetch_sub(1, Ordering::AcqRel) <= 0 =>
-            {
-                return Err(Errno::MFILE.into());
-            }
-            Call::Sync => {
-                self.syncs.fetch_add(1, Ordering::AcqRel);
-                if self.fails_syncs.load(Ordering::Acquire) {
-                    return Err(io::ErrorKind::Other.into());
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn opened(&self) {
-        let open = self.open.fetch_add(1, Ordering::AcqRel) + 1;
-        self.most.fetch_max(open, Ordering::AcqRel);
-    }
-
-    fn closed(&self) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 fn options(storage: Arc<dyn Storage>) -> LogOptions {
     LogOptions {
         open_files_max: OPEN_MAX,
@@ -108,7 +39,7 @@ fn options(storage: Arc<dyn Storage>) -> LogOptions {
     }
 }
 
-fn open(storage: &Arc<Limited>) -> Log {
+fn open(storage: &Arc<LimitedStorage>) -> Log {
     Log::open("/log", options(storage.clone())).expect("the disk is fine")
 }
 
@@ -169,7 +100,7 @@ fn a_thousand_partitions_are_written_in_turn_with_no_more_files_open_than_allowe
     const PARTITIONS: i32 = 1000;
     const ROUNDS: i64 = 8;
     for durability in DURABILITIES {
-        let storage = Limits::on(MemoryStorage::new(1));
+        let storage = LimitedStorage::new(MemoryStorage::new(1));
         let log = open(&storage);
         let topic = create(&log, PARTITIONS, durability);
         // With segments and snapshots that are due in all of them at once.
@@ -193,7 +124,7 @@ fn a_thousand_partitions_are_written_in_turn_with_no_more_files_open_than_allowe
 
 #[test]
 fn no_file_is_synced_before_its_time_where_there_is_room_for_all() {
-    let storage = Limits::on(MemoryStorage::new(1));
+    let storage = LimitedStorage::new(MemoryStorage::new(1));
     let log = open(&storage);
     let topic = create(&log, UNSYNCED_MAX as i32 / 2, Durability::Os);
     let before = storage.observer().syncs();
@@ -206,7 +137,7 @@ fn what_is_acknowledged_survives_a_power_cut_though_its_file_was_closed_before()
     let lost = |ignored: Option<SyncPurpose>| {
         let disk = MemoryStorage::new(1);
         ignored.into_iter().for_each(|purpose| disk.ignore_syncs(purpose));
-        let log = open(&Limits::on(disk.mount()));
+        let log = open(&LimitedStorage::new(disk.mount()));
         let topic = create(&log, 4 * UNSYNCED_MAX as i32, Durability::Sync);
         write(&topic, 0);
         flush(&log, topic.partitions()).expect("the disk is fine");
@@ -224,16 +155,16 @@ fn what_is_acknowledged_survives_a_power_cut_though_its_file_was_closed_before()
 #[test]
 fn a_file_that_cannot_be_synced_to_be_closed_fails_its_partition_and_no_other() {
     let disk = MemoryStorage::new(1);
-    let storage = Limits::on(disk.mount());
+    let storage = LimitedStorage::new(disk.mount());
     let log = open(&storage);
     let topic = create(&log, 2 * UNSYNCED_MAX as i32, Durability::Os);
-    storage.observer().fails_syncs.store(true, Ordering::Release);
+    storage.observer().fail_syncs(true);
     let mut written = 0;
     while storage.observer().syncs() == 0 || !topic.partitions()[0].is_poisoned() {
         topic.partitions()[written].append(batch(0)).expect("nothing is wrong with it");
         written += 1;
     }
-    storage.observer().fails_syncs.store(false, Ordering::Release);
+    storage.observer().fail_syncs(false);
     let (failed, sound): (Vec<_>, Vec<_>) =
         topic.partitions().iter().cloned().partition(|partition| partition.is_poisoned());
     assert!(written < topic.partitions().len() && !sound.is_empty());
@@ -249,7 +180,12 @@ fn a_file_that_cannot_be_synced_to_be_closed_fails_its_partition_and_no_other() 
 
 /// Writes `count` records, and before each of them sees to it that ever more of the files that are opened for it cannot
 /// be, until it is written. Returns whether a record was refused.
-fn write_with_too_few_files(storage: &Limited, log: &Log, partition: &Arc<Partition>, count: i64) -> bool {
+fn write_with_too_few_files(
+    storage: &LimitedStorage,
+    log: &Log,
+    partition: &Arc<Partition>,
+    count: i64,
+) -> bool {
     let mut is_refused = false;
     let mut try_with = |what: &dyn Fn() -> Result<()>| {
         for left in 0.. {
@@ -279,7 +215,7 @@ fn a_file_that_cannot_be_opened_refuses_what_needs_it_and_nothing_after_that() {
     const RECORDS: i64 = 30;
     for durability in DURABILITIES {
         let disk = MemoryStorage::new(1);
-        let storage = Limits::on(disk.mount());
+        let storage = LimitedStorage::new(disk.mount());
         let log = open(&storage);
         create(&log, 1, durability);
         log.close().expect("the disk is fine");
@@ -302,8 +238,45 @@ fn a_file_that_cannot_be_opened_refuses_what_needs_it_and_nothing_after_that() {
 }
 
 #[test]
+fn a_compaction_that_cannot_open_a_file_is_begun_again_by_itself() {
+    const EVERY: Duration = Duration::from_secs(10);
+    let (storage, clock) = (LimitedStorage::new(MemoryStorage::new(1)), ManualClock::new());
+    let upkeep = UpkeepOptions { every: EVERY, ..UpkeepOptions::default() };
+    let options = LogOptions { clock: clock.clone(), upkeep, open_files_max: 0, ..options(storage.clone()) };
+    let log = Log::open("/log", options).expect("the disk is fine");
+    let cleanup = CleanupPolicy::Compact;
+    let config = TopicConfig { partitions: 1, segment_bytes: 400, cleanup, ..TopicConfig::default() };
+    let topic = log.create_topic("t", config).expect("a new topic");
+    let partition = &topic.partitions()[0];
+    for number in 0..40 {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder
+            .push(Timestamp(number), Some(b"key"), Some(number.to_string().as_bytes()), &[])
+            .expect("it is small");
+        partition.append(builder.seal()).expect("the disk is fine");
+    }
+    flush(&log, topic.partitions()).expect("the disk is fine");
+    let look = |files: i64| {
+        storage.observer().leave(files);
+        clock.advance(EVERY);
+        while log.step().expect("it is open") {}
+        storage.observer().leave(i64::MAX);
+    };
+    for files in 0..8 {
+        look(files);
+        assert_eq!(
+            numbers(partition),
+            (0..40).collect::<Vec<_>>(),
+            "with {files} files nothing is compacted"
+        );
+    }
+    look(i64::MAX);
+    assert!(numbers(partition).len() < 10, "{:?}", numbers(partition));
+}
+
+#[test]
 fn who_cannot_open_a_file_is_told_the_bounds_that_were_too_high() {
-    let storage = Limits::on(MemoryStorage::new(1));
+    let storage = LimitedStorage::new(MemoryStorage::new(1));
     let log = Log::open("/log", LogOptions { open_files_max: 0, ..options(storage.clone()) });
     let log = log.expect("the disk is fine");
     let topic = create(&log, 1, Durability::Sync);
@@ -323,7 +296,7 @@ fn many_threads_share_what_may_be_open() {
     const PARTITIONS: usize = 64;
     const ROUNDS: i64 = 20;
     for durability in DURABILITIES {
-        let storage = Limits::on(MemoryStorage::new(1));
+        let storage = LimitedStorage::new(MemoryStorage::new(1));
         let clock: Arc<dyn Clock> = SystemClock::new();
         let options = LogOptions {
             open_files_max: OPEN_MAX,

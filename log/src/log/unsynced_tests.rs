@@ -14,6 +14,7 @@ use crate::partition::{Durability, Partition};
 use crate::record::{Offset, Timestamp};
 use crate::recovery_point;
 use crate::storage::SyncPurpose;
+use crate::storage::limited::LimitedStorage;
 use crate::storage::memory::{MemoryStorage, SyncMode};
 use crate::topic::TopicConfig;
 
@@ -72,6 +73,26 @@ fn segments_that_are_sealed_become_durable_and_the_recovery_point_follows() {
         assert!(found >= durable, "{durability:?}: {found} are left of {durable}");
         assert!(log.recovery_report()[0].scanned_bytes < 5 * 1000, "{:?}", log.recovery_report()[0]);
     }
+}
+
+#[test]
+fn what_could_not_be_synced_for_want_of_files_is_synced_with_what_is_sealed_next() {
+    let storage = MemoryStorage::new(1);
+    let limited = LimitedStorage::new(storage.mount());
+    let options = LogOptions::manual(limited.clone(), ManualClock::new(), 1);
+    let log = Log::open(DIRECTORY, options).unwrap();
+    let partition = create(&log, Durability::Os);
+    let mut refused = 0;
+    for _ in 0..100 {
+        partition.append(batch()).unwrap();
+        limited.observer().leave(0);
+        let is_due = log.step().unwrap();
+        refused += u32::from(is_due && partition.durable() == Offset(0));
+        limited.observer().leave(i64::MAX);
+    }
+    assert!(refused > 1, "nothing could be synced, {refused} times");
+    append(&log, &partition, 100);
+    assert!(partition.durable() > Offset(180), "{}", partition.durable());
 }
 
 #[test]

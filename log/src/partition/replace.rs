@@ -17,7 +17,9 @@
 //! the new one. So no more stays open than is being replaced and is being read.
 //!
 //! A failure before the decision leaves everything as it was; one after it poisons the partition, whose
-//! next opening finishes.
+//! next opening finishes. That too many files are open is never one of those: what the steps after the decision
+//! change are names, in a directory that is open before, and the new segment goes on under its next name as it was
+//! written, without being opened again.
 
 use std::io;
 use std::path::PathBuf;
@@ -36,7 +38,7 @@ use crate::producer_state::LastWritten;
 use crate::record::{Offset, ProducerId, Timestamp};
 use crate::scanner::ReadError;
 use crate::segment::{ActiveSegment, Segment};
-use crate::storage::{StorageFile, SyncPurpose, SyncTicket};
+use crate::storage::{StorageDirectory, StorageFile, SyncPurpose, SyncTicket};
 
 /// How many bytes are gathered before they are written.
 const WRITE_BYTES: usize = 256 << 10;
@@ -112,12 +114,21 @@ impl CleanedSegment {
     pub(crate) fn bytes(&self) -> u64 {
         self.active.position()
     }
+
+    /// The segment, sealed.
+    fn into_segment(self) -> Segment {
+        Arc::into_inner(self.active.segment).expect("nobody else has a segment that is being written")
+    }
 }
 
 /// Segments on their way to be replaced by one whose files are written and synced.
 pub(crate) struct Replacement {
     replaced: Vec<Arc<Segment>>,
     range: Replaced,
+    /// What takes their place, under the names that it will have.
+    successor: Arc<Segment>,
+    /// The directory of all of them.
+    names: Arc<dyn StorageDirectory>,
     step: Step,
 }
 
@@ -131,19 +142,45 @@ enum Step {
 }
 
 impl Replacement {
-    /// Of `replaced`, which stand one behind the other up to `end`.
-    pub(crate) fn new(replaced: Vec<Arc<Segment>>, end: Offset) -> Self {
-        let base = replaced.first().expect("at least one segment is replaced").base();
-        Self { replaced, range: Replaced { base, end }, step: Step::Written }
-    }
-
     /// Whether there is nothing left to do.
     pub(crate) fn is_done(&self) -> bool {
         self.step == Step::Published
     }
+
+    /// Keeps open what is replaced.
+    fn hold(&self) -> io::Result<()> {
+        let held = self.replaced.iter().try_for_each(|segment| segment.hold());
+        if held.is_err() {
+            self.release();
+        }
+        held
+    }
+
+    fn release(&self) {
+        self.replaced.iter().for_each(|segment| segment.release());
+    }
 }
 
 impl Partition {
+    /// Begins to replace `replaced`, which stand one behind the other up to `end`, by what was written of them and is
+    /// synced.
+    ///
+    /// # Errors
+    /// Those of opening the directory.
+    pub(crate) fn begin_replacement(
+        &self,
+        replaced: Vec<Arc<Segment>>,
+        end: Offset,
+        cleaned: CleanedSegment,
+    ) -> Result<Replacement> {
+        let site = &self.site;
+        let names = site.storage().open_dir(&site.directory);
+        let names = names.map_err(|error| site.io("replace segments in", &site.directory, error))?;
+        let successor = Arc::new(cleaned.into_segment().renamed(site));
+        let range = Replaced { base: successor.base(), end };
+        Ok(Replacement { replaced, range, successor, names, step: Step::Written })
+    }
+
     /// Takes one step of a replacement.
     ///
     /// # Errors
@@ -153,6 +190,7 @@ impl Partition {
         let mut marks = self.marks.lock();
         self.check_open()?;
         let Replaced { base, end } = replacement.range;
+        let names = &*replacement.names;
         replacement.step = match replacement.step {
             Step::Written => {
                 self.check_not_pinned(end)?;
@@ -166,19 +204,19 @@ impl Partition {
             }
             Step::Marked => {
                 self.check_not_pinned(end)?;
-                let held = replacement.replaced.iter().try_for_each(|segment| segment.hold());
+                let held = replacement.hold();
                 held.map_err(|error| self.site.io("hold segments open in", &self.site.directory, error))?;
-                decide(&self.site, base).map_err(|error| self.fail_replacement(error))?;
+                decide(&self.site, names, base).map_err(|error| self.fail_replacement(error))?;
                 Step::Decided
             }
             Step::Decided => {
                 let others = replacement.replaced.iter().skip(1).map(|segment| segment.base());
-                place(&self.site, base, others).map_err(|error| self.fail_replacement(error))?;
+                place(&self.site, names, base, others).map_err(|error| self.fail_replacement(error))?;
                 Step::Placed
             }
             Step::Placed => {
-                finish(&self.site, base).map_err(|error| self.fail_replacement(error))?;
-                self.publish_replacement(replacement).map_err(|error| self.fail_replacement(error))?;
+                finish(&self.site, names, base).map_err(|error| self.fail_replacement(error))?;
+                self.publish_replacement(replacement);
                 Step::Published
             }
             Step::Published => Step::Published,
@@ -186,18 +224,16 @@ impl Partition {
         Ok(())
     }
 
-    fn publish_replacement(&self, replacement: &Replacement) -> io::Result<()> {
-        let segment = Arc::new(Segment::open_replaced(&self.site, replacement.range.base)?);
+    fn publish_replacement(&self, replacement: &Replacement) {
         let replaced = &replacement.replaced;
         let mut writer = self.writer.lock();
         let segments = &mut writer.tail.segments;
         let is_first = |segment: &Arc<Segment>| Arc::ptr_eq(segment, &replaced[0]);
         let first = segments.iter().position(is_first).expect("only who replaces segments removes them");
-        segments.splice(first..first + replaced.len(), [segment]);
+        segments.splice(first..first + replaced.len(), [replacement.successor.clone()]);
         self.segments.store(segments.clone());
         drop(writer);
-        replaced.iter().for_each(|segment| segment.release());
-        Ok(())
+        replacement.release();
     }
 
     fn fail_replacement(&self, error: io::Error) -> Error {
@@ -323,8 +359,9 @@ pub(crate) fn recover(site: &PartitionSite, marks: &Marks) -> Result<()> {
         let names = entries.iter().filter_map(|entry| FileKind::parse(&entry.name));
         let logs = names.filter(|(_, kind)| *kind == FileKind::Log).map(|(offset, _)| offset);
         let others: Vec<_> = logs.filter(|offset| range.base < *offset && *offset < range.end).collect();
-        place(site, base, others).map_err(failed)?;
-        finish(site, base).map_err(failed)?;
+        let names = site.storage().open_dir(&site.directory).map_err(failed)?;
+        place(site, &*names, base, others).map_err(failed)?;
+        finish(site, &*names, base).map_err(failed)?;
         tracing::info!(partition = %site.name, %base, end = %range.end, "a replacement of segments was finished");
     }
     let left = staged.iter().filter(|(.., stage)| *stage == Stage::Cleaned);
@@ -332,14 +369,19 @@ pub(crate) fn recover(site: &PartitionSite, marks: &Marks) -> Result<()> {
 }
 
 /// Decides that the new log takes the place of others: from here on there is no way back.
-fn decide(site: &PartitionSite, base: Offset) -> io::Result<()> {
+fn decide(site: &PartitionSite, names: &dyn StorageDirectory, base: Offset) -> io::Result<()> {
     let at = |stage| FileKind::Log.path_at(&site.directory, base, stage);
     site.storage().rename(&at(Stage::Cleaned), &at(Stage::Swap))?;
-    sync_names(site)
+    sync_names(names)
 }
 
 /// Gives the new indexes their names, and removes the segments `others`, all but the first.
-fn place(site: &PartitionSite, base: Offset, others: impl IntoIterator<Item = Offset>) -> io::Result<()> {
+fn place(
+    site: &PartitionSite,
+    names: &dyn StorageDirectory,
+    base: Offset,
+    others: impl IntoIterator<Item = Offset>,
+) -> io::Result<()> {
     for kind in INDEXES {
         let cleaned = kind.path_at(&site.directory, base, Stage::Cleaned);
         if site.storage().exists(&cleaned)? {
@@ -349,14 +391,14 @@ fn place(site: &PartitionSite, base: Offset, others: impl IntoIterator<Item = Of
     for other in others {
         remove_segment(site, other)?;
     }
-    sync_names(site)
+    sync_names(names)
 }
 
 /// Gives the new log its name.
-fn finish(site: &PartitionSite, base: Offset) -> io::Result<()> {
+fn finish(site: &PartitionSite, names: &dyn StorageDirectory, base: Offset) -> io::Result<()> {
     let swap = FileKind::Log.path_at(&site.directory, base, Stage::Swap);
     site.storage().rename(&swap, &FileKind::Log.path(&site.directory, base))?;
-    sync_names(site)
+    sync_names(names)
 }
 
 /// Removes the files of a segment, for good once the names are synced.
@@ -379,6 +421,6 @@ fn remove(site: &PartitionSite, path: PathBuf) -> io::Result<()> {
     }
 }
 
-fn sync_names(site: &PartitionSite) -> io::Result<()> {
-    site.storage().sync_dir(&site.directory, SyncPurpose::Marks)
+fn sync_names(names: &dyn StorageDirectory) -> io::Result<()> {
+    names.sync(SyncPurpose::Marks)
 }

@@ -23,7 +23,7 @@ use crate::consistent_cut::stands_on_others;
 use crate::error::{Error, Result};
 use crate::flusher::{Flush, Submission, outcome};
 use crate::record::{Offset, PartitionKey};
-use crate::storage::{StorageFile, SyncPurpose, SyncReason, SyncTicket, is_too_many_files};
+use crate::storage::{StorageDirectory, StorageFile, SyncPurpose, SyncReason, SyncTicket, is_too_many_files};
 use crate::unsynced_files::{UnsyncedFile, UnsyncedHolder};
 
 /// What a sync has to cover.
@@ -32,7 +32,8 @@ struct Unsynced {
     segments: Vec<Arc<dyn StorageFile>>,
     /// What was written beside them.
     beside: Vec<(UnsyncedFile, SyncReason)>,
-    has_new_names: bool,
+    /// The directory, if names were made or removed in it.
+    names: Option<Arc<dyn StorageDirectory>>,
     upto: Offset,
 }
 
@@ -50,9 +51,9 @@ pub(super) struct Submitted {
 }
 
 /// Files that are being synced to be closed.
-#[derive(Default)]
 struct ClosingFiles {
-    files: Vec<UnsyncedFile>,
+    /// Open until then.
+    _files: Vec<UnsyncedFile>,
     tickets: Vec<SyncTicket>,
 }
 
@@ -80,8 +81,8 @@ impl Flush for Partition {
     /// where a write has failed: what was there before stands as it did.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition. A
-    /// partition that is read-only or deleted has nothing to sync.
+    /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition, but for
+    /// [`crate::ErrorKind::TooManyFiles`]. A partition that is read-only or deleted has nothing to sync.
     fn submit(&self, reason: SyncReason) -> Result<Submission> {
         let mut submitted = self.submitted.lock();
         self.end_closing_files(&mut submitted);
@@ -160,19 +161,23 @@ impl Partition {
         Ok(())
     }
 
+    /// # Errors
+    /// [`crate::ErrorKind::Poisoned`]; those of opening the directory, which poison the partition, unless too many files
+    /// are open: nothing is taken then.
     fn take_unsynced(&self, writer: &mut Writer) -> Result<Unsynced> {
         self.check_syncable()?;
+        writer.is_flush_requested = false;
+        let names = writer.has_new_names.then(|| self.site.storage().open_dir(&self.site.directory));
+        let names = names.transpose().map_err(|error| match is_too_many_files(&error) {
+            true => self.site.io("sync the names in", &self.site.directory, error),
+            false => self.sync_error(error),
+        })?;
         let sealed = writer.sealed.iter().map(|(_, file)| file.file());
         let segments = sealed.chain(writer.tail.active.unsynced()).cloned().collect();
-        writer.is_flush_requested = false;
+        writer.has_new_names = false;
         writer.sync_begun = writer.tail.end;
         self.bounds.begin_sync(writer.tail.end, writer.tail.producers.first_unstable());
-        Ok(Unsynced {
-            segments,
-            beside: std::mem::take(&mut writer.unsynced),
-            has_new_names: std::mem::take(&mut writer.has_new_names),
-            upto: writer.tail.end,
-        })
+        Ok(Unsynced { segments, beside: std::mem::take(&mut writer.unsynced), names, upto: writer.tail.end })
     }
 
     fn submit_syncs(
@@ -181,27 +186,14 @@ impl Partition {
         unsynced: Unsynced,
         reason: SyncReason,
     ) -> Result<Submission> {
-        let Unsynced { segments, beside, has_new_names, upto } = unsynced;
+        let Unsynced { segments, beside, names, upto } = unsynced;
         let mut tickets: Vec<_> = segments.iter().map(|file| file.sync_for(reason)).collect();
         tickets.extend(beside.iter().map(|(file, reason)| file.file().sync_for(*reason)));
-        let files = beside.into_iter().map(|(file, _)| file);
-        if has_new_names {
-            let synced = self.site.storage().sync_dir(&self.site.directory, SyncPurpose::Directory);
-            if let Err(error) = synced {
-                if !is_too_many_files(&error) {
-                    return Err(self.sync_error(error));
-                }
-                // No name was synced and none has failed to be. The files are being synced all the same.
-                self.writer.lock().has_new_names = true;
-                let closing = submitted.closing.get_or_insert_default();
-                closing.files.extend(files);
-                closing.tickets.extend(tickets);
-                self.note_holder();
-                return Err(self.site.io("sync the names in", &self.site.directory, error));
-            }
+        if let Some(names) = names {
+            names.sync(SyncPurpose::Directory).map_err(|error| self.sync_error(error))?;
         }
         tickets.extend(submitted.closing.iter().flat_map(|closing| closing.tickets.iter().cloned()));
-        submitted.flushed = files.collect();
+        submitted.flushed = beside.into_iter().map(|(file, _)| file).collect();
         if !submitted.flushed.is_empty() {
             self.note_holder();
         }
@@ -253,7 +245,7 @@ impl UnsyncedHolder for Partition {
         drop(writer);
         let tickets: Vec<_> = files.iter().map(|file| file.file().sync(SyncPurpose::Closing)).collect();
         if !files.is_empty() {
-            submitted.closing = Some(ClosingFiles { files, tickets: tickets.clone() });
+            submitted.closing = Some(ClosingFiles { _files: files, tickets: tickets.clone() });
         }
         tickets
     }

@@ -16,7 +16,8 @@ use rustix::process::{Resource, getrlimit};
 use uuid::Uuid;
 
 use super::{
-    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncReason, SyncTicket,
+    Entry, FileIdentity, OpenMode, Storage, StorageDirectory, StorageFile, StorageLock, SyncCompletion,
+    SyncReason, SyncTicket,
 };
 use crate::spawn::spawn;
 
@@ -92,8 +93,8 @@ impl Storage for DiskStorage {
         fs::remove_dir_all(path)
     }
 
-    fn sync_dir_for(&self, path: &Path, _reason: SyncReason) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn StorageDirectory>> {
+        Ok(Arc::new(DiskDirectory(File::open(path)?)))
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
@@ -155,6 +156,14 @@ impl Drop for DiskLock {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(file = %self.path.display(), %error, "a lock file stays");
         }
+    }
+}
+
+struct DiskDirectory(File);
+
+impl StorageDirectory for DiskDirectory {
+    fn sync_for(&self, _reason: SyncReason) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 

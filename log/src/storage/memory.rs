@@ -36,8 +36,8 @@ pub use self::place::SyncPlace;
 use self::place::kind_of;
 use self::platter::{Change, InodeId, Platter};
 use super::{
-    Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncCompletion, SyncPurpose,
-    SyncReason, SyncTicket,
+    Entry, FileIdentity, OpenMode, Storage, StorageDirectory, StorageFile, StorageLock, SyncCompletion,
+    SyncPurpose, SyncReason, SyncTicket,
 };
 
 /// When a submitted sync of a file takes effect.
@@ -159,7 +159,7 @@ impl MemoryStorage {
     /// Makes the names in a directory durable, as `sync_dir` of any storage does.
     #[track_caller]
     pub fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
-        self.sync_dir_for(path, SyncReason::of(purpose))
+        self.open_dir(path)?.sync_for(SyncReason::of(purpose))
     }
 
     /// From now on syncs for `purpose` report success and do nothing.
@@ -433,11 +433,13 @@ impl Storage for MemoryStorage {
         disk.remove_tree(path)
     }
 
-    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()> {
-        let mut disk = self.disk.lock();
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn StorageDirectory>> {
+        let disk = self.disk.lock();
         disk.powered()?;
-        let ignored = disk.faults.count_sync(reason, kind_of(path, true));
-        disk.change(|platter| if ignored { Ok(()) } else { platter.sync_directory(path) })
+        let inode = disk.platter.find_directory(path)?;
+        let storage = self.this.upgrade().expect("a storage that is called is alive");
+        let path = path.to_owned();
+        Ok(Arc::new(MemoryDirectory { storage, inode, path, generation: disk.generation }))
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
@@ -522,6 +524,28 @@ impl StorageFile for MemoryFile {
             Ok(()) => disk.sync(self.inode, &self.path, reason),
             Err(error) => SyncTicket::completed(Err(error)),
         }
+    }
+}
+
+struct MemoryDirectory {
+    storage: Arc<MemoryStorage>,
+    inode: InodeId,
+    /// What it was opened as.
+    path: PathBuf,
+    generation: u64,
+}
+
+impl StorageDirectory for MemoryDirectory {
+    fn sync_for(&self, reason: SyncReason) -> io::Result<()> {
+        let mut disk = self.storage.disk.lock();
+        disk.alive(self.generation)?;
+        let ignored = disk.faults.count_sync(reason, kind_of(&self.path, true));
+        disk.change(|platter| {
+            if !ignored {
+                platter.sync_directory(self.inode);
+            }
+            Ok(())
+        })
     }
 }
 

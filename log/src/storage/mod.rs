@@ -14,6 +14,8 @@ pub mod counting;
 pub mod disk;
 #[cfg(test)]
 pub(crate) mod interrupting;
+#[cfg(test)]
+pub(crate) mod limited;
 pub mod memory;
 pub mod observed;
 
@@ -157,8 +159,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes a directory and all in it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable. Called as `sync_dir`.
-    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()>;
+    /// Opens a directory, to make the names in it durable.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn StorageDirectory>>;
 
     /// Takes the exclusive lock of `path` (a file, made if missing) and writes `holder` into it. The file
     /// goes when the lock is given up, and stays where the process is killed. Where somebody else has it:
@@ -176,7 +178,22 @@ impl dyn Storage + '_ {
     /// Makes the names in a directory durable. The reason is the purpose and the caller.
     #[track_caller]
     pub fn sync_dir(&self, path: &Path, purpose: SyncPurpose) -> io::Result<()> {
-        self.sync_dir_for(path, SyncReason::of(purpose))
+        self.open_dir(path)?.sync_for(SyncReason::of(purpose))
+    }
+}
+
+/// An open directory. Who has it open before names are changed can make them durable though no more files can be
+/// opened by then.
+pub trait StorageDirectory: Send + Sync {
+    /// Makes the names in it durable. Waits for the disk.
+    fn sync_for(&self, reason: SyncReason) -> io::Result<()>;
+}
+
+impl dyn StorageDirectory + '_ {
+    /// Makes the names in it durable. The reason is the purpose and the caller.
+    #[track_caller]
+    pub fn sync(&self, purpose: SyncPurpose) -> io::Result<()> {
+        self.sync_for(SyncReason::of(purpose))
     }
 }
 

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Entry, FileIdentity, OpenMode, Storage, StorageFile, StorageLock, SyncReason, SyncTicket};
+use super::{
+    Entry, FileIdentity, OpenMode, Storage, StorageDirectory, StorageFile, StorageLock, SyncReason,
+    SyncTicket,
+};
 
 /// What is asked of storage, or of a file that was opened in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +23,9 @@ pub enum Call<'a> {
     List(&'a Path),
     /// Whatever else is asked about a name: that it is there, made, changed, removed or locked.
     Name(&'a Path),
-    /// The names in a directory are synced.
+    /// A directory is opened.
+    OpenDirectory(&'a Path),
+    /// The names in the directory that was opened by this name are synced.
     SyncNames(&'a Path),
     /// Bytes of the file that was opened by this name are read.
     Read(&'a Path),
@@ -45,10 +50,10 @@ pub trait Observer: Send + Sync + 'static {
         Ok(())
     }
 
-    /// A file was opened.
+    /// A file, or a directory, was opened.
     fn opened(&self) {}
 
-    /// A file was closed.
+    /// It was closed.
     fn closed(&self) {}
 
     /// So many bytes were read.
@@ -114,9 +119,11 @@ impl<O: Observer> Storage for ObservedStorage<O> {
         self.storage.remove_dir_all(path)
     }
 
-    fn sync_dir_for(&self, path: &Path, reason: SyncReason) -> io::Result<()> {
-        self.observer.before(Call::SyncNames(path))?;
-        self.storage.sync_dir_for(path, reason)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn StorageDirectory>> {
+        self.observer.before(Call::OpenDirectory(path))?;
+        let directory = self.storage.open_dir(path)?;
+        self.observer.opened();
+        Ok(Arc::new(ObservedDirectory { directory, path: path.to_owned(), observer: self.observer.clone() }))
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Box<dyn StorageLock>> {
@@ -126,6 +133,25 @@ impl<O: Observer> Storage for ObservedStorage<O> {
 
     fn boot_id(&self) -> Option<Uuid> {
         self.storage.boot_id()
+    }
+}
+
+struct ObservedDirectory<O: Observer> {
+    directory: Arc<dyn StorageDirectory>,
+    path: PathBuf,
+    observer: Arc<O>,
+}
+
+impl<O: Observer> Drop for ObservedDirectory<O> {
+    fn drop(&mut self) {
+        self.observer.closed();
+    }
+}
+
+impl<O: Observer> StorageDirectory for ObservedDirectory<O> {
+    fn sync_for(&self, reason: SyncReason) -> io::Result<()> {
+        self.observer.before(Call::SyncNames(&self.path))?;
+        self.directory.sync_for(reason)
     }
 }
 
@@ -240,6 +266,7 @@ mod tests {
             "Name(\"/d/a\")",
             "List(\"/d\")",
             "Name(\"/d/a\")",
+            "OpenDirectory(\"/d\")",
             "SyncNames(\"/d\")",
             "Name(\"/d/b\")",
             "Name(\"/d\")",

@@ -8,7 +8,7 @@ use crate::verify::{WalkEnd, WalkRules, walk};
 
 /// A log of five segments with plain, idempotent, committed and aborted batches and tombstones, of which
 /// much is old, compacted once already.
-fn bench(seed: u64) -> Bench {
+pub(super) fn bench(seed: u64) -> Bench {
     let bench = Bench::with(disk(seed), PartitionConfig { segment_bytes: 700, ..small() });
     bench.plain(&[1, 2, 3]);
     bench.idempotent(5, 0, &[3, 4]);

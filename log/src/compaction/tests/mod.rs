@@ -2,6 +2,7 @@
 
 mod cases;
 pub(crate) mod crash;
+mod few_files;
 mod model;
 
 use std::sync::Arc;

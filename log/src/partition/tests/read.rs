@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::batch::MarkerKind;
 use crate::partition::reader::READS_MAX;
+use crate::storage::OpenMode;
 use crate::storage::observed::{Call, ObservedStorage, Observer};
 
 fn filled(config: PartitionConfig, batches: i64) -> Arc<Partition> {
@@ -264,7 +265,8 @@ impl Observer for Replacing {
                 }
                 self.reads.fetch_add(1, Ordering::Relaxed);
                 let bases: Vec<_> = partition.segments.load().iter().map(|segment| segment.base()).collect();
-                let replaced = bases.into_iter().map(|base| Segment::open_replaced(&partition.site, base));
+                let open = |base| Segment::open_sealed(&partition.site, base, OpenMode::Write);
+                let replaced = bases.into_iter().map(open);
                 let replaced: io::Result<Vec<_>> = replaced.map(|segment| segment.map(Arc::new)).collect();
                 partition.segments.store(replaced?);
                 self.is_replacing.store(false, Ordering::Relaxed);

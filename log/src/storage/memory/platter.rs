@@ -115,6 +115,11 @@ impl Platter {
         }
     }
 
+    pub(super) fn find_directory(&self, path: &Path) -> io::Result<InodeId> {
+        let inode = self.find(path)?;
+        self.directory(inode).map(|_| inode)
+    }
+
     pub(super) fn exists(&self, path: &Path) -> bool {
         self.find(path).is_ok()
     }
@@ -208,9 +213,7 @@ impl Platter {
     }
 
     /// Makes the name changes of a directory durable, and those that they build on.
-    pub(super) fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
-        let directory = self.find(path)?;
-        self.directory(directory)?;
+    pub(super) fn sync_directory(&mut self, directory: InodeId) {
         let mut needed = BTreeSet::<Place>::new();
         let mut synced = Vec::new();
         for index in (0..self.names.len()).rev() {
@@ -223,7 +226,6 @@ impl Platter {
         for change in synced.iter().rev() {
             self.apply_durably(change);
         }
-        Ok(())
     }
 
     pub(super) fn bytes(&self, inode: InodeId) -> &[u8] {
