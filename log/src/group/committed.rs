@@ -136,9 +136,7 @@ impl CommittedOffsets {
 
     /// Adds the segments that the partition has now. False, and nothing is noted, if one that it had is gone.
     fn note_segments(&mut self, partition: &Partition) -> bool {
-        let view = partition.compaction_view();
-        let sealed = view.sealed.iter().map(|(segment, _)| segment);
-        let segments: BTreeSet<u64> = sealed.chain([&view.active]).map(|segment| segment.id()).collect();
+        let segments = partition.segment_ids();
         let are_there = self.segments.is_subset(&segments);
         if are_there {
             self.segments = segments;

@@ -4,8 +4,9 @@
 //! Everything happens under one lock, in the calls of consumers; the log's thread only removes those who
 //! have not polled for too long and offsets that have expired, at times when nobody else would notice.
 //! Whether a commit counts is judged under the same lock under which it is appended, so none slips in
-//! behind the next generation. The disk is not awaited under it, but by whoever reads what was committed in the very
-//! moment in which a compaction of that takes a step.
+//! behind the next generation. What was committed is read under it without waiting for a sync, also while it is being
+//! compacted; an append waits for what the first one in a log does, and where too many files are open that are not
+//! synced.
 //!
 //! Lock order: the log's catalogue, this one, then the log's topics, a session of a transaction, a
 //! partition, the flusher's.

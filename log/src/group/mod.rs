@@ -30,6 +30,8 @@ mod membership;
 mod metadata;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod replaced_tests;
 mod state;
 mod subscription;
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn options(group: &str) -> ConsumerOptions {
     }
 }
 
-pub(super) fn commit(log: &TestLog, group: &str, offsets: &[(i32, i64)]) {
+pub(super) fn commit(log: &Log, group: &str, offsets: &[(i32, i64)]) {
     let names: Vec<_> = offsets.iter().map(|(partition, _)| tp(*partition)).collect();
     let mut consumer = Consumer::new(log, options(group)).expect("a consumer");
     consumer.assign(&names).expect("there");
@@ -65,7 +65,7 @@ pub(super) fn member(log: &TestLog, group: &str) -> Consumer {
     consumer
 }
 
-pub(super) fn committed(log: &TestLog, group: &str) -> Vec<(i32, i64)> {
+pub(super) fn committed(log: &Log, group: &str) -> Vec<(i32, i64)> {
     let offsets = CommittedOffsets::read(log).expect("readable");
     let mut committed: Vec<_> =
         offsets.group(group).map(|(name, committed)| (name.partition.0, committed.offset.0)).collect();

@@ -34,6 +34,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -185,6 +186,10 @@ impl Partition {
 
     /// Does the same where everything before `synced` was synced by now: what may be lost begins there.
     pub(crate) fn refresh_behind(&self, synced: Option<Offset>) -> Result<PartitionOffsets> {
+        if !matches!(self.writer.lock().mode, Mode::ReadOnly { .. }) {
+            // Its segments may be being replaced: whoever reads does not wait for that.
+            return Ok(self.offsets());
+        }
         let mut marks = self.marks.lock();
         let mut writer = self.writer.lock();
         let Mode::ReadOnly { recovery_point } = &mut writer.mode else { return Ok(self.offsets()) };
@@ -239,6 +244,11 @@ impl Partition {
         let segments = self.segments.load();
         let bytes = segments.iter().map(|segment| segment.bytes()).sum();
         PartitionSize { segments: segments.len(), bytes }
+    }
+
+    /// Which segments readers find now. Nobody is waited for, as where segments are being replaced.
+    pub(crate) fn segment_ids(&self) -> BTreeSet<u64> {
+        self.segments.load().iter().map(|segment| segment.id()).collect()
     }
 
     /// The transactions that have records here and no marker, in the order in which they began.

@@ -1,12 +1,20 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::*;
 use crate::batch::MarkerKind;
+use crate::files::FileKind;
 use crate::partition::reader::READS_MAX;
+use crate::spawn::spawn;
 use crate::storage::OpenMode;
+use crate::storage::interrupting::InterruptingStorage;
 use crate::storage::observed::{Call, ObservedStorage, Observer};
+
+/// How long to wait for what takes no time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn filled(config: PartitionConfig, batches: i64) -> Arc<Partition> {
     let partition = create(&disk(1), config);
@@ -297,4 +305,39 @@ fn who_reads_more_slowly_than_segments_are_replaced_is_told_so_after_a_bounded_n
     assert_eq!((error.kind(), reads()), (ErrorKind::Retry, READS_MAX), "{error}");
     let error = partition.offset_for_timestamp(Timestamp(20)).expect_err("it never reads any");
     assert_eq!((error.kind(), reads()), (ErrorKind::Retry, READS_MAX), "{error}");
+}
+
+#[test]
+fn who_reads_again_because_of_one_step_of_a_compaction_does_not_wait_for_the_next() {
+    let disk = disk(1);
+    let interrupting = InterruptingStorage::new(disk.clone());
+    let partition = Partition::create(site(&interrupting, small())).expect("there is none yet");
+    for number in 0..40 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    let replaced = Arc::downgrade(&partition);
+    let replace = move || {
+        let partition = replaced.upgrade().expect("it is being read");
+        let mut segments = Vec::clone(&partition.segments.load());
+        let first = Segment::open_sealed(&partition.site, segments[0].base(), OpenMode::Write);
+        segments[0] = Arc::new(first.expect("it is there"));
+        partition.segments.store(segments);
+    };
+    interrupting.before_read(FileKind::Log.path(Path::new(DIRECTORY), Offset(0)), replace);
+    // A step is under way, and waits for the disk.
+    let marks = partition.marks.lock();
+    let (sender, receiver) = mpsc::channel();
+    let reader = partition.clone();
+    let read = move || {
+        let fetched = reader.fetch(Offset(3), 100, Isolation::ReadCommitted);
+        // Nobody may be waiting for it any more.
+        let _ = sender.send(fetched.map(|fetched| fetched.next).map_err(|error| error.kind()));
+    };
+    let reading = spawn("reader", read).expect("it starts");
+    let outcome = receiver.recv_timeout(PATIENCE);
+    drop(marks);
+    reading.join().expect("it has ended");
+    assert!(matches!(outcome, Ok(Ok(next)) if next > Offset(3)), "{outcome:?}");
+    assert!(!interrupting.is_pending(), "it has read what was replaced");
 }
