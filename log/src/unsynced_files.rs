@@ -6,9 +6,15 @@
 //! synced first, also where its records count without that: they become safer for it, and nobody is told.
 //!
 //! [`UnsyncedFiles`] bounds them. Whoever is about to write to more files asks for room before that. Where there is
-//! little left, those that have held a file for longest have theirs synced, some at a time, while others go on; where
-//! there is none, whoever asks waits until the oldest sync has ended. Where nobody is left who could close a file, as
-//! where one append opens more than are allowed, the bound gives way.
+//! little left, some have theirs synced, several at a time, while others go on; where there is none, whoever asks waits
+//! until the oldest sync has ended. Where nobody is left who could close a file, as where one append opens more than are
+//! allowed, the bound gives way.
+//!
+//! Of those that hold files the one that has done so for longest and the one that has begun last are taken in turn.
+//! Partitions that are written to one after the other, and over again, come round to the oldest next: with that one
+//! closed every time, each would be synced for each of its records as soon as there are more of them than files may be
+//! open. With the newest closed every time, those would stay open that nobody writes to any more, and whoever writes
+//! would have to do with the rest.
 //!
 //! Room is asked for with no partition's writer and no submission of a partition locked. Lock order: closing, then
 //! those of the holder; the queue of holders is locked alone.
@@ -42,11 +48,27 @@ pub(crate) struct UnsyncedFiles {
     files_max: usize,
     /// How many there are, with the room that was given and is not taken yet.
     open: AtomicUsize,
-    /// Who has some, the oldest first.
-    holders: Mutex<VecDeque<Weak<dyn UnsyncedHolder>>>,
+    /// Who has some.
+    holders: Mutex<Holders>,
     /// Whose are being synced.
     closing: Mutex<VecDeque<Closing>>,
     has_warned: AtomicBool,
+}
+
+/// Who has files open that are not synced.
+#[derive(Default)]
+struct Holders {
+    /// The oldest first.
+    queue: VecDeque<Weak<dyn UnsyncedHolder>>,
+    is_newest_next: bool,
+}
+
+impl Holders {
+    /// Who is to close what it has open.
+    fn take(&mut self) -> Option<Weak<dyn UnsyncedHolder>> {
+        self.is_newest_next = !self.is_newest_next;
+        if self.is_newest_next { self.queue.pop_front() } else { self.queue.pop_back() }
+    }
 }
 
 struct Closing {
@@ -127,9 +149,9 @@ impl UnsyncedFiles {
         }
     }
 
-    /// From now on `holder` is asked to close what it has open, after all others.
+    /// From now on `holder` is asked to close what it has open.
     pub(crate) fn note_holder(&self, holder: Weak<dyn UnsyncedHolder>) {
-        self.holders.lock().push_back(holder);
+        self.holders.lock().queue.push_back(holder);
     }
 
     fn try_open(&self, files: usize) -> bool {
@@ -143,10 +165,10 @@ impl UnsyncedFiles {
         self.open.load(Ordering::Acquire) + wanted > self.files_max.saturating_sub(spare)
     }
 
-    /// Has the files of the oldest holders synced, as many at once as there may be.
+    /// Has the files of some holders synced, as many at once as there may be.
     fn begin_closing(&self, closing: &mut VecDeque<Closing>, wanted: usize) {
         while closing.len() < CLOSING_MAX && self.is_little_left(wanted) {
-            let Some(holder) = self.holders.lock().pop_front() else { return };
+            let Some(holder) = self.holders.lock().take() else { return };
             let Some(held) = holder.upgrade() else { continue };
             let tickets = held.begin_closing();
             if !tickets.is_empty() {

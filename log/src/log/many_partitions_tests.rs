@@ -55,6 +55,16 @@ fn create(log: &Log, partitions: i32, durability: Durability) -> Topic {
     log.create_topic("t", config).expect("a new topic")
 }
 
+/// A topic of partitions that stay in their first segments.
+fn create_large(log: &Log, partitions: usize) -> Topic {
+    let config = TopicConfig {
+        partitions: partitions as i32,
+        durability: Some(Durability::Os),
+        ..TopicConfig::default()
+    };
+    log.create_topic("t", config).expect("a new topic")
+}
+
 fn batch(number: i64) -> SealedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.push(Timestamp(number), None, Some(number.to_string().as_bytes()), &[]).expect("it is small");
@@ -130,6 +140,46 @@ fn no_file_is_synced_before_its_time_where_there_is_room_for_all() {
     let before = storage.observer().syncs();
     (0..2).for_each(|number| write(&topic, number));
     assert_eq!(storage.observer().syncs(), before);
+}
+
+/// How many files are synced each time that `partitions` are written to in turn, of so many times behind the first.
+fn synced_in_turn(storage: &LimitedStorage, partitions: &[Arc<Partition>], rounds: usize) -> usize {
+    let write = |number| {
+        for partition in partitions {
+            partition.append(batch(number)).expect("the disk is fine");
+        }
+    };
+    write(0);
+    let before = storage.observer().syncs();
+    (0..rounds).for_each(|number| write(number as i64));
+    (storage.observer().syncs() - before) / rounds
+}
+
+#[test]
+fn of_partitions_that_are_written_in_turn_not_all_are_synced_each_time_where_they_are_a_few_too_many() {
+    let synced = |partitions: usize| {
+        let storage = LimitedStorage::new(MemoryStorage::new(1));
+        let log = open(&storage);
+        let topic = create_large(&log, partitions);
+        synced_in_turn(&storage, topic.partitions(), 20)
+    };
+    // Each of them would be if the one that is open for longest were closed every time.
+    for partitions in [UNSYNCED_MAX * 7 / 8, UNSYNCED_MAX, UNSYNCED_MAX * 9 / 8] {
+        let synced = synced(partitions);
+        assert!(synced < partitions * 3 / 4, "{synced} of {partitions}");
+    }
+}
+
+#[test]
+fn files_of_partitions_that_nobody_writes_to_any_more_do_not_take_the_room_of_others() {
+    let storage = LimitedStorage::new(MemoryStorage::new(1));
+    let log = open(&storage);
+    let topic = create_large(&log, 2 * UNSYNCED_MAX);
+    let (idle, busy) = topic.partitions().split_at(UNSYNCED_MAX);
+    synced_in_turn(&storage, idle, 1);
+    let busy = &busy[..UNSYNCED_MAX / 2];
+    synced_in_turn(&storage, busy, 4);
+    assert_eq!(synced_in_turn(&storage, busy, 20), 0);
 }
 
 #[test]

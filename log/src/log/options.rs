@@ -53,10 +53,10 @@ pub struct LogOptions {
     pub open_files_max: usize,
     /// How many files stay open because they hold bytes that are not synced: one for each partition that was written to
     /// since, and five for each segment that was sealed. To close one it is synced first, lest nobody is told that the
-    /// operating system could not write it back. So with more partitions than this that are written to in turn, an
-    /// append waits for a sync of another partition, whatever its durability says, though up to sixteen are synced at
-    /// once. For a log on disk half of what the operating system lets the process open, 65,536 at most: whoever opens
-    /// several logs in a process gives each less.
+    /// operating system could not write it back. So with more partitions than this that are written to in turn, appends
+    /// go at the pace of the disk, whatever their durability says: for each of them another partition is synced,
+    /// sixteen at once, and fewer with less than twice as many partitions. For a log on disk half of what the operating
+    /// system lets the process open, 65,536 at most: whoever opens several logs in a process gives each less.
     pub unsynced_files_max: usize,
     /// How long after its last batch, by the timestamps in it, a producer without an open transaction is
     /// forgotten: Kafka's `producer.id.expiration.ms`.
