@@ -1,18 +1,15 @@
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use proptest::prelude::*;
-use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::{ENTRY_BYTES, FILE_BYTES_MAX, FILE_NAME, RecoveryPointFile, RecoveryPoints, read};
 use crate::ErrorKind;
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
+use crate::storage::limited::LimitedStorage;
 use crate::storage::memory::{MemoryStorage, SyncMode};
-use crate::storage::observed::{Call, ObservedStorage, Observer};
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 
 const DIRECTORY: &str = "/log";
@@ -113,27 +110,14 @@ fn the_file_stays_bounded_and_keeps_every_partition() {
     assert_eq!(read_all(&storage), expected);
 }
 
-/// Lets no file be made while it is told so.
-#[derive(Default)]
-struct TooMany(AtomicBool);
-
-impl Observer for TooMany {
-    fn before(&self, call: Call<'_>) -> io::Result<()> {
-        match call {
-            Call::Create(_) if self.0.load(Ordering::Acquire) => Err(Errno::MFILE.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[test]
 fn a_file_that_cannot_be_written_anew_as_too_many_are_open_is_gone_on_in_and_written_anew_later() {
     let disk = disk(1);
-    let storage = ObservedStorage::observed_by(TooMany::default(), disk.clone());
+    let storage = LimitedStorage::new(disk.clone());
     let (place, first) = (Path::new(DIRECTORY), RecoveryPoints::from([(key(9, 9), Offset(1))]));
     let mut file = RecoveryPointFile::create(storage.clone(), place, first, Arc::default()).unwrap();
     file.bytes_max = 1000;
-    storage.observer().0.store(true, Ordering::Release);
+    storage.observer().leave(0);
     let refused = file.renew(RecoveryPoints::from([(key(2, 0), Offset(0))])).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TooManyFiles, "{refused}");
     let length = || disk.contents(&place.join(FILE_NAME)).unwrap().len() as u64;
@@ -147,7 +131,7 @@ fn a_file_that_cannot_be_written_anew_as_too_many_are_open_is_gone_on_in_and_wri
     let expected = |offset| RecoveryPoints::from([(key(9, 9), Offset(1)), (key(1, 0), Offset(offset))]);
     disk.crash();
     assert_eq!(read_all(&disk), expected(offset), "nothing is said of what was refused");
-    storage.observer().0.store(false, Ordering::Release);
+    storage.observer().leave(i64::MAX);
     let points = expected(offset);
     let stored = read(&*disk, place).unwrap();
     let file = RecoveryPointFile::resume(storage.clone(), place, &stored, &points, &Arc::default());

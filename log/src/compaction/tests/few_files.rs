@@ -1,8 +1,11 @@
-//! Compacting while no more files can be opened: whatever cannot be done then is done later, and nothing else suffers.
+//! Compacting with few files open, or none that could be opened: what cannot be done then is done later, and nothing
+//! else suffers.
 
 use super::*;
 use crate::error::ErrorKind;
 use crate::open_files::OpenFiles;
+use crate::partition::tests::site;
+use crate::storage::disk::DiskStorage;
 use crate::storage::limited::LimitedStorage;
 
 /// The log of the power cuts, of which every file is opened when it is needed.
@@ -49,4 +52,30 @@ fn a_compaction_that_can_open_no_more_files_at_any_moment_poisons_nothing_and_is
         bench.crash();
         assert_eq!(bench.batches(), expected, "{left} files, opened again");
     }
+}
+
+/// Compacts segments into one, over and over, and reads on in it; what there is in the end.
+fn compacted_thrice(bench: &Bench) -> (Vec<Found>, Vec<(i64, i64, i64)>) {
+    for round in 0..3 {
+        bench.plain(&[1, 2, 10 + round]);
+        bench.roll();
+        bench.transactional(1, round as i16, 0, &[3]);
+        bench.abort(1, round as i16);
+        bench.roll();
+        bench.compact();
+        assert_eq!(bench.segments(), 2, "one, and the active one");
+    }
+    (bench.batches(), bench.aborted())
+}
+
+#[test]
+fn what_took_the_place_of_others_is_opened_by_their_names_on_a_disk_as_in_memory() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let storage = DiskStorage::new(0).expect("no thread is started");
+    let in_memory = Bench::new();
+    let site = site(&storage, in_memory.config.clone());
+    let context = PartitionContext { open_files: Arc::new(OpenFiles::new(0)), ..site.context };
+    let site = PartitionSite { context, directory: directory.path().join("topic-3"), ..site };
+    let on_disk = Bench { partition: Partition::create(site).expect("there is none yet"), ..Bench::new() };
+    assert_eq!(compacted_thrice(&on_disk), compacted_thrice(&in_memory));
 }
