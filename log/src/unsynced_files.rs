@@ -58,12 +58,19 @@ pub(crate) struct UnsyncedFiles {
 /// Who has files open that are not synced.
 #[derive(Default)]
 struct Holders {
-    /// The oldest first.
+    /// The oldest first. It grows with those that there are: before it does, those that are gone are left out.
     queue: VecDeque<Weak<dyn UnsyncedHolder>>,
     is_newest_next: bool,
 }
 
 impl Holders {
+    fn note(&mut self, holder: Weak<dyn UnsyncedHolder>) {
+        if self.queue.len() == self.queue.capacity() {
+            self.queue.retain(|holder| holder.strong_count() > 0);
+        }
+        self.queue.push_back(holder);
+    }
+
     /// Who is to close what it has open.
     fn take(&mut self) -> Option<Weak<dyn UnsyncedHolder>> {
         self.is_newest_next = !self.is_newest_next;
@@ -151,7 +158,7 @@ impl UnsyncedFiles {
 
     /// From now on `holder` is asked to close what it has open.
     pub(crate) fn note_holder(&self, holder: Weak<dyn UnsyncedHolder>) {
-        self.holders.lock().queue.push_back(holder);
+        self.holders.lock().note(holder);
     }
 
     fn try_open(&self, files: usize) -> bool {
@@ -248,5 +255,38 @@ impl UnsyncedFile {
 impl Drop for UnsyncedFile {
     fn drop(&mut self) {
         self.of.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has nothing open.
+    struct Idle;
+
+    impl UnsyncedHolder for Idle {
+        fn begin_closing(&self) -> Vec<SyncTicket> {
+            Vec::new()
+        }
+
+        fn end_closing(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten_though_there_is_room_for_all() {
+        let files = UnsyncedFiles::default();
+        let note = || {
+            let holder = Arc::new(Idle);
+            let noted: Weak<Idle> = Arc::downgrade(&holder);
+            files.note_holder(noted);
+            holder
+        };
+        let live: Vec<_> = (0..10).map(|_| note()).collect();
+        (0..10_000).for_each(|_| drop(note()));
+        let known = files.holders.lock().queue.len();
+        assert!(known < 100, "{known} are known where there are {}", live.len());
     }
 }
