@@ -19,8 +19,8 @@ pub(crate) enum FileKind {
     TimeIndex,
     /// Aborted transactions.
     TransactionIndex,
-    /// What that index held when it was last written out; ours alone.
-    TransactionSum,
+    /// What the indexes held when they were last written out; ours alone.
+    IndexSum,
     /// What the partition knew of its producers when its end was this offset.
     Snapshot,
 }
@@ -31,7 +31,7 @@ impl FileKind {
         Self::OffsetIndex,
         Self::TimeIndex,
         Self::TransactionIndex,
-        Self::TransactionSum,
+        Self::IndexSum,
         Self::Snapshot,
     ];
 
@@ -41,7 +41,7 @@ impl FileKind {
             Self::OffsetIndex => "index",
             Self::TimeIndex => "timeindex",
             Self::TransactionIndex => "txnindex",
-            Self::TransactionSum => "txnsum",
+            Self::IndexSum => "sum",
             Self::Snapshot => "snapshot",
         }
     }
@@ -145,11 +145,10 @@ impl Listing {
         self
     }
 
-    /// Whether the segment has the indexes that every sealed segment has.
+    /// Whether the segment has the indexes that every sealed segment has, and the note of what they hold.
     pub(crate) fn is_indexed(&self, base: Offset) -> bool {
-        self.indexes.get(&base).is_some_and(|kinds| {
-            kinds.contains(&FileKind::OffsetIndex) && kinds.contains(&FileKind::TimeIndex)
-        })
+        let needed = [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::IndexSum];
+        self.indexes.get(&base).is_some_and(|kinds| needed.iter().all(|kind| kinds.contains(kind)))
     }
 
     /// Index files whose segment is not among `segments`, segments before the start, and files that never

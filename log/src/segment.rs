@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::batch::{BatchError, BatchHeader, MarkerKind, RecordBatch};
 use crate::files::{FileKind, Stage};
 use crate::index::{
-    IndexedBatch, LargestTimestamp, Leftover, OffsetIndex, SumFile, TimeIndex, TransactionIndex,
+    IndexedBatch, LargestTimestamp, Leftover, Note, OffsetIndex, SumFile, TimeIndex, TransactionIndex,
 };
 use crate::open_files::LazyFile;
 use crate::partition::PartitionSite;
@@ -53,14 +53,14 @@ pub(crate) struct Segment {
     /// Whether an entry of the time index was found not to be true.
     are_times_doubted: AtomicBool,
     pub(crate) aborted: TransactionIndex,
-    aborted_sum: SumFile,
+    sum: SumFile,
 }
 
 struct Indexes {
     offsets: OffsetIndex,
     times: TimeIndex,
     aborted: TransactionIndex,
-    aborted_sum: SumFile,
+    sum: SumFile,
 }
 
 /// Batches read from a segment in one go.
@@ -96,7 +96,7 @@ impl Segment {
             offsets: OffsetIndex::empty(&context, directory, base),
             times: TimeIndex::empty(&context, directory, base),
             aborted: TransactionIndex::empty(&context, directory, base),
-            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
+            sum: SumFile::new(&context, FileKind::IndexSum.path(directory, base)),
         };
         Self::with_indexes(site, base, path, mode, indexes)
     }
@@ -110,7 +110,7 @@ impl Segment {
             offsets: OffsetIndex::at(&context, at(FileKind::OffsetIndex), base),
             times: TimeIndex::at(&context, at(FileKind::TimeIndex), base),
             aborted: TransactionIndex::at(&context, at(FileKind::TransactionIndex), base),
-            aborted_sum: SumFile::new(&context, at(FileKind::TransactionSum)),
+            sum: SumFile::new(&context, at(FileKind::IndexSum)),
         };
         let segment = Self::with_indexes(site, base, at(FileKind::Log), OpenMode::Create, indexes)?;
         Ok(Self { density: Density::Sparse, ..segment })
@@ -141,7 +141,7 @@ impl Segment {
             offsets: OffsetIndex::sealed(&context, directory, base)?,
             times: TimeIndex::sealed(&context, directory, base)?,
             aborted: TransactionIndex::sealed(&context, directory, base)?,
-            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
+            sum: SumFile::new(&context, FileKind::IndexSum.path(directory, base)),
         };
         let mut segment = Self::with_indexes(site, base, path, mode, indexes)?;
         segment.bytes = AtomicU64::new(segment.file()?.len()?);
@@ -164,7 +164,7 @@ impl Segment {
             offsets: OffsetIndex::believed(&context, directory, base, below)?,
             times: TimeIndex::believed(&context, directory, base, below)?,
             aborted: TransactionIndex::believed(&context, directory, base, below)?,
-            aborted_sum: SumFile::new(&context, FileKind::TransactionSum.path(directory, base)),
+            sum: SumFile::new(&context, FileKind::IndexSum.path(directory, base)),
         };
         Self::with_indexes(site, base, path, mode, indexes)
     }
@@ -174,7 +174,7 @@ impl Segment {
         base: Offset,
         path: PathBuf,
         mode: OpenMode,
-        Indexes { offsets, times, aborted, aborted_sum }: Indexes,
+        Indexes { offsets, times, aborted, sum }: Indexes,
     ) -> io::Result<Self> {
         Ok(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -189,7 +189,7 @@ impl Segment {
             times,
             are_times_doubted: AtomicBool::new(false),
             aborted,
-            aborted_sum,
+            sum,
         })
     }
 
@@ -290,11 +290,11 @@ impl Segment {
         Ok(self.start())
     }
 
-    /// Whether the indexes can be of this segment, whose records end before `next`: a batch has the largest
-    /// timestamp that the time index ends with, and none has a larger one that was read when the segment was
-    /// resumed; the aborted transactions are those that were noted and ended in here, and nothing that is not
-    /// believed stands before anything that would be; of a segment that is `whole`, nothing at all stands behind.
-    /// Other entries of the indexes by time and by offset are checked whenever they are used.
+    /// Whether the indexes can be of this segment, whose records end before `next`: they hold what was noted of them;
+    /// a batch has the largest timestamp that the time index ends with, and none has a larger one that was read when the
+    /// segment was resumed; the aborted transactions ended in here, and nothing that is not believed stands before
+    /// anything that would be; of a segment that is `whole`, nothing at all stands behind. Other entries of the indexes
+    /// by time and by offset are checked whenever they are used.
     pub(crate) fn agrees_with_indexes(&self, next: Offset, whole: bool) -> Result<bool, ReadError> {
         let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
         let is_in_order = leftovers.iter().all(|leftover| match leftover {
@@ -308,9 +308,24 @@ impl Segment {
         let last = self.times.last()?;
         let is_timed = last.map(|largest| largest.timestamp) == self.max_timestamp()
             && last.map_or(Ok(true), |largest| self.holds(largest))?;
-        // Where nothing is believed of the segment, there is nothing to disagree.
-        let is_noted = || Ok::<_, io::Error>(next == self.base || self.aborted_sum.agrees(&self.aborted)?);
-        Ok(is_timed && self.aborted.is_sound(next)? && is_noted()?)
+        Ok(is_timed && self.aborted.is_sound(next)? && self.is_noted(next)?)
+    }
+
+    /// Whether the indexes hold what was noted of them once they spoke of all that lies before `next`.
+    fn is_noted(&self, next: Offset) -> io::Result<bool> {
+        if next == self.base {
+            // Nothing is believed of the segment: there is nothing to disagree.
+            return Ok(true);
+        }
+        for note in self.sum.read()?.filter(|note| note.end >= next) {
+            if self.offsets.agrees(note.offsets)?
+                && self.times.agrees(note.times)?
+                && self.aborted.agrees(note.aborted)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the last of the aborted transactions has its marker here. A power cut may leave an entry of zeros, or
@@ -417,22 +432,36 @@ impl Segment {
         }
     }
 
-    /// Writes out what the indexes hold in memory only. Tells of each file that is written, to be synced.
-    pub(crate) fn persist_indexes(&self, mut written: impl FnMut(Arc<dyn StorageFile>)) -> io::Result<()> {
+    /// Writes out what the indexes hold in memory only, and notes what they hold, up to `end`. Tells of each file that is
+    /// written, to be synced.
+    pub(crate) fn persist_indexes(
+        &self,
+        end: Offset,
+        mut written: impl FnMut(Arc<dyn StorageFile>),
+    ) -> io::Result<()> {
+        let note = self.note(end)?;
         written(self.offsets.write_out()?);
         written(self.times.write_out()?);
-        let aborted = self.aborted.persist()?;
-        let sum = self.aborted_sum.write(&self.aborted, aborted.is_some())?;
-        aborted.into_iter().chain(sum).for_each(written);
+        self.aborted.persist()?.into_iter().for_each(&mut written);
+        written(self.sum.write(note)?);
         Ok(())
     }
 
     /// The same of a segment that is to replace others: also what is empty has to take the place of an older file.
-    pub(crate) fn write_indexes(&self) -> io::Result<Vec<Arc<dyn StorageFile>>> {
-        let mut written = vec![self.offsets.write_out()?, self.times.write_out()?];
-        written.push(self.aborted.write_out()?);
-        written.extend(self.aborted_sum.write(&self.aborted, true)?);
-        Ok(written)
+    pub(crate) fn write_indexes(&self, end: Offset) -> io::Result<Vec<Arc<dyn StorageFile>>> {
+        let note = self.note(end)?;
+        Ok(vec![
+            self.offsets.write_out()?,
+            self.times.write_out()?,
+            self.aborted.write_out()?,
+            self.sum.write(note)?,
+        ])
+    }
+
+    /// What is to be noted of the indexes, which speak of all that lies before `end`.
+    fn note(&self, end: Offset) -> io::Result<Note> {
+        let (offsets, times, aborted) = (self.offsets.held()?, self.times.held()?, self.aborted.held()?);
+        Ok(Note { end, offsets, times, aborted })
     }
 
     fn publish(&self, bytes: u64) {

@@ -283,7 +283,8 @@ impl Compaction {
             self.stage = Stage::Rewriting(None);
         } else {
             self.report.bytes_after += group.cleaned.bytes();
-            let tickets = group.cleaned.seal().map_err(|error| self.partition.compaction_failed(error))?;
+            let tickets =
+                group.cleaned.seal(group.end).map_err(|error| self.partition.compaction_failed(error))?;
             tickets.iter().for_each(|ticket| ticket.wake(waker));
             self.stage = Stage::Syncing { group, tickets };
         }

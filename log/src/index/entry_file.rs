@@ -72,6 +72,8 @@ impl<E: Entry> EntryFile<E> {
         let mut previous: Option<E> = None;
         let mut believed = 0;
         let mut leftover = Leftover::Nothing;
+        // What never reached the disk may read as zeros, behind all that was synced.
+        let zeros = E::decode(&[0; MAX_ENTRY_BYTES][..E::BYTES]);
         index.for_each_from(0, |entry| {
             let is_possible = is_believed(&entry);
             if leftover == Leftover::Nothing
@@ -81,7 +83,8 @@ impl<E: Entry> EntryFile<E> {
                 believed += 1;
                 previous = Some(entry);
             } else {
-                leftover = if is_possible { Leftover::Contradiction } else { Leftover::Later };
+                let is_whole = is_possible && entry != zeros;
+                leftover = if is_whole { Leftover::Contradiction } else { Leftover::Later };
             }
             leftover != Leftover::Contradiction
         })?;
@@ -121,21 +124,34 @@ impl<E: Entry> EntryFile<E> {
         entries.on_file + entries.in_memory.len() as u64
     }
 
-    /// The CRC-32 of the first `count` entries of the file, believed or not; `None` if it has fewer.
-    pub(super) fn checksum(&self, count: u64) -> io::Result<Option<u32>> {
+    /// The CRC-32 of all `count` entries, or of the last of them where the index is a hint.
+    pub(super) fn checksum(&self, count: u64) -> io::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut bytes = Vec::with_capacity(E::BYTES);
+        self.for_each_from(first_summed::<E>(count), |entry| {
+            bytes.clear();
+            entry.encode(&mut bytes);
+            hasher.update(&bytes);
+            true
+        })?;
+        Ok(hasher.finalize())
+    }
+
+    /// The same of the first `count` entries of the file, believed or not; `None` if it has fewer.
+    pub(super) fn checksum_on_file(&self, count: u64) -> io::Result<Option<u32>> {
         let mut hasher = crc32fast::Hasher::new();
         let file = if count == 0 { None } else { self.open_to_read()? };
         let Some(file) = file else { return Ok((count == 0).then(|| hasher.finalize())) };
-        let (mut position, end) = (0, count * E::BYTES as u64);
-        if file.len()? < end {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; (ENTRIES_PER_READ.min(count) * E::BYTES as u64) as usize];
-        while position < end {
-            let length = (end - position).min(bytes.len() as u64) as usize;
-            read_exact(&*file, position, &mut bytes[..length])?;
-            hasher.update(&bytes[..length]);
-            position += length as u64;
+        let mut next = first_summed::<E>(count);
+        let mut bytes = vec![0; ENTRIES_PER_READ.min(count - next) as usize * E::BYTES];
+        while next < count {
+            let wanted = ENTRIES_PER_READ.min(count - next);
+            let bytes = &mut bytes[..wanted as usize * E::BYTES];
+            if file.read_at(next * E::BYTES as u64, bytes)? < bytes.len() {
+                return Ok(None);
+            }
+            hasher.update(bytes);
+            next += wanted;
         }
         Ok(Some(hasher.finalize()))
     }
@@ -146,7 +162,15 @@ impl<E: Entry> EntryFile<E> {
     }
 
     pub(super) fn last(&self) -> io::Result<Option<E>> {
-        Ok(self.search(|_| true)?.last)
+        let (on_file, behind) = {
+            let entries = self.entries.read();
+            (entries.on_file, entries.in_memory.last().copied())
+        };
+        if behind.is_some() || on_file == 0 {
+            return Ok(behind);
+        }
+        let Some(file) = self.open_to_read()? else { return Ok(None) };
+        read_entry(&*file, on_file - 1).map(Some)
     }
 
     /// Finds the end of the entries for which `holds`; it must hold for the first ones and for none
@@ -180,10 +204,7 @@ impl<E: Entry> EntryFile<E> {
         let mut high = on_file;
         while found.count < high {
             let middle = found.count + (high - found.count) / 2;
-            let mut bytes = [0; MAX_ENTRY_BYTES];
-            let bytes = &mut bytes[..E::BYTES];
-            read_exact(&*file, middle * E::BYTES as u64, bytes)?;
-            let entry = E::decode(bytes);
+            let entry: E = read_entry(&*file, middle)?;
             if holds(&entry) {
                 found = Found { count: middle + 1, last: Some(entry), next: found.next };
             } else {
@@ -297,6 +318,19 @@ fn open_if_there(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// From which of `count` entries on their checksum is taken.
+fn first_summed<E: Entry>(count: u64) -> u64 {
+    if E::IS_HINT { count.saturating_sub(1) } else { 0 }
+}
+
+/// The entry behind the first `index` of them.
+fn read_entry<E: Entry>(file: &dyn StorageFile, index: u64) -> io::Result<E> {
+    let mut bytes = [0; MAX_ENTRY_BYTES];
+    let bytes = &mut bytes[..E::BYTES];
+    read_exact(file, index * E::BYTES as u64, bytes)?;
+    Ok(E::decode(bytes))
 }
 
 fn read_exact(file: &dyn StorageFile, position: u64, buffer: &mut [u8]) -> io::Result<()> {

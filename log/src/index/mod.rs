@@ -2,8 +2,8 @@
 //!
 //! They are in Kafka's byte formats and always rebuildable from the segment. The entries of the
 //! growing segment are kept in memory and written out in one go when the segment is sealed, when a
-//! producer snapshot is taken and when the partition is closed (those of aborted transactions with
-//! every round of group commit), so an append writes to one file only.
+//! producer snapshot is taken and when the partition is closed, so an append writes to one file only.
+//! What they hold then is noted beside them ([`SumFile`]).
 //!
 //! One writer at a time, ordered by its partition; readers share a lock with it for the time of a
 //! search in memory, never while a file is read or written. After a crash the entries below the newest
@@ -12,9 +12,9 @@
 
 mod entry_file;
 mod offset;
+mod sum;
 mod time;
 mod transaction;
-mod transaction_sum;
 
 #[cfg(test)]
 mod tests;
@@ -31,13 +31,13 @@ use crate::storage::{Storage, StorageFile};
 use entry_file::EntryFile;
 
 pub(crate) use offset::{IndexedBatch, OffsetIndex};
+pub(crate) use sum::{Note, SumFile};
 pub(crate) use time::{LargestTimestamp, Older, TimeIndex};
 pub use transaction::AbortedTransaction;
 pub(crate) use transaction::{TransactionIndex, read_aborted};
-pub(crate) use transaction_sum::SumFile;
 
 /// What an index is a sequence of: entries of one size, in an order that searches rely on.
-pub(crate) trait Entry: Copy {
+pub(crate) trait Entry: Copy + PartialEq {
     /// Bytes of an entry on disk.
     const BYTES: usize;
 
@@ -75,6 +75,14 @@ pub(crate) enum Leftover {
     Later,
     /// An entry that would be believed by itself: one before it is damaged.
     Contradiction,
+}
+
+/// How much an index holds, and what of it tells that from anything else that it may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    entries: u64,
+    /// Of the last entry of a hint, and of all entries of an index that is none.
+    checksum: u32,
 }
 
 /// An index of a segment.
@@ -141,6 +149,18 @@ impl<E: Entry> Index<E> {
     /// Whether it has no entry.
     pub(crate) fn is_empty(&self) -> bool {
         self.file.is_empty()
+    }
+
+    /// What it holds, to be noted.
+    pub(crate) fn held(&self) -> io::Result<Held> {
+        let entries = self.file.len();
+        Ok(Held { entries, checksum: self.file.checksum(entries)? })
+    }
+
+    /// Whether the file holds what was noted, and no more than that is believed.
+    pub(crate) fn agrees(&self, noted: Held) -> io::Result<bool> {
+        let Held { entries, checksum } = noted;
+        Ok(self.file.len() <= entries && self.file.checksum_on_file(entries)? == Some(checksum))
     }
 
     /// Writes the index out, be it empty. The file is to be synced.

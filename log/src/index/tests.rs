@@ -164,3 +164,78 @@ fn what_is_not_believed_is_gone_once_the_index_is_written() {
     index.write_out().expect("the disk is fine");
     assert_eq!(contents(&storage, FileKind::OffsetIndex), [entry(5), entry(11)].concat());
 }
+
+fn note(end: i64, entries: u64) -> Note {
+    let held = |more| Held { entries: entries + more, checksum: 7 * entries as u32 + more as u32 };
+    Note { end: Offset(end), offsets: held(1), times: held(2), aborted: held(3) }
+}
+
+/// What is noted once these were.
+fn noted(notes: impl IntoIterator<Item = Note>) -> (Arc<dyn Storage>, SumFile) {
+    let storage = disk();
+    let sum = SumFile::new(&context(&storage), FileKind::IndexSum.path(Path::new("/p"), BASE));
+    for note in notes {
+        sum.write(note).expect("the disk is fine");
+    }
+    (storage, sum)
+}
+
+fn notes(sum: &SumFile) -> Vec<Note> {
+    let mut notes: Vec<_> = sum.read().expect("the disk is fine").collect();
+    notes.sort_by_key(|note| note.end);
+    notes
+}
+
+#[test]
+fn the_newest_two_notes_of_what_indexes_hold_are_kept_and_none_of_what_is_not_there_any_more() {
+    let check = |ends: &[i64], kept: &[i64]| {
+        let written = ends.iter().zip(1..).map(|(end, entries)| note(*end, entries));
+        let (_, sum) = noted(written.clone());
+        let mut expected: Vec<_> = written.collect();
+        expected.reverse();
+        let newest = |end: &i64| *expected.iter().find(|note| note.end.0 == *end).expect("it was noted");
+        assert_eq!(notes(&sum), kept.iter().map(newest).collect::<Vec<_>>(), "{ends:?}");
+    };
+    check(&[], &[]);
+    check(&[10], &[10]);
+    check(&[10, 20], &[10, 20]);
+    check(&[10, 20, 30], &[20, 30]);
+    check(&[10, 20, 30, 40], &[30, 40]);
+    check(&[10, 20, 20], &[10, 20]);
+    check(&[10, 20, 15], &[10, 15]);
+    check(&[10, 20, 5], &[5]);
+    check(&[10, 20, 30, 25], &[20, 25]);
+    check(&[10, 20, 30, 5], &[5]);
+    check(&[10, 20, 10], &[10]);
+    check(&[10, 10], &[10]);
+}
+
+#[test]
+fn the_same_note_is_not_written_twice() {
+    let (storage, sum) = noted([note(10, 1), note(20, 2)]);
+    let before = contents(&storage, FileKind::IndexSum);
+    sum.write(note(20, 2)).expect("the disk is fine");
+    assert_eq!(contents(&storage, FileKind::IndexSum), before);
+    assert_eq!(notes(&sum), [note(10, 1), note(20, 2)]);
+}
+
+#[test]
+fn a_note_that_is_torn_is_none_and_leaves_the_one_before_it() {
+    let both = [note(10, 1), note(20, 2)];
+    let (storage, sum) = noted(both);
+    let bytes = contents(&storage, FileKind::IndexSum);
+    let file =
+        storage.open(&FileKind::IndexSum.path(Path::new("/p"), BASE), OpenMode::Write).expect("it is there");
+    let half = bytes.len() / 2;
+    for bit in 0..8 * bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        file.write_at(0, &flipped).expect("the disk is fine");
+        assert_eq!(notes(&sum), [both[usize::from(bit / 8 < half)]], "bit {bit}");
+    }
+    file.write_at(0, &bytes).expect("the disk is fine");
+    for length in (0..bytes.len()).rev() {
+        file.truncate(length as u64).expect("the disk is fine");
+        assert_eq!(notes(&sum), both[..length / half], "{length} bytes");
+    }
+}

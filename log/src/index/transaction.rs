@@ -117,16 +117,6 @@ impl Index<AbortedTransaction> {
         Ok(is_all)
     }
 
-    /// How many entries are believed.
-    pub(super) fn len(&self) -> u64 {
-        self.file.len()
-    }
-
-    /// The CRC-32 of the first `count` entries of the file; `None` if it has fewer.
-    pub(super) fn checksum(&self, count: u64) -> io::Result<Option<u32>> {
-        self.file.checksum(count)
-    }
-
     /// Writes the index out, unless it is empty and has no file: most segments have none.
     pub(crate) fn persist(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
         if self.file.is_empty() && !self.file.has_file()? { Ok(None) } else { self.write_out().map(Some) }

@@ -45,7 +45,7 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// The indexes of a segment, and what goes with them.
 pub(crate) const INDEXES: [FileKind; 4] =
-    [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex, FileKind::TransactionSum];
+    [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex, FileKind::IndexSum];
 
 /// A segment that is being written to take the place of others.
 pub(crate) struct CleanedSegment {
@@ -101,11 +101,11 @@ impl CleanedSegment {
         Ok(())
     }
 
-    /// Writes all of it and submits the syncs.
-    pub(crate) fn seal(&mut self) -> io::Result<Vec<SyncTicket>> {
+    /// Writes all of it and submits the syncs. It ends at `end`, where the next segment begins.
+    pub(crate) fn seal(&mut self, end: Offset) -> io::Result<Vec<SyncTicket>> {
         self.write()?;
         self.active.note_time_entry();
-        let mut files = self.active.segment.write_indexes()?;
+        let mut files = self.active.segment.write_indexes(end)?;
         files.push(self.file.clone());
         Ok(files.iter().map(|file| file.sync(SyncPurpose::Compacted)).collect())
     }

@@ -22,7 +22,7 @@ use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedFiles};
 /// turn out to be damaged.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// The indexes of a segment, the note of what that of aborted transactions holds, and a snapshot of the producers.
+/// The indexes of a segment, the note of what they hold, and a snapshot of the producers.
 const FILES_OF_SNAPSHOT: usize = 5;
 
 /// The files that are written when a segment is sealed, and the next segment.
@@ -474,10 +474,10 @@ impl Partition {
 
     /// Completes the active segment's indexes and writes them out.
     fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
-        let Writer { tail: Tail { active, .. }, unsynced, room, .. } = writer;
+        let Writer { tail: Tail { active, end, .. }, unsynced, room, .. } = writer;
         active.note_time_entry();
         let reason = SyncReason::of(SyncPurpose::Snapshot);
-        let written = active.segment.persist_indexes(|file| {
+        let written = active.segment.persist_indexes(*end, |file| {
             unsynced.push((room.keep(file, self.unsynced_files()), reason));
         });
         writer.has_new_names = true;

@@ -260,7 +260,7 @@ fn persist_indexes(tail: &mut Tail, scanned_from: Offset) -> io::Result<()> {
     let scanned = (0..tail.segments.len()).filter(|&index| tail.segment_end(index) >= scanned_from);
     let mut files = Vec::new();
     for index in scanned {
-        tail.segments[index].persist_indexes(|file| files.push(file))?;
+        tail.segments[index].persist_indexes(tail.segment_end(index), |file| files.push(file))?;
         if files.len() >= INDEXES_AT_ONCE {
             sync_all(&files)?;
             files.clear();

@@ -463,7 +463,7 @@ fn aborted_in_turn() -> (Arc<MemoryStorage>, Vec<i64>) {
 fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed() {
     let (storage, committed) = aborted_in_turn();
     let mut files = everything(&storage);
-    files.retain(|(name, _)| name.ends_with(".txnindex") || name.ends_with(".txnsum"));
+    files.retain(|(name, _)| name.ends_with(".txnindex") || name.ends_with(".sum"));
     assert!(files.len() > 6);
     let mut segments = everything(&storage).into_iter().filter(|(name, _)| name.ends_with(".log"));
     let last =

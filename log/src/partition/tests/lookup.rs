@@ -60,6 +60,7 @@ proptest! {
         later in prop::collection::vec(prop::collection::vec(-5..80i64, 1..4), 1..30),
         keeps_records in any::<bool>(),
         leavings in prop::collection::vec(leaving(), 16),
+        keeps_notes in any::<bool>(),
         closes in any::<bool>(),
     ) {
         let storage = disk(1);
@@ -72,13 +73,21 @@ proptest! {
         synced.iter().for_each(|times| append(times));
         flush(&partition).expect("the disk is fine");
         let kept = files(&storage, "index");
-        let kept_logs = files(&storage, ".log");
+        let (kept_logs, kept_notes) = (files(&storage, ".log"), files(&storage, ".sum"));
         let recovery_point = partition.offsets().end.0;
         later.iter().for_each(|times| append(times));
         storage.kill();
         for ((path, written), leaving) in files(&storage, "index").into_iter().zip(leavings.iter().cycle()) {
             let kept = kept.get(&path).map_or(0, Vec::len);
             leaving.leave(&storage, &path, kept, written.len());
+        }
+        if !keeps_notes {
+            for path in files(&storage, ".sum").into_keys() {
+                let bytes = kept_notes.get(&path).map_or(&[][..], |bytes| bytes);
+                let notes = storage.open(&path, OpenMode::Write).expect("it is there");
+                let put = notes.write_at(0, bytes).and_then(|()| notes.truncate(bytes.len() as u64));
+                put.expect("the disk is fine");
+            }
         }
         if !keeps_records {
             for path in files(&storage, ".log").into_keys() {

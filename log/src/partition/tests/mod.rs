@@ -4,6 +4,7 @@
 mod append;
 pub(crate) mod crash;
 mod lookup;
+mod lost_entries;
 mod model;
 mod read;
 mod untrue_times;
