@@ -166,8 +166,11 @@ pub(crate) enum Command {
     Consume(ConsumeOptions),
     /// Walk every batch, and name the first bad byte's topic, partition and offset.
     ///
+    /// The indexes of sealed segments are compared with them. One that is not true is named, with the place of its
+    /// first entry that is not; no record is damaged by that.
+    ///
     /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
-    /// is no damage). 1: there is damage. Nothing is opened or changed: also a log that does not open any
+    /// is no damage), and every index true. 1: there is damage. Nothing is opened or changed: also a log that does not open any
     /// more is walked.
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
@@ -368,7 +371,7 @@ pub(crate) struct VerifyOptions {
     /// Only this topic.
     pub(crate) topic: Option<String>,
     /// One object a partition: topic, partition, segments, batches, records, bytes, start, end, status,
-    /// damage.
+    /// damage, indexes.
     #[arg(long)]
     pub(crate) json: bool,
 }

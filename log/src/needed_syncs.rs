@@ -97,8 +97,6 @@ const EXCUSED: &[Excuse] = &[
     (SyncPurpose::Recovered, "partition/shorten.rs", "#.sum.cleaned", &[0], MADE_ANEW),
     (SyncPurpose::Recovered, "recovery/repair.rs", "#.txnindex", &[0], MADE_ANEW),
     (SyncPurpose::Recovered, "recovery/repair.rs", "#.sum", &[0], MADE_ANEW),
-    (SyncPurpose::Compacted, "partition/replace.rs", "#.index.cleaned", &[0], MADE_ANEW),
-    (SyncPurpose::Compacted, "partition/replace.rs", "#.timeindex.cleaned", &[0], MADE_ANEW),
     (SyncPurpose::Compacted, "partition/replace.rs", "#.sum.cleaned", &[0], MADE_ANEW),
     (
         SyncPurpose::Snapshot,

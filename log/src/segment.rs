@@ -531,6 +531,6 @@ fn next_end(rest: &[u8], place: BatchPlace, bound: Offset, density: Density) -> 
 }
 
 /// Whether a batch has records, and not a marker alone, whose timestamp is the clock's and no event's.
-fn is_dated(header: &BatchHeader) -> bool {
+pub(crate) fn is_dated(header: &BatchHeader) -> bool {
     !header.is_control && header.record_count > 0
 }

@@ -1,7 +1,13 @@
 //! Walking a partition from its first batch to its last without opening it: is every byte what was written?
 
+mod indexes;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,13 +15,14 @@ use crate::batch::{BatchError, DecompressionBuffer, MarkerKind, RecordBatch};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{FileKind, Listing, Stage};
-use crate::index;
 use crate::partition::marks::Marks;
 use crate::record::{Offset, PartitionId, PartitionKey, ProducerId, TopicPartition};
 use crate::recovery_point;
 use crate::scanner::{BatchPlace, Density, ReadError, Scanner};
-use crate::storage::{OpenMode, Storage};
+use crate::storage::{OpenMode, Storage, StorageFile};
 use crate::topic::{directory_name, no_such_topic};
+
+use indexes::{Aborted, HintsWalk, Untrue, check_aborted};
 
 /// A place in a log where the bytes are not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +94,14 @@ pub struct Walk {
     pub end: Offset,
     /// How it ended.
     pub ending: WalkEnd,
+    /// The indexes that do not say what their segments do: of each the first entry that is not true, or where one is
+    /// missing, and the record that it is about. No record is damaged by that. Only those are looked at that are synced
+    /// as their segments are, and believed.
+    pub indexes: Vec<Damage>,
 }
 
-/// Walks every batch of a partition, read-only: checksums, offsets, and every record in them.
+/// Walks every batch of a partition, read-only: checksums, offsets, and every record in them, and compares the indexes of
+/// sealed segments with them.
 ///
 /// # Errors
 /// Those of the operating system. Damage is no error but what the walk is for.
@@ -109,6 +121,8 @@ pub fn walk(
     let is_first_missing = is_start_known && first > marks.start;
     let start = if is_first_missing { marks.start } else { first };
     let mut walker = Walker {
+        storage,
+        partition,
         directory,
         swapped,
         density: if has_gaps { Density::Sparse } else { Density::SparseUpTo(marks.rewritten_end) },
@@ -123,6 +137,7 @@ pub fn walk(
             start,
             end: start,
             ending: WalkEnd::Complete,
+            indexes: Vec::new(),
         },
         place: BatchPlace { position: 0, offset: start },
         open: HashSet::new(),
@@ -131,30 +146,26 @@ pub fn walk(
     if is_first_missing {
         let reason = "it is the first one, and those before it are missing".to_owned();
         let bad = Bad { file: FileKind::Log.path(directory, first), place: walker.place, reason };
-        walker.walk.ending = WalkEnd::Corrupt(walker.damage(partition, bad));
+        walker.walk.ending = WalkEnd::Corrupt(walker.damage(bad));
         return Ok(walker.walk);
     }
     for (index, &base) in segments.iter().enumerate() {
-        let is_sealed = index + 1 < segments.len();
-        if let Some(bad) = walker.walk_segment(storage, base).map_err(io)? {
-            let is_torn = recovery_point.map_or(!is_sealed, |synced| bad.place.offset >= synced);
-            let damage = walker.damage(partition, bad);
+        let next = segments.get(index + 1);
+        // What a writer has of the last one may be in its memory only, and what a power cut has left of one that is not
+        // synced is not believed. Nor are those of a broker.
+        let is_believed = next.is_some_and(|next| recovery_point.is_none_or(|synced| *next < synced));
+        let checks_indexes = is_believed && is_start_known && swapped != Some(base);
+        if let Some(bad) = walker.walk_segment(base, checks_indexes).map_err(io)? {
+            let is_torn = recovery_point.map_or(next.is_none(), |synced| bad.place.offset >= synced);
+            let damage = walker.damage(bad);
             walker.walk.ending = if is_torn { WalkEnd::TornTail(damage) } else { WalkEnd::Corrupt(damage) };
-            return Ok(walker.walk);
-        }
-        // What a writer has of the last one may be in its memory only. Whether those of a broker are right is no
-        // matter: they are not believed.
-        let checks_index = is_sealed && is_start_known && swapped != Some(base);
-        let checked = if checks_index { walker.check_aborted(storage, base).map_err(io)? } else { None };
-        if let Some(bad) = checked {
-            walker.walk.ending = WalkEnd::Corrupt(walker.damage(partition, bad));
             return Ok(walker.walk);
         }
     }
     if let Some(synced) = recovery_point.filter(|synced| walker.walk.end < *synced) {
         let reason = format!("the log ends here; offsets up to {synced} were synced");
         let file = FileKind::Log.path(directory, segments.last().copied().unwrap_or(start));
-        let damage = walker.damage(partition, Bad { file, place: walker.place, reason });
+        let damage = walker.damage(Bad { file, place: walker.place, reason });
         walker.walk.ending = WalkEnd::Corrupt(damage);
     }
     Ok(walker.walk)
@@ -209,6 +220,8 @@ fn take_swap(listing: Listing, marks: &Marks) -> (Vec<Offset>, Option<Offset>) {
 }
 
 struct Walker<'a> {
+    storage: &'a dyn Storage,
+    partition: &'a TopicPartition,
     directory: &'a Path,
     /// The segment whose log is to take the place of others.
     swapped: Option<Offset>,
@@ -219,9 +232,8 @@ struct Walker<'a> {
     place: BatchPlace,
     /// Who has a transaction open that began among what was read.
     open: HashSet<ProducerId>,
-    /// What was aborted in the segment that is read: whose it was, where the marker is, and whether records of it
-    /// were seen.
-    aborted: Vec<(ProducerId, Offset, bool)>,
+    /// What was aborted in the segment that is read.
+    aborted: Vec<Aborted>,
 }
 
 struct Bad {
@@ -231,7 +243,7 @@ struct Bad {
 }
 
 impl Walker<'_> {
-    fn walk_segment(&mut self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
+    fn walk_segment(&mut self, base: Offset, checks_indexes: bool) -> io::Result<Option<Bad>> {
         let file = match self.swapped {
             Some(swapped) if swapped == base => FileKind::Log.path_at(self.directory, base, Stage::Swap),
             _ => FileKind::Log.path(self.directory, base),
@@ -241,18 +253,23 @@ impl Walker<'_> {
             let reason = format!("offset {} should begin here", self.walk.end);
             return Ok(Some(Bad { file, place: start, reason }));
         }
-        let log = storage.open(&file, OpenMode::Read)?;
+        let log = self.storage.open(&file, OpenMode::Read)?;
         let bytes = log.len()?;
         self.walk.segments += 1;
         self.aborted.clear();
+        let hints = || HintsWalk::begin(self.storage, self.directory, base);
+        let mut hints = checks_indexes.then(hints).transpose()?;
         let mut scanner = Scanner::new(Arc::clone(&log), start, bytes, self.density);
         loop {
             self.place = scanner.place();
             let place = self.place;
             let error = match scanner.next() {
-                Ok(None) => return Ok(None),
-                Ok(Some((_, batch))) => match self.count(&batch) {
-                    Ok(()) => continue,
+                Ok(None) => break,
+                Ok(Some((position, batch))) => match self.count(&batch) {
+                    Ok(()) => {
+                        hints.as_mut().map_or(Ok(()), |hints| hints.visit(position, batch.header()))?;
+                        continue;
+                    }
                     Err(error) => error,
                 },
                 Err(ReadError::Bad { error, .. }) => error,
@@ -260,6 +277,8 @@ impl Walker<'_> {
             };
             return Ok(Some(Bad { file, place, reason: error.to_string() }));
         }
+        hints.map_or(Ok(()), |hints| self.check_indexes(base, &*log, hints))?;
+        Ok(None)
     }
 
     /// Reads every record of a batch.
@@ -277,36 +296,43 @@ impl Walker<'_> {
         } else if let Ok(control) = batch.control() {
             let has_records = self.open.remove(&header.producer_id);
             if control.kind == MarkerKind::Abort {
-                self.aborted.push((header.producer_id, header.last_offset(), has_records));
+                let (producer_id, marker) = (header.producer_id, header.last_offset());
+                self.aborted.push(Aborted { producer_id, marker, has_records });
             }
         }
         Ok(())
     }
 
-    /// Whether the index of aborted transactions of the segment just read says what its markers do.
-    fn check_aborted(&self, storage: &dyn Storage, base: Offset) -> std::io::Result<Option<Bad>> {
-        let file = FileKind::TransactionIndex.path(self.directory, base);
-        let read = index::read_aborted(storage, &file)?;
-        let indexed: HashSet<_> = read.iter().map(|entry| (entry.producer_id, entry.last_offset)).collect();
-        let marked: HashSet<_> = self.aborted.iter().map(|&(id, marker, _)| (id, marker)).collect();
-        let needed = self.aborted.iter().filter(|(.., has_records)| *has_records);
-        let missing = needed.map(|&(id, marker, _)| (id, marker)).find(|aborted| !indexed.contains(aborted));
-        let wrong = indexed.difference(&marked).min();
-        let (offset, says) = match (missing, wrong) {
-            (None, None) => return Ok(None),
-            (Some((id, marker)), _) => {
-                (marker, format!("it lacks the transaction of producer {id} that was aborted"))
-            }
-            (None, Some(&(id, marker))) => {
-                (marker, format!("it speaks of a transaction of producer {id} that was not aborted"))
-            }
-        };
-        let reason = format!("{says} at offset {offset}; opening the log to write makes it anew");
-        Ok(Some(Bad { file, place: BatchPlace { position: 0, offset }, reason }))
+    /// Notes what is not true of the indexes of the segment just read, whose file was `log`.
+    fn check_indexes(&mut self, base: Offset, log: &dyn StorageFile, hints: HintsWalk) -> io::Result<()> {
+        let aborted = check_aborted(self.storage, self.directory, base, &self.aborted)?;
+        let untrue: Vec<_> = hints.end()?.chain(aborted).collect();
+        if untrue.is_empty() || self.is_replaced(base, log)? {
+            return Ok(());
+        }
+        for Untrue { kind, position, offset, reason } in untrue {
+            let (file, place) = (kind.path(self.directory, base), BatchPlace { position, offset });
+            let damage = self.damage(Bad { file, place, reason });
+            self.walk.indexes.push(damage);
+        }
+        Ok(())
     }
 
-    fn damage(&self, partition: &TopicPartition, bad: Bad) -> Damage {
+    /// Whether the indexes may be those of another segment: a writer has put it in the place of `log` meanwhile, or is
+    /// about to.
+    fn is_replaced(&self, base: Offset, log: &dyn StorageFile) -> io::Result<bool> {
+        if self.storage.exists(&FileKind::Log.path_at(self.directory, base, Stage::Swap))? {
+            return Ok(true);
+        }
+        match self.storage.open(&FileKind::Log.path(self.directory, base), OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            opened => Ok(opened?.identity()? != log.identity()?),
+        }
+    }
+
+    fn damage(&self, bad: Bad) -> Damage {
         let BatchPlace { position, offset } = bad.place;
-        Damage { partition: partition.clone(), offset, file: bad.file, position, reason: bad.reason }
+        let partition = self.partition.clone();
+        Damage { partition, offset, file: bad.file, position, reason: bad.reason }
     }
 }

@@ -446,6 +446,7 @@ fn a_damaged_partition_is_cut_where_verify_says_and_what_is_cut_is_kept() {
     assert_eq!(ended.status.code(), Some(1));
     let verified: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
     assert_eq!(verified["damage"]["offset"], 2);
+    assert_eq!(verified["indexes"], json!([]));
 
     let cut = ["repair", "words", "--partition", "0", "--truncate-at", "2"];
     let before = Files::below(&lotic.data()).unwrap();

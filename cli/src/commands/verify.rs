@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use lotic_log::{LogOptions, Walk, WalkEnd, walk_log};
+use lotic_log::{Damage, LogOptions, Walk, WalkEnd, walk_log};
 use serde_json::json;
 
 use crate::Failure;
@@ -16,16 +16,21 @@ pub(crate) fn run(data: &Path, options: &VerifyOptions) -> Result<ExitCode, Fail
     let storage = LogOptions::disk()?.storage;
     let walks = walk_log(&*storage, data, options.topic.as_deref())?;
     for (partition, walk) in &walks {
-        damaged += usize::from(matches!(walk.ending, WalkEnd::Corrupt(_)));
+        damaged += usize::from(matches!(walk.ending, WalkEnd::Corrupt(_)) || !walk.indexes.is_empty());
         if options.json {
             let mut object = describe(walk);
             object["topic"] = json!(partition.topic);
             object["partition"] = json!(partition.partition.0);
             writeln!(out, "{object}")?;
-        } else if let WalkEnd::Corrupt(damage) = &walk.ending {
-            writeln!(out, "corrupt    {damage}")?;
-        } else if let WalkEnd::TornTail(damage) = &walk.ending {
-            writeln!(out, "torn tail  {damage}")?;
+            continue;
+        }
+        for damage in &walk.indexes {
+            writeln!(out, "index      {damage}")?;
+        }
+        match &walk.ending {
+            WalkEnd::Complete => {}
+            WalkEnd::TornTail(damage) => writeln!(out, "torn tail  {damage}")?,
+            WalkEnd::Corrupt(damage) => writeln!(out, "corrupt    {damage}")?,
         }
     }
     if !options.json {
@@ -41,9 +46,18 @@ pub(crate) fn run(data: &Path, options: &VerifyOptions) -> Result<ExitCode, Fail
 
 fn describe(walk: &Walk) -> serde_json::Value {
     let (status, damage) = match &walk.ending {
-        WalkEnd::Complete => ("sound", None),
+        WalkEnd::Complete if walk.indexes.is_empty() => ("sound", None),
+        WalkEnd::Complete => ("untrue index", None),
         WalkEnd::TornTail(damage) => ("torn tail", Some(damage)),
         WalkEnd::Corrupt(damage) => ("corrupt", Some(damage)),
+    };
+    let tell = |damage: &Damage| {
+        json!({
+            "offset": damage.offset.0,
+            "file": damage.file,
+            "position": damage.position,
+            "reason": damage.reason,
+        })
     };
     json!({
         "segments": walk.segments,
@@ -53,11 +67,7 @@ fn describe(walk: &Walk) -> serde_json::Value {
         "start": walk.start.0,
         "end": walk.end.0,
         "status": status,
-        "damage": damage.map(|damage| json!({
-            "offset": damage.offset.0,
-            "file": damage.file,
-            "position": damage.position,
-            "reason": damage.reason,
-        })),
+        "damage": damage.map(tell),
+        "indexes": walk.indexes.iter().map(tell).collect::<Vec<_>>(),
     })
 }

@@ -10,6 +10,7 @@
 //! believed producer snapshot are believed: they were synced before the recovery point passed it. What an entry
 //! of the first two says is compared with the batch it speaks of whenever it is gone by all the same.
 
+mod entries;
 mod entry_file;
 mod offset;
 mod sum;
@@ -30,9 +31,10 @@ use crate::storage::{Storage, StorageFile};
 
 use entry_file::EntryFile;
 
-pub(crate) use offset::{IndexedBatch, OffsetIndex};
+pub(crate) use entries::Entries;
+pub(crate) use offset::{IndexedBatch, OffsetEntry, OffsetIndex};
 pub(crate) use sum::{Note, SumFile};
-pub(crate) use time::{LargestTimestamp, Older, TimeIndex};
+pub(crate) use time::{LargestTimestamp, Older, TimeEntry, TimeIndex};
 pub use transaction::AbortedTransaction;
 pub(crate) use transaction::{TransactionIndex, read_aborted};
 

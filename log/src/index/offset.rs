@@ -69,9 +69,16 @@ impl Index<OffsetEntry> {
     pub(crate) fn lookup(&self, target: Offset) -> io::Result<Option<IndexedBatch>> {
         let relative = target.0 - self.base.0;
         let found = self.file.search(|entry| i64::from(entry.relative_offset) <= relative)?;
-        Ok(found.last.map(|entry| IndexedBatch {
-            last_offset: self.base.plus(i64::from(entry.relative_offset)),
-            position: entry.position as u64,
-        }))
+        Ok(found.last.map(|entry| entry.batch(self.base)))
+    }
+}
+
+impl OffsetEntry {
+    /// What it says in a segment that begins with `base`.
+    pub(crate) fn batch(self, base: Offset) -> IndexedBatch {
+        IndexedBatch {
+            last_offset: base.plus(i64::from(self.relative_offset)),
+            position: self.position as u64,
+        }
     }
 }

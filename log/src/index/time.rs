@@ -77,7 +77,7 @@ impl Index<TimeEntry> {
 
     /// The last entry: of a sealed segment, its largest timestamp.
     pub(crate) fn last(&self) -> io::Result<Option<LargestTimestamp>> {
-        Ok(self.file.last()?.map(|entry| self.largest(entry)))
+        Ok(self.file.last()?.map(|entry| entry.largest(self.base)))
     }
 
     /// Up to where every record is older than `timestamp`.
@@ -85,13 +85,16 @@ impl Index<TimeEntry> {
         let found = self.file.search(|entry| entry.timestamp < timestamp.0)?;
         let Some(last) = found.last else { return Ok(Older::Unknown) };
         let is_in_order = found.next.is_none_or(|next| next.follows(&last));
-        Ok(if is_in_order { Older::UpTo(self.largest(last)) } else { Older::Contradiction })
+        Ok(if is_in_order { Older::UpTo(last.largest(self.base)) } else { Older::Contradiction })
     }
+}
 
-    fn largest(&self, entry: TimeEntry) -> LargestTimestamp {
+impl TimeEntry {
+    /// What it says in a segment that begins with `base`.
+    pub(crate) fn largest(self, base: Offset) -> LargestTimestamp {
         LargestTimestamp {
-            timestamp: Timestamp(entry.timestamp),
-            offset: self.base.plus(i64::from(entry.relative_offset)),
+            timestamp: Timestamp(self.timestamp),
+            offset: base.plus(i64::from(self.relative_offset)),
         }
     }
 }

@@ -109,6 +109,7 @@ fn check_walk(bench: &Bench, durable: Offset, what: &str) {
     let rules = WalkRules { recovery_point: Some(durable), has_gaps: false, is_start_known: true };
     let walk = walk(&*bench.storage, bench.partition.name(), directory, rules).expect("it can be read");
     assert_eq!((walk.ending, walk.end), (WalkEnd::Complete, durable), "{what}");
+    assert_eq!(walk.indexes, [], "{what}");
 }
 
 fn is_staged(name: &str) -> bool {

@@ -494,6 +494,7 @@ impl Run {
         )
         .map_err(failed)?;
         prop_assert_eq!((walk.end.0, walk.ending), (self.model.end(), WalkEnd::Complete));
+        prop_assert_eq!(walk.indexes, []);
         Ok(())
     }
 
