@@ -31,7 +31,7 @@ const SCRIPTS: [Script; 29] = [
     Script { run: log::tests::check_damaged, looked_at: 1, seeds: 50 },
     Script { run: log::tests::check_deleted, looked_at: 8, seeds: 400 },
     Script { run: log::untouched_tests::check_script, looked_at: 1, seeds: 30 },
-    Script { run: log::untouched_tests::check_closed, looked_at: 10, seeds: 60 },
+    Script { run: log::untouched_tests::check_closed, looked_at: 10, seeds: 900 },
     Script { run: log::unsynced_tests::check_closed_early, looked_at: 1, seeds: 30 },
     Script { run: compaction::tests::crash::check_script, looked_at: 90, seeds: 900 },
     Script { run: compaction::tests::crash::check_finished, looked_at: 60, seeds: 200 },

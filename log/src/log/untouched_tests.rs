@@ -207,10 +207,11 @@ fn a_log_that_was_closed_is_left_as_it_was() {
     (0..60).for_each(check_closed);
 }
 
-/// A log that was closed needs no recovery, also after a power cut.
+/// A log that was closed needs no recovery, also after a power cut. What happens to it is the same again after sixty
+/// seeds, and what the power cut takes is not: few of these have anything left to be synced first when it is closed.
 pub(crate) fn check_closed(seed: u64) {
     let storage = MemoryStorage::new(seed);
-    let script = run_script(&storage, seed);
+    let script = run_script(&storage, seed % 60);
     // With whatever transaction is open.
     script.log.close().unwrap();
     drop(script);
