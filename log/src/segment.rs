@@ -121,14 +121,14 @@ impl Segment {
     pub(crate) fn renamed(self, site: &PartitionSite) -> Self {
         let (base, directory) = (self.base, &site.directory);
         let path = FileKind::Log.path(directory, base);
-        let sum_path = FileKind::TransactionSum.path(directory, base);
+        let sum_path = FileKind::IndexSum.path(directory, base);
         Self {
             file: self.file.renamed(&path),
             path,
             offsets: self.offsets.renamed(directory),
             times: self.times.renamed(directory),
             aborted: self.aborted.renamed(directory),
-            aborted_sum: SumFile::new(&site.file_context(), sum_path),
+            sum: SumFile::new(&site.file_context(), sum_path),
             ..self
         }
     }
