@@ -8,7 +8,7 @@
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
 //! Nobody is kept waiting for the log's thread to wake where another can do its work: who asks on a thread of its own
-//! [begins](Flusher::begin) the syncs there, and whoever has ended a sync takes note of it, if nobody is about to. The
+//! begins the syncs there, and whoever has ended a sync takes note of it, if nobody is about to. The
 //! latter begins nothing, and so waits for nothing. The log's thread wakes for what is left: requests that came during
 //! a sync, cuts, recovery points, other work that may wait for the outcome. Where any of them panics, it goes on with
 //! that.

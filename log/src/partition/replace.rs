@@ -247,7 +247,9 @@ impl Partition {
 
     /// Makes the next version of the marks that of the partition, durably.
     pub(super) fn put_marks(&self, marks: &mut Marks, changed: Marks) -> Result<()> {
-        let changed = Marks { generation: marks.generation + 1, ..changed };
+        // What cannot be written may be there all the same, and somebody may have read it: it keeps its number.
+        marks.generation += 1;
+        let changed = Marks { generation: marks.generation, ..changed };
         changed.write(&self.site)?;
         *marks = changed;
         Ok(())

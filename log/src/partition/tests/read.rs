@@ -198,6 +198,33 @@ fn a_read_only_handle_follows_a_writer_and_changes_nothing() {
 }
 
 #[test]
+fn a_read_only_handle_hears_of_each_start_though_one_before_could_not_be_written_down() {
+    let mut failed = 0;
+    for operation in 0.. {
+        let storage = disk(1);
+        let writer = create(&storage, small());
+        for number in 0..10 {
+            writer.append(batch([number])).expect("the disk is fine");
+        }
+        writer.sync_last().expect("the disk is fine");
+        let reader = Partition::open_read_only(site(&storage, small()), &RecoveryBorder::default())
+            .expect("there is one");
+        storage.fail_with(std::io::ErrorKind::Other, operation);
+        let deleted = writer.delete_records(Offset(4));
+        storage.clear_faults();
+        // It may have been written and not be durable.
+        reader.refresh().expect("it is sound");
+        writer.delete_records(Offset(7)).expect("the disk is fine");
+        assert_eq!(reader.refresh().expect("it is sound").start, Offset(7), "operation {operation} failed");
+        if deleted.is_ok() {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 2, "it is written, put in place, and made durable");
+}
+
+#[test]
 fn a_torn_tail_is_the_end_for_a_read_only_handle() {
     let storage = disk(1);
     let writer = create(&storage, small());
