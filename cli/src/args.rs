@@ -170,7 +170,7 @@ pub(crate) enum Command {
     /// first entry that is not; no record is damaged by that.
     ///
     /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
-    /// is no damage), and every index true. 1: there is damage. Nothing is opened or changed: also a log that does not open any
+    /// is no damage), and no index untrue. 1: there is damage. Nothing is opened or changed: also a log that does not open any
     /// more is walked.
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),

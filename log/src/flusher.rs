@@ -8,10 +8,9 @@
 //! again. Recovery points rise behind what was synced: see `recovery_point.rs`.
 //!
 //! Nobody is kept waiting for the log's thread to wake where another can do its work: who asks on a thread of its own
-//! begins the syncs there, and whoever has ended a sync takes note of it, if nobody is about to. The
-//! latter begins nothing, and so waits for nothing. The log's thread wakes for what is left: requests that came during
-//! a sync, cuts, recovery points, other work that may wait for the outcome. Where any of them panics, it goes on with
-//! that.
+//! begins the syncs there, and whoever has ended a sync takes note of it, if nobody is about to. Neither waits for the
+//! disk. The log's thread wakes for what is left: names to be synced, requests that came during a sync, cuts, recovery
+//! points, other work that may wait for the outcome. Where any of them panics, it goes on with that.
 //!
 //! Targets that are entangled with others are made durable with all of them, in a consistent cut, and by no round of
 //! their own: see `consistent_cut`.
@@ -30,7 +29,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::consistent_cut::Standstill;
@@ -43,7 +42,7 @@ use crate::storage::{SyncPurpose, SyncReason, SyncTicket};
 use crate::ticket::{FlushTicket, Ticket};
 
 use cut::Cut;
-use request::{Request, Settled, WaitedBy, Waiters};
+use request::{Request, Settled, Waiters};
 
 /// When a target is flushed, nobody having asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +75,11 @@ pub trait Flush: Send + Sync + 'static {
 
     /// Up to where everything is known to be durable.
     fn durable(&self) -> Offset;
+
+    /// Whether [`submit`](Self::submit) would wait for the disk all the same, as for names to be synced.
+    fn waits_to_submit(&self) -> bool {
+        false
+    }
 
     /// Whether it is gone for good, so that no recovery point is kept of it any more.
     fn is_deleted(&self) -> bool;
@@ -122,10 +126,10 @@ pub(crate) struct Flusher {
     driver: Arc<Driver>,
 }
 
-/// What is under way. Owned by whoever steps, or ends a sync.
+/// What is under way. Owned by whoever steps, asks or ends a sync.
 #[derive(Default)]
 struct Rounds {
-    /// Requests for targets that have a submission under way.
+    /// Requests for targets that have a submission under way, and those that are left to the next step.
     waiting: Vec<Request>,
     submitted: Vec<Submitted>,
     recovery_points: Option<RecoveryPointFile>,
@@ -146,22 +150,15 @@ struct Submitted {
     target: Arc<dyn Flush>,
     submission: Submission,
     waiters: Vec<Arc<Waiters>>,
+    concern: Ended,
 }
 
-impl Submitted {
-    /// A flush that nobody waits for is one that steps may look for the effect of.
-    fn ended(&self) -> Ended {
-        let is_for_threads =
-            !self.waiters.is_empty() && self.waiters.iter().all(|waiters| waiters.by() == WaitedBy::Thread);
-        if is_for_threads { Ended::ForThreads } else { Ended::ForStep }
-    }
-}
-
-/// What has ended, and whom it may concern.
+/// What has ended, and whom it concerns at once. Steps that look for what is durable come with the recovery points at the
+/// latest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ended {
     Nothing,
-    /// Those alone who were told.
+    /// Those who were told.
     ForThreads,
     ForStep,
 }
@@ -237,29 +234,29 @@ impl Flusher {
     /// Asks for everything that `targets` hold now to be made durable. The ticket completes when all of
     /// it is; its error is the first that a target met.
     pub(crate) fn request(&self, targets: impl IntoIterator<Item = FlushTarget>) -> FlushTicket {
-        let ticket = self.put_in(targets, WaitedBy::Step);
+        let ticket = self.put_in(targets, Ended::ForStep);
         self.driver.raise();
         ticket
     }
 
-    /// The same for who has a thread to spare, on which the syncs are begun at once. It may wait for the disk, as a step
-    /// may; while somebody else steps or stands still the log's thread begins them. No lock is held that a target takes.
-    /// The ticket is for a thread to wait for: that it is done wakes no step.
+    /// The same for who has a thread to spare, on which the syncs are begun at once; by the log's thread while somebody
+    /// else steps or stands still, and where that would wait for the disk. No lock is held that a target takes. The
+    /// ticket is for a thread to wait for: that it is done wakes no step.
     pub(crate) fn begin(&self, targets: impl IntoIterator<Item = FlushTarget>) -> FlushTicket {
-        let ticket = self.put_in(targets, WaitedBy::Thread);
+        let ticket = self.put_in(targets, Ended::ForThreads);
         if self.driver.drive() == Drive::Manual || !self.begin_here() {
             self.driver.raise();
         }
         ticket
     }
 
-    fn put_in(&self, targets: impl IntoIterator<Item = FlushTarget>, by: WaitedBy) -> FlushTicket {
+    fn put_in(&self, targets: impl IntoIterator<Item = FlushTarget>, concern: Ended) -> FlushTicket {
         let targets: Vec<_> = targets.into_iter().collect();
         if targets.is_empty() {
             return Ticket::completed(self.driver.clone(), Ok(()));
         }
         let (ticket, completion) = Ticket::pending(self.driver.clone());
-        let waiters = Waiters::new(targets.len(), completion, by);
+        let waiters = Waiters::new(targets.len(), completion, concern);
         let requests = targets.into_iter().map(|target| Request { target, waiters: Some(waiters.clone()) });
         if let Some(inbox) = &mut *self.inbox.lock() {
             inbox.extend(requests);
@@ -267,12 +264,15 @@ impl Flusher {
         ticket
     }
 
-    /// Begins what is asked for on this thread, if nobody steps or stands still. Whether nothing is left to do before a
-    /// sync ends.
+    /// Begins what is asked for on this thread. Whether nothing is left to do before a sync ends.
     fn begin_here(&self) -> bool {
         let Some(mut rounds) = self.rounds.try_lock() else { return false };
-        let (mut refused, now) = (Vec::new(), self.clock.elapsed());
-        let begin = || self.begin_waiting(&mut rounds, || self.standstill.try_hold(), now, &mut refused);
+        self.take_in(&mut rounds);
+        let waits = rounds.points_every.is_none()
+            || rounds.waiting.iter().any(|request| request.target.target.waits_to_submit());
+        let Some(_held) = self.standstill.try_hold().filter(|_| !waits) else { return false };
+        let mut refused = Vec::new();
+        let begin = || rounds.begin(&self.waker, &mut refused);
         let begun = catch_unwind(AssertUnwindSafe(|| stand_in(begin)));
         rounds.refused.append(&mut refused);
         if let Err(panic) = begun {
@@ -282,21 +282,10 @@ impl Flusher {
         rounds.is_waiting_for_syncs()
     }
 
-    /// Begins what is asked for, at a standstill: nothing becomes entangled between the look and the sync.
-    fn begin_waiting<'a>(
-        &self,
-        rounds: &mut Rounds,
-        stand_still: impl FnOnce() -> Option<MutexGuard<'a, ()>>,
-        now: Duration,
-        refused: &mut Vec<Settled>,
-    ) -> bool {
+    fn take_in(&self, rounds: &mut Rounds) {
         if let Some(inbox) = &mut *self.inbox.lock() {
             rounds.waiting.append(inbox);
         }
-        let held = if rounds.waiting.is_empty() { None } else { stand_still() };
-        let has_begun = held.is_some_and(|_held| rounds.begin(&self.waker, refused));
-        rounds.record(has_begun, now, &self.waker);
-        has_begun
     }
 
     /// Asks for a target to be made durable, and does not wait for it. The target is told if it fails.
@@ -351,16 +340,19 @@ impl Steps for Flusher {
         let mut rounds = self.rounds.lock();
         settled.append(&mut rounds.refused);
         rounds.note_due(now);
+        self.take_in(&mut rounds);
         let mut progress = rounds.end(&mut settled) > Ended::Nothing;
         progress |= rounds.end_cut(&self.waker, &mut settled);
-        progress |= self.begin_waiting(&mut rounds, || Some(self.standstill.hold()), now, &mut settled);
+        let has_begun = rounds.begin_at(&self.standstill, &self.waker, &mut settled);
+        rounds.record(has_begun, now, &self.waker);
+        progress |= has_begun;
         drop(rounds);
         settled.into_iter().for_each(Settled::complete);
         progress
     }
 }
 
-/// Why whoever was told of the end of a sync has panicked, on a thread that is none of the log's.
+/// Why work of the log's thread has panicked on another one.
 #[derive(Default)]
 struct Panicked(Mutex<Option<Box<dyn Any + Send>>>);
 
@@ -440,7 +432,7 @@ impl Rounds {
                 None => index += 1,
                 Some(outcome) => {
                     let submitted = self.submitted.swap_remove(index);
-                    ended = ended.max(submitted.ended());
+                    ended = ended.max(submitted.concern);
                     self.settle(submitted, outcome, settled);
                 }
             }
@@ -449,7 +441,7 @@ impl Rounds {
     }
 
     fn settle(&mut self, submitted: Submitted, outcome: std::io::Result<()>, settled: &mut Vec<Settled>) {
-        let Submitted { target, submission, waiters } = submitted;
+        let Submitted { target, submission, waiters, .. } = submitted;
         let outcome = match outcome {
             Ok(()) => {
                 target.flushed(submission.upto);
@@ -498,7 +490,17 @@ impl Rounds {
             && !self.submitted.iter().any(is_ended)
     }
 
-    /// Submits the syncs of all targets that wait and have none under way.
+    /// Begins what waits, once somebody stands still.
+    fn begin_at(&mut self, standstill: &Standstill, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let _held = standstill.hold();
+        self.begin(waker, settled)
+    }
+
+    /// Submits the syncs of all targets that wait and have none under way. At a standstill: nothing becomes entangled
+    /// between the look and the sync.
     fn begin(&mut self, waker: &Waker, settled: &mut Vec<Settled>) -> bool {
         let held_back = self.cut_parts();
         let mut progress = false;
@@ -518,7 +520,8 @@ impl Rounds {
                 }
                 Ok(submission) => {
                     submission.tickets.iter().for_each(|ticket| ticket.wake(waker));
-                    self.submitted.push(Submitted { target: round.target, submission, waiters });
+                    let Startable { target, concern, .. } = round;
+                    self.submitted.push(Submitted { target, submission, waiters, concern });
                 }
             }
         }
@@ -596,9 +599,12 @@ impl Rounds {
             }
             let (reason, waiters) = (request.target.reason, request.waiters.take());
             let place = *places.entry(identity(target)).or_insert_with(|| {
-                startable.push(Startable { target: target.clone(), reason, waiters: Vec::new() });
+                let (target, concern) = (target.clone(), Ended::Nothing);
+                startable.push(Startable { target, reason, waiters: Vec::new(), concern });
                 startable.len() - 1
             });
+            let concern = waiters.as_ref().map_or(Ended::ForStep, |waiters| waiters.concern());
+            startable[place].concern = startable[place].concern.max(concern);
             if reason.purpose < startable[place].reason.purpose {
                 startable[place].reason = reason;
             }
@@ -613,6 +619,8 @@ struct Startable {
     target: Arc<dyn Flush>,
     reason: SyncReason,
     waiters: Vec<Arc<Waiters>>,
+    /// A flush that nobody waits for is one that steps may look for the effect of.
+    concern: Ended,
 }
 
 fn holds(targets: &[Arc<dyn Flush>], target: &Arc<dyn Flush>) -> bool {

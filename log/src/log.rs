@@ -107,6 +107,8 @@ struct Inner {
     background: Mutex<Background>,
     /// Given up last of all.
     lock: Mutex<Option<Box<dyn StorageLock>>>,
+    /// Its directory and those above it that were missing when it was opened.
+    made: Vec<PathBuf>,
 }
 
 impl Log {
@@ -213,7 +215,7 @@ impl Log {
         self.inner.core.flusher.request(flush_targets(partitions, SyncReason::of(purpose)))
     }
 
-    /// The same from a thread that may wait for the disk. If it has time the syncs are begun there.
+    /// The same from a thread of its own, on which the syncs are begun if it has time.
     #[track_caller]
     pub(crate) fn flush_from_thread(
         &self,

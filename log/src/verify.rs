@@ -153,7 +153,7 @@ pub fn walk(
         let next = segments.get(index + 1);
         // What a writer has of the last one may be in its memory only, and what a power cut has left of one that is not
         // synced is not believed. Nor are those of a broker.
-        let is_believed = next.is_some_and(|next| recovery_point.is_none_or(|synced| *next < synced));
+        let is_believed = next.is_some_and(|next| recovery_point.is_some_and(|synced| *next < synced));
         let checks_indexes = is_believed && is_start_known && swapped != Some(base);
         if let Some(bad) = walker.walk_segment(base, checks_indexes).map_err(io)? {
             let is_torn = recovery_point.map_or(next.is_none(), |synced| bad.place.offset >= synced);

@@ -174,8 +174,9 @@ impl UnsyncedMark {
             if !self.storage.exists(&path)? {
                 return Ok(());
             }
+            let names = self.storage.open_dir(&self.directory)?;
             self.storage.remove_file(&path)?;
-            self.storage.sync_dir(&self.directory, SyncPurpose::Unsynced)
+            names.sync(SyncPurpose::Unsynced)
         };
         remove().map_err(|error| failed("take away", &self.directory, error))?;
         self.is_left.store(false, Ordering::Release);

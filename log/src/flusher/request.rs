@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::FlushTarget;
+use super::{Ended, FlushTarget};
 use crate::error::{Error, Result};
 use crate::ticket::Completion;
 
@@ -17,16 +17,7 @@ pub(super) struct Request {
 /// Whoever waits for some targets at once.
 pub(super) struct Waiters {
     state: Mutex<State>,
-    by: WaitedBy,
-}
-
-/// Who is to hear of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitedBy {
-    /// Somebody who looks at the ticket when it is done.
-    Thread,
-    /// Perhaps a step of other work, for which the log's thread has to wake.
-    Step,
+    concern: Ended,
 }
 
 struct State {
@@ -36,13 +27,14 @@ struct State {
 }
 
 impl Waiters {
-    pub(super) fn new(targets: usize, completion: Completion, by: WaitedBy) -> Arc<Self> {
+    pub(super) fn new(targets: usize, completion: Completion, concern: Ended) -> Arc<Self> {
         let state = State { open: targets, failure: None, completion: Some(completion) };
-        Arc::new(Self { state: Mutex::new(state), by })
+        Arc::new(Self { state: Mutex::new(state), concern })
     }
 
-    pub(super) fn by(&self) -> WaitedBy {
-        self.by
+    /// Whether a step of other work may wait, for which the log's thread has to wake, or threads alone.
+    pub(super) fn concern(&self) -> Ended {
+        self.concern
     }
 
     /// One of the targets is done. If it was the last, there is a ticket to complete.

@@ -32,6 +32,7 @@ struct State {
     durable: i64,
     failure: Option<String>,
     is_entangled: bool,
+    has_new_names: bool,
     purposes: Vec<SyncPurpose>,
 }
 
@@ -70,6 +71,10 @@ impl Flush for Target {
         Offset(self.state.lock().durable)
     }
 
+    fn waits_to_submit(&self) -> bool {
+        self.state.lock().has_new_names
+    }
+
     fn is_deleted(&self) -> bool {
         false
     }
@@ -78,6 +83,9 @@ impl Flush for Target {
         self.state.lock().is_entangled
     }
 }
+
+/// How often recovery points are written down.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 struct Fixture {
     storage: Arc<MemoryStorage>,
@@ -113,6 +121,13 @@ impl Fixture {
         flusher.keep_recovery_points(points.unwrap());
         storage.set_sync_mode(mode);
         Self { storage, clock, driver, standstill, flusher, targets }
+    }
+
+    /// Recovery points are written down once in a while, as they are where a thread runs.
+    fn threaded(mode: SyncMode) -> Self {
+        let fixture = Self::driven(Drive::Thread, mode);
+        fixture.flusher.record_every(Some(INTERVAL));
+        fixture
     }
 
     fn request(&self, targets: &[usize], purpose: SyncPurpose) -> FlushTicket {
@@ -234,7 +249,6 @@ fn a_recovery_point_is_what_the_round_before_synced() {
 
 #[test]
 fn recovery_points_are_written_down_once_an_interval_though_nothing_is_synced_any_more() {
-    const INTERVAL: Duration = Duration::from_millis(100);
     let fixture = Fixture::new(SyncMode::Immediate);
     fixture.flusher.record_every(Some(INTERVAL));
     let recorded = || {
@@ -277,9 +291,7 @@ fn a_sync_is_taken_note_of_by_the_thread_that_ends_it_and_what_waits_is_left_to_
 
 #[test]
 fn what_is_begun_where_it_is_asked_for_needs_a_step_only_to_write_recovery_points_down() {
-    const INTERVAL: Duration = Duration::from_millis(100);
-    let fixture = Fixture::driven(Drive::Thread, SyncMode::Delayed);
-    fixture.flusher.record_every(Some(INTERVAL));
+    let fixture = Fixture::threaded(SyncMode::Delayed);
     let recorded = || {
         let stored = recovery_point::read(&*fixture.storage, Path::new("/")).unwrap();
         stored.points.get(&fixture.targets[0].key()).copied()
@@ -302,13 +314,13 @@ fn what_is_begun_where_it_is_asked_for_needs_a_step_only_to_write_recovery_point
     assert_eq!(wanted, [true, false, false, false], "once it is known when the next points are due");
     assert_eq!((recorded(), fixture.flusher.idle_time()), (Some(Offset(1)), Some(INTERVAL)));
     fixture.clock.advance(INTERVAL);
-    assert!(sync_one(), "it takes the recovery points with it");
+    fixture.step_all();
     assert_eq!(recorded(), Some(Offset(5)));
 }
 
 #[test]
 fn what_is_asked_for_during_a_sync_that_was_begun_elsewhere_is_left_to_a_step_at_its_end() {
-    let fixture = Fixture::driven(Drive::Thread, SyncMode::Delayed);
+    let fixture = Fixture::threaded(SyncMode::Delayed);
     fixture.targets[0].append();
     let (first, _) = fixture.begin(0);
     fixture.targets[0].append();
@@ -323,7 +335,7 @@ fn what_is_asked_for_during_a_sync_that_was_begun_elsewhere_is_left_to_a_step_at
 
 #[test]
 fn what_cannot_be_begun_where_it_is_asked_for_is_left_to_a_step() {
-    let fixture = Fixture::driven(Drive::Thread, SyncMode::Immediate);
+    let fixture = Fixture::threaded(SyncMode::Immediate);
     fixture.targets.iter().for_each(|target| target.append());
 
     let held = fixture.standstill.hold();
@@ -333,19 +345,33 @@ fn what_cannot_be_begun_where_it_is_asked_for_is_left_to_a_step() {
     fixture.step_all();
     ticket.outcome().expect("nobody stands still").unwrap();
 
+    fixture.targets[2].state.lock().has_new_names = true;
+    let (ticket, is_step_wanted) = fixture.begin(2);
+    assert!(
+        is_step_wanted && fixture.targets[2].state.lock().purposes.is_empty(),
+        "it would wait for the disk"
+    );
+    fixture.step_all();
+    ticket.outcome().expect("a step may wait").unwrap();
+    fixture.targets[2].state.lock().has_new_names = false;
+
     let rounds = fixture.flusher.rounds.lock();
     let (ticket, is_step_wanted) = fixture.begin(1);
     assert!(is_step_wanted && fixture.targets[1].state.lock().purposes.is_empty());
     drop(rounds);
     fixture.step_all();
     ticket.outcome().expect("nobody steps").unwrap();
+
+    fixture.flusher.record_every(None);
+    let (ticket, is_step_wanted) = fixture.begin(2);
+    assert!(is_step_wanted, "recovery points go with each round");
+    fixture.step_all();
+    ticket.outcome().expect("a step writes them").unwrap();
 }
 
 #[test]
 fn who_asks_tells_nobody_how_it_ended_though_it_has() {
-    let fixture = Fixture::driven(Drive::Thread, SyncMode::Immediate);
-    // No step is asked for by the sync of recovery points.
-    fixture.flusher.record_every(Some(Duration::from_secs(1)));
+    let fixture = Fixture::threaded(SyncMode::Immediate);
     fixture.targets[0].append();
     fixture.targets[2].state.lock().failure = Some("poisoned before".to_owned());
     let outcome = |target| {
@@ -362,6 +388,7 @@ fn who_asks_tells_nobody_how_it_ended_though_it_has() {
 #[test]
 fn a_cut_that_is_begun_where_it_is_asked_for_is_moved_on_by_steps() {
     let fixture = entangled(Drive::Thread, SyncMode::Delayed);
+    fixture.flusher.record_every(Some(INTERVAL));
     let (ticket, is_step_wanted) = fixture.begin(1);
     assert!(is_step_wanted);
     assert!(fixture.complete_syncs(), "all parts");

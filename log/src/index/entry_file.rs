@@ -11,7 +11,7 @@ use crate::open_files::{LazyFile, is_stale};
 use crate::storage::{OpenMode, Storage, StorageFile};
 
 /// How many entries are read at a time.
-const ENTRIES_PER_READ: u64 = 512;
+pub(super) const ENTRIES_PER_READ: u64 = 512;
 
 /// The longest entry: that of an aborted transaction.
 const MAX_ENTRY_BYTES: usize = 34;

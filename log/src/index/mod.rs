@@ -10,8 +10,8 @@
 //! believed producer snapshot are believed: they were synced before the recovery point passed it. What an entry
 //! of the first two says is compared with the batch it speaks of whenever it is gone by all the same.
 
-mod entries;
 mod entry_file;
+mod entry_reader;
 mod offset;
 mod sum;
 mod time;
@@ -31,7 +31,7 @@ use crate::storage::{Storage, StorageFile};
 
 use entry_file::EntryFile;
 
-pub(crate) use entries::Entries;
+pub(crate) use entry_reader::EntryReader;
 pub(crate) use offset::{IndexedBatch, OffsetEntry, OffsetIndex};
 pub(crate) use sum::{Note, SumFile};
 pub(crate) use time::{LargestTimestamp, Older, TimeEntry, TimeIndex};

@@ -3,7 +3,7 @@
 //! An index that has lost entries at its end looks like one that never had them. Of the index of aborted transactions
 //! that shows records to who reads committed ones, and keeps them through a compaction: it is no hint. That by time ends
 //! with the segment's largest timestamp: a smaller one hides records, and has segments deleted that are to stay. That by
-//! offset has more read than need be. Kafka believes them, damaged or gone. So what they hold is noted in a file beside
+//! offset has more read than need be. So what they hold is noted in a file beside
 //! them, `<base>.sum`, which is ours alone; every segment has one whose indexes were written out. Where one of them
 //! disagrees, or there is no note, the segment is read again.
 //!
@@ -29,7 +29,7 @@
 //! closed, and synced before what they say is believed: up to the snapshot, behind which batches are read again after
 //! a crash. Entries that an index has gained since come of a kill between the two writes. A note is written where it is,
 //! in the place of the older one: a power cut that tears it, or keeps it and not the entries it speaks of, leaves the one
-//! that was synced before it. One that speaks of more than is there, the log having been cut off since, goes with the
+//! before it. That is synced unless appends are faster than the disk; then the segment is read again. One that speaks of more than is there, the log having been cut off since, goes with the
 //! next.
 
 use std::io;

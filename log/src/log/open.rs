@@ -1,7 +1,7 @@
 //! Opening a log: what has to be known and done before anyone reads.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -43,8 +43,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
     if !options.begins {
         read_catalogue(&*storage, directory)?;
     }
-    // Its name is made durable before anything is written in it.
-    storage.create_dir_all(directory).map_err(|error| failed("make", directory, error))?;
+    let made = make_directory(&*storage, directory).map_err(|error| failed("make", directory, error))?;
     let lock = holder::lock(&*storage, directory, &options.holder, options.clock.now())?;
     let catalogue = Catalogue::read(&*storage, directory)?;
     if catalogue.is_none() {
@@ -60,6 +59,7 @@ pub(super) fn open(directory: &Path, options: LogOptions) -> Result<Log> {
 
     let mut inner = Inner::new(directory, options, catalogue, Some(clean_shutdown))?;
     *inner.lock.get_mut() = Some(lock);
+    inner.made = made;
     inner.finish_deletions(is_clean)?;
     let unsynced = unsynced.filter(|_| !is_clean);
     let retreat = unsynced.map_or(Ok(None), |found| inner.begin_retreat(found))?;
@@ -214,6 +214,7 @@ impl Inner {
             core,
             background: Mutex::new(background),
             lock: Mutex::new(None::<Box<dyn StorageLock>>),
+            made: Vec::new(),
         })
     }
 
@@ -365,6 +366,19 @@ fn check_no_partition(storage: &dyn Storage, directory: &Path) -> Result<()> {
         return Err(Error::new(ErrorKind::Corrupt, what));
     }
     Ok(())
+}
+
+/// Makes a directory. Returns it and those above it that were missing: their names are not durable yet.
+fn make_directory(storage: &dyn Storage, directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    for ancestor in directory.ancestors() {
+        if ancestor.as_os_str().is_empty() || storage.exists(ancestor)? {
+            break;
+        }
+        missing.push(ancestor.to_owned());
+    }
+    storage.create_dir_all(directory)?;
+    Ok(missing)
 }
 
 fn failed(doing: &str, path: &Path, error: io::Error) -> Error {

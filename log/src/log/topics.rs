@@ -208,13 +208,15 @@ impl Inner {
     }
 
     /// Makes the name of the log's directory, and those above it, durable, whoever made them: somebody else may have been
-    /// killed, or have failed, before that.
+    /// killed, or have failed, before that. Where names cannot be synced, those that were there count as seen to.
     fn sync_path(&self) -> Result<()> {
-        let parents: Vec<_> = self.directory.ancestors().filter_map(Path::parent).collect();
-        for parent in parents.into_iter().rev() {
+        let names: Vec<_> = self.directory.ancestors().collect();
+        for name in names.into_iter().rev() {
+            let Some(parent) = name.parent() else { continue };
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let was_there = !self.made.iter().any(|made| made == name);
             match self.storage.sync_dir(parent, SyncPurpose::Directory) {
-                Err(error) if syncs_no_names(&error) => {}
+                Err(error) if was_there && syncs_no_names(&error) => {}
                 synced => {
                     synced.map_err(|error| Error::io(format!("cannot sync {}", parent.display()), error))?
                 }

@@ -121,6 +121,10 @@ impl Flush for Partition {
         self.bounds.durable()
     }
 
+    fn waits_to_submit(&self) -> bool {
+        self.writer.lock().has_new_names
+    }
+
     fn is_deleted(&self) -> bool {
         self.is_deleted.load(Ordering::Acquire)
     }

@@ -133,7 +133,7 @@ impl Shared {
                 continue;
             };
             let sleep = next.saturating_sub(self.log.clock().elapsed());
-            if state.is_any_due(Duration::ZERO) || sleep == Duration::ZERO {
+            if sleep == Duration::ZERO || state.is_any_due(self.log.clock().elapsed()) {
                 return true;
             }
             self.due.wait_for(&mut state, sleep);

@@ -488,7 +488,11 @@ fn an_index_of_aborted_transactions_that_is_damaged_or_missing_is_not_believed()
                 let border = RecoveryBorder { recovery_point: Some(Offset(80)), clean_shutdown };
                 let context = format!("{}: {damage}, {border:?}", path.display());
                 let is_told = |storage: &MemoryStorage| {
-                    let rules = WalkRules { is_start_known: true, ..WalkRules::default() };
+                    let rules = WalkRules {
+                        recovery_point: border.recovery_point,
+                        is_start_known: true,
+                        ..WalkRules::default()
+                    };
                     let name = crate::TopicPartition::new("topic", PartitionId(3));
                     let walked = walk(storage, &name, Path::new(DIRECTORY), rules).expect("it is there");
                     assert_eq!(walked.ending, WalkEnd::Complete, "{context}");

@@ -101,7 +101,7 @@ impl SyncReason {
 }
 
 /// Whether a directory could not be synced because of what it is: it may not be read, or its file system syncs or writes
-/// no names. What `/home` is in, or a mount point, may be so: others have seen to the names there.
+/// no names. What `/home` is in, or a mount point, may be so: others have seen to the names that were there.
 pub fn syncs_no_names(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)

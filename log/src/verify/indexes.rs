@@ -1,8 +1,8 @@
 //! Whether the indexes beside a segment are true to it, found out while its batches are walked.
 //!
 //! Of the two that are hints each entry is compared with the batch that it speaks of, and the last one of that by time
-//! with the largest timestamp. How many entries that by offset should have is not known: one that lacks some has more
-//! read, and nothing else.
+//! with the largest timestamp. One by offset that lacks entries has more read, and nothing else: whoever opens the
+//! log notices by the note of what it held, and nothing is told here.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,7 +11,8 @@ use std::path::Path;
 use crate::batch::BatchHeader;
 use crate::files::FileKind;
 use crate::index::{
-    AbortedTransaction, Entries, Entry, IndexedBatch, LargestTimestamp, OffsetEntry, TimeEntry, read_aborted,
+    AbortedTransaction, Entry, EntryReader, IndexedBatch, LargestTimestamp, OffsetEntry, TimeEntry,
+    read_aborted,
 };
 use crate::record::{Offset, ProducerId};
 use crate::segment::is_dated;
@@ -37,8 +38,8 @@ pub(super) struct Aborted {
 /// The two hints of a segment, as far as its batches were walked.
 pub(super) struct HintsWalk {
     base: Offset,
-    offsets: Entries<OffsetEntry>,
-    times: Entries<TimeEntry>,
+    offsets: EntryReader<OffsetEntry>,
+    times: EntryReader<TimeEntry>,
     /// The largest timestamp so far, and that of the last entry that was true.
     largest: Option<LargestTimestamp>,
     noted: Option<LargestTimestamp>,
@@ -50,8 +51,8 @@ impl HintsWalk {
     pub(super) fn begin(storage: &dyn Storage, directory: &Path, base: Offset) -> io::Result<Self> {
         Ok(Self {
             base,
-            offsets: Entries::open(storage, &FileKind::OffsetIndex.path(directory, base))?,
-            times: Entries::open(storage, &FileKind::TimeIndex.path(directory, base))?,
+            offsets: EntryReader::open(storage, &FileKind::OffsetIndex.path(directory, base))?,
+            times: EntryReader::open(storage, &FileKind::TimeIndex.path(directory, base))?,
             largest: None,
             noted: None,
             untrue_offsets: None,

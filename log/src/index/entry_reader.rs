@@ -6,13 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Entry;
+use super::entry_file::ENTRIES_PER_READ;
 use crate::storage::{OpenMode, Storage, StorageFile};
 
-/// How many entries are read at a time.
-const ENTRIES_PER_READ: usize = 512;
-
 /// Where somebody is in a file of entries.
-pub(crate) struct Entries<E> {
+pub(crate) struct EntryReader<E> {
     /// None where there is no file: it has no entry then.
     file: Option<Arc<dyn StorageFile>>,
     /// Where the next entry begins.
@@ -24,7 +22,7 @@ pub(crate) struct Entries<E> {
     entry: PhantomData<E>,
 }
 
-impl<E: Entry> Entries<E> {
+impl<E: Entry> EntryReader<E> {
     /// Those of the file `path`, if there is one.
     pub(crate) fn open(storage: &dyn Storage, path: &Path) -> io::Result<Self> {
         let file = match storage.open(path, OpenMode::Read) {
@@ -44,7 +42,7 @@ impl<E: Entry> Entries<E> {
         if self.ahead.len() - self.passed < E::BYTES
             && let Some(file) = &self.file
         {
-            self.ahead.resize(ENTRIES_PER_READ * E::BYTES, 0);
+            self.ahead.resize(ENTRIES_PER_READ as usize * E::BYTES, 0);
             let read = file.read_at(self.position, &mut self.ahead)?;
             self.ahead.truncate(read - read % E::BYTES);
             self.passed = 0;
