@@ -386,11 +386,12 @@ fn who_asks_tells_nobody_how_it_ended_though_it_has() {
 }
 
 #[test]
-fn a_cut_that_is_begun_where_it_is_asked_for_is_moved_on_by_steps() {
+fn a_cut_is_begun_and_moved_on_by_steps_whoever_asks_for_it() {
     let fixture = entangled(Drive::Thread, SyncMode::Delayed);
     fixture.flusher.record_every(Some(INTERVAL));
     let (ticket, is_step_wanted) = fixture.begin(1);
-    assert!(is_step_wanted);
+    assert!(is_step_wanted && fixture.targets[1].state.lock().purposes.is_empty());
+    fixture.step_all();
     assert!(fixture.complete_syncs(), "all parts");
     fixture.step_all();
     assert!(fixture.complete_syncs(), "the recovery points");
