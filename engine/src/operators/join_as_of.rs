@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use lotic_log::{Timestamp, murmur2};
 
-use self::versions::{Version, VersionCodec, Versions};
+use self::versions::{Lookup, Version, VersionCodec, Versions};
 use self::waiting::{Place, Waiting, WaitingCodec, WaitingRoom, place_in};
 use super::hold::held_back;
 use super::select::split_late;
@@ -148,19 +148,28 @@ where
         let Batch { rows, mut columns } = batch;
         let mut answers = Vec::with_capacity(rows.len());
         let mut is_answered = Vec::with_capacity(rows.len());
+        let mut lookups = self.versions.lookups();
+        let partition_of = |index: usize| table_partition(columns.keys.hash(index), self.table_partitions);
+        let lookup = |index: usize| Lookup {
+            group: columns.keys.group(index),
+            key: columns.keys.key(index),
+            time: columns.times[index],
+        };
         for (index, (key, row)) in rows.into_iter().enumerate() {
-            let time = columns.times[index];
-            let partition = table_partition(columns.keys.hash(index), self.table_partitions);
-            let (group, key_bytes) = (columns.keys.group(index), columns.keys.key(index));
+            let waiting = &mut self.waiting;
+            let is_passed = |waiting: &WaitingRoom<V>, index: usize| {
+                waiting.watermark(partition_of(index)) > columns.times[index]
+            };
             let answered_before = answers.len();
-            if self.waiting.watermark(partition) > time {
-                let version = self.versions.as_of(group, key_bytes, time)?;
+            if is_passed(waiting, index) {
+                let rest = (index + 1..columns.len()).filter(|&index| is_passed(waiting, index)).map(lookup);
+                let version = lookups.as_of(lookup(index), rest)?;
                 answers.extend((self.join)(&key, row, version).map(|answer| (key, answer)));
             } else {
+                let Lookup { group, key, time } = lookup(index);
                 let origin = columns.origins.get(index).copied();
-                let place = Place { group, time, key: key_bytes, origin };
-                let waiting = Waiting { watermark: columns.watermarks[index], row };
-                self.waiting.enter(partition, place, waiting);
+                let waiting_row = Waiting { watermark: columns.watermarks[index], row };
+                waiting.enter(partition_of(index), Place { group, time, key, origin }, waiting_row);
             }
             is_answered.push(answers.len() > answered_before);
         }
@@ -195,13 +204,16 @@ where
         let mut left = Vec::new();
         let all = self.waiting.leave(partition, until, self.frame_rows_max, &mut left)?;
         let mut answers = Batch::default();
-        for (backend_key, waiting) in left {
+        let mut lookups = self.versions.lookups();
+        let mut left = left.into_iter();
+        while let Some((backend_key, waiting)) = left.next() {
             let place = place_in(&backend_key);
             let key = self.key_codec.decode(place.key).map_err(|error| {
                 let what = format!("the key of a record that waits for {} cannot be read", place.time);
                 Error::caused(ErrorKind::Corrupt, what, error)
             })?;
-            let version = self.versions.as_of(place.group, place.key, place.time)?;
+            let rest = left.as_slice().iter().map(|(backend_key, _)| lookup_for(place_in(backend_key)));
+            let version = lookups.as_of(lookup_for(place), rest)?;
             let Some(answer) = (self.join)(&key, waiting.row, version) else { continue };
             answers.rows.push((key, answer));
             answers.columns.times.push(place.time);
@@ -321,6 +333,11 @@ where
 /// The partition of the table that can hold a key of this hash.
 fn table_partition(hash: u32, partitions: i32) -> usize {
     ((hash & 0x7fff_ffff) as i32 % partitions) as usize
+}
+
+/// What a record that waits asks for.
+fn lookup_for(place: Place<'_>) -> Lookup<'_> {
+    Lookup { group: place.group, key: place.key, time: place.time }
 }
 
 #[cfg(test)]

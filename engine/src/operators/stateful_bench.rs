@@ -210,6 +210,11 @@ impl Bench {
         std::mem::take(&mut self.counts.multi_gets.lock())
     }
 
+    /// Of how many stretches of the backend's rows each scan was, since this was last asked.
+    pub(crate) fn scans(&self) -> Vec<usize> {
+        std::mem::take(&mut self.counts.scans.lock())
+    }
+
     /// Tells of the end as often as the step wants.
     pub(crate) fn end(&mut self) -> Emitted {
         self.until_done(|operator, context| operator.end(context).unwrap())

@@ -24,6 +24,35 @@ pub enum Visit {
     Stop,
 }
 
+/// Rows to be visited, in order: from the last one before `at` on, or from `from` on where there is none; none of them
+/// before `from`, and none at or behind `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch<'a> {
+    /// No row before it is visited.
+    pub from: &'a [u8],
+    /// The row to begin with is before it.
+    pub at: &'a [u8],
+    /// No row at or behind it is visited.
+    pub to: &'a [u8],
+}
+
+impl<'a> Stretch<'a> {
+    /// All rows from `from` on and before `to`.
+    pub fn all(from: &'a [u8], to: &'a [u8]) -> Self {
+        Self { from, at: from, to }
+    }
+
+    /// The last row of these alone.
+    pub fn last(from: &'a [u8], to: &'a [u8]) -> Self {
+        Self { from, at: to, to }
+    }
+
+    /// Whether no row can be in it.
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+}
+
 /// Keeps the committed state of a processor. Shared by its workers.
 pub trait StateBackend: Send + Sync + 'static {
     /// Opens the store of this name, and makes it where it is missing.
@@ -35,6 +64,19 @@ pub trait StateBackend: Send + Sync + 'static {
     /// Reads many keys at once; `found` gets the place in `keys` and the value of each that exists.
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 
+    /// Visits the rows of many stretches, one stretch after the other; `visit` gets the place of the stretch in
+    /// `stretches` too, and ends that stretch alone. None begins with a row before its `at` that `may_begin` denies.
+    ///
+    /// The stretches may overlap and come in any order; they are read fastest in the order of their keys. Nothing is
+    /// held of the rows but the one that is visited.
+    fn scan_many(
+        &self,
+        store: StoreId,
+        stretches: &[Stretch<'_>],
+        may_begin: &dyn Fn(&[u8]) -> bool,
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
+    ) -> Result<()>;
+
     /// Visits the rows from `from` on and before `to`, in order of their keys.
     fn scan(
         &self,
@@ -42,16 +84,10 @@ pub trait StateBackend: Send + Sync + 'static {
         from: &[u8],
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
-    ) -> Result<()>;
-
-    /// Visits the last row at or behind `from` and before `to`, if there is one.
-    fn last_before(
-        &self,
-        store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let visit = &mut |_: usize, key: &[u8], value: &[u8]| visit(key, value);
+        self.scan_many(store, &[Stretch::all(from, to)], &|_| true, visit)
+    }
 
     /// Makes all of `writes` to one store, or none of them. Not durable until the backend says so by
     /// having it after a crash.
@@ -110,3 +146,6 @@ pub trait StateHome: Send + Sync + 'static {
     /// more.
     fn forget(&self, checkpoint: CheckpointId) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

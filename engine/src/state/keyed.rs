@@ -10,7 +10,7 @@
 //! What is dirty or frozen is not in the backend yet and stays in memory; what is clean may be evicted. An
 //! entry holds the newest value, so a read takes it from the entry, or from the backend where there is
 //! none. In a store opened as [`StoreOrder::Sorted`], what the backend lacks is indexed in order too, and a
-//! scan merges it with the backend's rows.
+//! scan [merges](stretches) it with the backend's rows.
 //!
 //! What is dirty is charged to the budget by its encoded size, which only encoding tells. A value that is
 //! put is measured at once; one that is changed in place whenever the number of its changes has doubled, so
@@ -19,17 +19,19 @@
 //! Owned by one worker's thread. Dropped when an epoch is aborted or the process dies, and with it all
 //! that was not committed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+mod stretches;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lotic_log::Timestamp;
 
+use self::stretches::Overlay;
 use super::budget::StateBudget;
 use super::cache::{Cache, NewEntry, Slot, entry_bytes};
 use super::changelog::{Changelog, ChangelogWriter, ValueCodec};
 use super::sort_key::SortKey;
-use super::{Keys, StateBackend, StoreId, Visit, WriteSet};
+use super::{Keys, StateBackend, StoreId, WriteSet};
 use crate::epoch::Epoch;
 use crate::error::Result;
 use crate::frame::Data;
@@ -52,7 +54,7 @@ pub struct KeyedState<V> {
     budget: Arc<StateBudget>,
     cache: Cache<V>,
     /// The entries that the backend lacks, in order; for sorted stores.
-    overlay: Option<BTreeMap<SortKey, Slot>>,
+    overlay: Option<Overlay>,
     dirty: Vec<Slot>,
     dirty_bytes: usize,
     clean_bytes: usize,
@@ -93,7 +95,7 @@ impl<V: Data> KeyedState<V> {
             changelog: parts.changelog,
             budget: parts.budget,
             cache: Cache::new(),
-            overlay: (parts.order == StoreOrder::Sorted).then(BTreeMap::new),
+            overlay: (parts.order == StoreOrder::Sorted).then(Overlay::new),
             dirty: Vec::new(),
             dirty_bytes: 0,
             clean_bytes: 0,
@@ -206,76 +208,6 @@ impl<V: Data> KeyedState<V> {
         } else {
             self.overwrite(key, true, None);
         }
-    }
-
-    /// Visits the values from `from` on and before `to` in the order of their keys, as they are now.
-    ///
-    /// # Panics
-    /// If the store was not opened as [`StoreOrder::Sorted`].
-    pub fn scan(&self, from: &[u8], to: &[u8], mut visit: impl FnMut(&[u8], &V) -> Visit) -> Result<()> {
-        self.scan_measured(from, to, |key, value, _| visit(key, value))
-    }
-
-    /// As [`Self::scan`]; the visitor also hears about how many bytes each value takes encoded.
-    ///
-    /// # Panics
-    /// As there.
-    pub fn scan_measured(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        mut visit: impl FnMut(&[u8], &V, usize) -> Visit,
-    ) -> Result<()> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut overlay = self.overlay_range(from, to).peekable();
-        let mut failed = None;
-        let mut stopped = false;
-        self.backend.scan(self.store, from, to, &mut |key, bytes| {
-            while let Some((own, slot)) = overlay.next_if(|(own, _)| own.bytes() <= key) {
-                if self.visit_slot(own.bytes(), *slot, &mut visit) == Visit::Stop {
-                    stopped = true;
-                    return Visit::Stop;
-                }
-                if own.bytes() == key {
-                    return Visit::More;
-                }
-            }
-            match self.codec.decode(key, bytes) {
-                Ok(value) => stopped = visit(key, &value, bytes.len()) == Visit::Stop,
-                Err(error) => failed = Some(error),
-            }
-            if stopped || failed.is_some() { Visit::Stop } else { Visit::More }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        while !stopped && let Some((own, slot)) = overlay.next() {
-            stopped = self.visit_slot(own.bytes(), *slot, &mut visit) == Visit::Stop;
-        }
-        Ok(())
-    }
-
-    /// Visits the last value at or behind `from` and before `to`; says whether there is one.
-    ///
-    /// # Panics
-    /// If the store was not opened as [`StoreOrder::Sorted`].
-    pub fn last_before(&self, from: &[u8], to: &[u8], visit: impl FnOnce(&[u8], &V)) -> Result<bool> {
-        if from >= to {
-            return Ok(false);
-        }
-        let overlay = self.overlay_range(from, to).rev();
-        let own = overlay.map(|(key, slot)| (key, self.cache.entry(*slot))).find(|(_, e)| e.value.is_some());
-        // What lies before the newest entry in memory is of no interest.
-        let from = own.map_or(from, |(key, _)| key.bytes());
-        if let Some((key, value)) = self.last_in_backend(from, to)? {
-            visit(&key, &value);
-            return Ok(true);
-        }
-        let Some((key, entry)) = own else { return Ok(false) };
-        visit(key.bytes(), entry.value.as_ref().expect("it was chosen for its value"));
-        Ok(true)
     }
 
     /// Writes what the running epoch changed to the changelog, and freezes it: it goes to the backend once
@@ -534,37 +466,6 @@ impl<V: Data> KeyedState<V> {
     fn subtract_clean(&mut self, bytes: usize) {
         self.clean_bytes -= bytes;
         self.budget.clean_bytes.subtract(bytes);
-    }
-
-    fn overlay_range(&self, from: &[u8], to: &[u8]) -> std::collections::btree_map::Range<'_, SortKey, Slot> {
-        let overlay = self.overlay.as_ref().expect("only a sorted store is scanned");
-        overlay.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
-    }
-
-    fn visit_slot(&self, key: &[u8], slot: Slot, visit: &mut impl FnMut(&[u8], &V, usize) -> Visit) -> Visit {
-        let entry = self.cache.entry(slot);
-        match &entry.value {
-            Some(value) => visit(key, value, entry.bytes - entry_bytes::<V>(key.len(), 0)),
-            None => Visit::More,
-        }
-    }
-
-    /// The last row of the backend in this range that memory does not know better.
-    fn last_in_backend(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, V)>> {
-        let overlay = self.overlay.as_ref().expect("only a sorted store is scanned");
-        let mut to = to.to_vec();
-        loop {
-            let mut last = None;
-            self.backend.last_before(self.store, from, &to, &mut |key, bytes| {
-                let known = overlay.contains_key(key);
-                last = Some((key.to_vec(), (!known).then(|| self.codec.decode(key, bytes))));
-            })?;
-            match last {
-                None => return Ok(None),
-                Some((key, Some(value))) => return Ok(Some((key, value?))),
-                Some((key, None)) => to = key,
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 
-use super::{CheckpointId, StateBackend, StateHome, StoreId, Visit, WriteSet};
+use super::{CheckpointId, StateBackend, StateHome, StoreId, Stretch, Visit, WriteSet};
 use crate::error::{Error, ErrorKind, Result};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -233,32 +233,23 @@ impl StateBackend for MemoryBackend {
         Ok(())
     }
 
-    fn scan(
+    fn scan_many(
         &self,
         store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+        stretches: &[Stretch<'_>],
+        may_begin: &dyn Fn(&[u8]) -> bool,
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
     ) -> Result<()> {
         let store = self.stores.store(store)?;
-        for (key, value) in range(&store.read().rows, from, to) {
-            if visit(key, value) == Visit::Stop {
-                break;
+        let rows = &store.read().rows;
+        for (index, &Stretch { from, at, to }) in stretches.iter().enumerate() {
+            let before = range(rows, from, at.min(to)).rfind(|(key, _)| may_begin(key));
+            let first = before.map_or(from, |(key, _)| key);
+            for (key, value) in range(rows, first, to) {
+                if visit(index, key, value) == Visit::Stop {
+                    break;
+                }
             }
-        }
-        Ok(())
-    }
-
-    fn last_before(
-        &self,
-        store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<()> {
-        let store = self.stores.store(store)?;
-        if let Some((key, value)) = range(&store.read().rows, from, to).next_back() {
-            visit(key, value);
         }
         Ok(())
     }

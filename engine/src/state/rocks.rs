@@ -16,12 +16,12 @@ use std::sync::Arc;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
-    ErrorKind as RocksErrorKind, LogLevel, MultiThreaded, Options, ReadOptions, WriteBatch,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRawIteratorWithThreadMode,
+    DBWithThreadMode, ErrorKind as RocksErrorKind, LogLevel, MultiThreaded, Options, ReadOptions, WriteBatch,
     WriteBufferManager, WriteOptions,
 };
 
-use super::{StateBackend, StoreId, Visit, WriteSet};
+use super::{StateBackend, StoreId, Stretch, Visit, WriteSet};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The column family that RocksDB insists on; nothing is in it.
@@ -32,6 +32,11 @@ const OPEN_FILES_MAX: i32 = 512;
 
 /// Bits of bloom filter for each key: one read in a hundred of an absent key goes to the disk.
 const BLOOM_BITS: f64 = 10.0;
+
+/// Entries that the iterator of many stretches passes over at most from one row to the next. Its bounds are those of
+/// all stretches, so that it does not see where one ends: what was deleted behind a stretch, which may be much, it would
+/// pass over every time. Where there is more, the stretch gets an iterator with bounds of its own.
+const PASSED_OVER_MAX: u64 = 64;
 
 /// How much memory and work RocksDB may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,45 +211,44 @@ impl StateBackend for RocksBackend {
         })
     }
 
-    fn scan(
+    fn scan_many(
         &self,
         store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+        stretches: &[Stretch<'_>],
+        may_begin: &dyn Fn(&[u8]) -> bool,
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
     ) -> Result<()> {
-        let db = self.readable();
-        with_store!(self, db, store, |family| {
-            let mut rows = db.raw_iterator_cf_opt(&family, bounded(from, to));
-            rows.seek(from);
-            while let Some((key, value)) = rows.item() {
-                if visit(key, value) == Visit::Stop {
-                    break;
-                }
-                rows.next();
-            }
-            rows.status().map_err(|error| self.failed(error, "read"))
-        })
-    }
-
-    fn last_before(
-        &self,
-        store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<()> {
-        if from >= to {
-            return Ok(());
+        let filled = || stretches.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty());
+        let (from, to) = (filled().map(|(_, s)| s.from).min(), filled().map(|(_, s)| s.to).max());
+        let Some((from, to)) = from.zip(to) else { return Ok(()) };
+        let mut options = bounded(from, to);
+        if stretches.len() > 1 {
+            options.set_max_skippable_internal_keys(PASSED_OVER_MAX);
         }
         let db = self.readable();
         with_store!(self, db, store, |family| {
-            let mut rows = db.raw_iterator_cf_opt(&family, bounded(from, to));
-            rows.seek_to_last();
-            if let Some((key, value)) = rows.item() {
-                visit(key, value);
+            let mut rows = db.raw_iterator_cf_opt(&family, options);
+            let mut behind = Vec::new();
+            for (index, &stretch) in filled() {
+                behind.clear();
+                let read = visit_stretch(&mut rows, stretch, may_begin, &mut |key, value| {
+                    behind.clear();
+                    behind.extend_from_slice(key);
+                    behind.push(0);
+                    visit(index, key, value)
+                });
+                match read {
+                    Err(error) if error.kind() == RocksErrorKind::Incomplete => {
+                        let rest =
+                            if behind.is_empty() { stretch } else { Stretch::all(&behind, stretch.to) };
+                        let mut rows = db.raw_iterator_cf_opt(&family, bounded(rest.from, rest.to));
+                        visit_stretch(&mut rows, rest, may_begin, &mut |key, value| visit(index, key, value))
+                    }
+                    read => read,
+                }
+                .map_err(|error| self.failed(error, "read"))?;
             }
-            rows.status().map_err(|error| self.failed(error, "read"))
+            Ok(())
         })
     }
 
@@ -292,6 +296,39 @@ pub(crate) const SUSPECT: &str = "suspect";
 /// The file that says that the store in `directory` was found damaged.
 pub(crate) fn suspect_mark(directory: &Path) -> PathBuf {
     directory.with_added_extension(SUSPECT)
+}
+
+/// Visits the rows of a stretch with an iterator that has at least its bounds.
+fn visit_stretch(
+    rows: &mut DBRawIteratorWithThreadMode<'_, Db>,
+    stretch: Stretch<'_>,
+    may_begin: &dyn Fn(&[u8]) -> bool,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+) -> Result<(), rocksdb::Error> {
+    let Stretch { from, at, to } = stretch;
+    let at = at.min(to);
+    let mut has_begun = false;
+    if from < at {
+        rows.seek_for_prev(at);
+        while let Some(key) = rows.key().filter(|key| *key >= from) {
+            if key < at && may_begin(key) {
+                has_begun = true;
+                break;
+            }
+            rows.prev();
+        }
+        rows.status()?;
+    }
+    if !has_begun {
+        rows.seek(from);
+    }
+    while let Some((key, value)) = rows.item().filter(|(key, _)| *key < to) {
+        if visit(key, value) == Visit::Stop {
+            break;
+        }
+        rows.next();
+    }
+    rows.status()
 }
 
 fn bounded(from: &[u8], to: &[u8]) -> ReadOptions {

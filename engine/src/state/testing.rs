@@ -8,7 +8,7 @@ use lotic_log::{PartitionId, Timestamp, TopicId};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{ChangelogWriter, StateBackend, StoreId, Visit, WriteSet};
+use super::{ChangelogWriter, StateBackend, StoreId, Stretch, Visit, WriteSet};
 use crate::codec::{Codec, CodecError, CodecId};
 use crate::error::Result;
 use crate::event_log::TopicHandle;
@@ -116,6 +116,8 @@ pub(crate) struct Counts {
     pub(crate) visited: AtomicUsize,
     /// How many keys each multi-get was for.
     pub(crate) multi_gets: Mutex<Vec<usize>>,
+    /// Of how many stretches each scan was.
+    pub(crate) scans: Mutex<Vec<usize>>,
 }
 
 impl StateBackend for Counting {
@@ -132,27 +134,18 @@ impl StateBackend for Counting {
         self.inner.get_many(store, keys, found)
     }
 
-    fn scan(
+    fn scan_many(
         &self,
         store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+        stretches: &[Stretch<'_>],
+        may_begin: &dyn Fn(&[u8]) -> bool,
+        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
     ) -> Result<()> {
-        self.inner.scan(store, from, to, &mut |key, value| {
+        self.counts.scans.lock().push(stretches.len());
+        self.inner.scan_many(store, stretches, may_begin, &mut |index, key, value| {
             self.counts.visited.fetch_add(1, Ordering::Relaxed);
-            visit(key, value)
+            visit(index, key, value)
         })
-    }
-
-    fn last_before(
-        &self,
-        store: StoreId,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<()> {
-        self.inner.last_before(store, from, to, visit)
     }
 
     fn apply(&self, store: StoreId, writes: &WriteSet) -> Result<()> {

@@ -164,6 +164,103 @@ fn records_and_changes_are_late_by_their_own_watermarks() {
     );
 }
 
+/// A table in which so many keys have a row each, asked for by nobody yet.
+fn bench_with_rows(keys: i64, row: &str) -> Bench {
+    let mut bench = bench_of(0, None);
+    for key in 0..keys {
+        tell(&mut bench, 5, 5, &format!("key {key}"), Some(row));
+    }
+    bench.advance(TABLE, None, 30);
+    bench.commit();
+    bench.scans();
+    bench
+}
+
+/// Asks for these keys in one frame, each at its time.
+fn ask_many(bench: &mut Bench, keys: impl Iterator<Item = (i64, i64)>) -> Vec<(i64, String)> {
+    let keys: Vec<_> = keys.map(|(key, time)| (format!("key {key}"), time)).collect();
+    let events: Vec<_> = keys.iter().map(|(key, time)| event(*time, 0, (key.as_str(), 1))).collect();
+    answers(&mut ask(bench, &events))
+}
+
+#[test]
+fn what_a_frame_lacks_is_read_in_one_pass() {
+    let mut bench = bench_with_rows(60, "row");
+    let expected = |keys: std::ops::Range<i64>| -> Vec<_> {
+        keys.map(|key| (7, format!("key {key} 1 {}", if key < 60 { "row" } else { "-" }))).collect()
+    };
+    assert_eq!(ask_many(&mut bench, (0..50).map(|key| (key, 7))), expected(0..50));
+    assert_eq!(bench.scans(), [50]);
+    assert_eq!(ask_many(&mut bench, (0..50).map(|key| (key, 7))), expected(0..50));
+    assert!(bench.scans().is_empty(), "what was read is kept");
+    assert_eq!(ask_many(&mut bench, (0..70).map(|key| (key, 7))), expected(0..70));
+    assert_eq!(bench.scans(), [20], "also of keys that the table does not have");
+    assert_eq!(ask_many(&mut bench, (0..70).map(|key| (key, 7))), expected(0..70));
+    assert!(bench.scans().is_empty());
+}
+
+#[test]
+fn a_key_that_is_asked_for_at_several_times_is_read_once_from_the_earliest_on() {
+    let mut bench = bench_with_rows(3, "row");
+    tell(&mut bench, 40, 5, "key 1", Some("later"));
+    bench.advance(TABLE, None, 90);
+    bench.commit();
+    let asked = [(1, 50), (0, 8), (1, 4), (1, 8), (0, 4)];
+    let expected =
+        [(50, "key 1 1 later"), (8, "key 0 1 row"), (4, "key 1 1 -"), (8, "key 1 1 row"), (4, "key 0 1 -")];
+    let expected: Vec<_> = expected.map(|(time, answer)| (time, answer.to_owned())).into();
+    bench.scans();
+    assert_eq!(ask_many(&mut bench, asked.into_iter()), expected);
+    assert_eq!(bench.scans(), [2]);
+}
+
+#[test]
+fn what_those_who_are_let_go_lack_is_read_in_one_pass_for_each_frame_of_them() {
+    let mut bench = bench_with_rows(9, "row");
+    assert_eq!(ask_many(&mut bench, (0..9).map(|key| (key, 40))), []);
+    bench.commit();
+    bench.scans();
+    let mut answered = answers(&mut bench.advance(TABLE, None, 41));
+    answered.sort();
+    assert_eq!(answered, (0..9).map(|key| (40, format!("key {key} 1 row"))).collect::<Vec<_>>());
+    // Those who wait are found group by group, one stretch at a time; the frames of this bench have three rows.
+    assert_eq!(bench.scans().into_iter().filter(|&stretches| stretches > 1).collect::<Vec<_>>(), [3, 3, 3]);
+}
+
+#[test]
+fn a_frame_whose_rows_take_more_than_a_pass_may_is_answered_in_several() {
+    const KEYS: i64 = 100;
+    let row = "x".repeat(100 << 10);
+    let mut bench = bench_with_rows(KEYS, &row);
+    let expected: Vec<_> = (0..KEYS).map(|key| (7, format!("key {key} 1 {row}"))).collect();
+    assert!(ask_many(&mut bench, (0..KEYS).map(|key| (key, 7))) == expected);
+    bench.scans();
+    // By now it is known what a row takes.
+    assert!(ask_many(&mut bench, (0..KEYS).map(|key| (key, 7))) == expected);
+    let scans = bench.scans();
+    assert_eq!(scans.iter().sum::<usize>(), KEYS as usize, "each is read once: {scans:?}");
+    assert!(scans.iter().all(|&keys| keys * row.len() <= versions::FETCH_BYTES_MAX), "{scans:?}");
+    assert!(scans.len() <= KEYS as usize / 8, "{scans:?}");
+}
+
+#[test]
+fn long_histories_of_many_keys_share_what_a_pass_may_read() {
+    const KEYS: i64 = 40;
+    let mut bench = bench_with_rows(KEYS, "row");
+    for key in 0..KEYS {
+        for time in 6..26 {
+            tell(&mut bench, time, 6, &format!("key {key}"), Some(&"x".repeat(10 << 10)));
+        }
+    }
+    bench.advance(TABLE, None, 90);
+    bench.commit();
+    let before = bench.visited();
+    assert_eq!(ask_many(&mut bench, (0..KEYS).map(|key| (key, 5))).len(), KEYS as usize);
+    let visited = bench.visited() - before;
+    let bytes_max = versions::FETCH_BYTES_MAX + (KEYS as usize + 1) * (11 << 10);
+    assert!(visited * (10 << 10) <= bytes_max, "{visited} rows for {KEYS} keys");
+}
+
 #[test]
 fn whoever_waits_holds_the_watermark_back() {
     let mut bench = bench();

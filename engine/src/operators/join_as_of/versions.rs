@@ -4,12 +4,11 @@
 //! was deleted), then the row.
 //!
 //! In front of the store there is a cache of *runs*: consecutive versions of one key, so that most lookups
-//! are a hash and a binary search. A lookup that no run covers reads two ranges of the store, one key after the other:
-//! the last version before a time, and those that follow. The other steps fetch what a frame lacks in one multi-get;
-//! here the key that is sought is not known before it is found, and one iterator that goes through the sorted keys of a
-//! frame, which RocksDB would do faster, would have to merge the layers of [`KeyedState`] for many ranges at once.
-//! Versions that nobody can ask for any more are found by a sweep, which goes round the store a little at a time, at
-//! twice the pace of updates and more.
+//! are a hash and a binary search. At a frame's first lookup that no run covers, the runs that the frame lacks are read
+//! in one pass over the store, in the order of their keys: of each key the last version before the time sought, and those
+//! that follow. What a pass reads is bounded by [`FETCH_KEYS_MAX`] and [`FETCH_BYTES_MAX`]; a frame that lacks more takes
+//! several. Versions that nobody can ask for any more are found by a sweep, which goes round the store a little at a
+//! time, at twice the pace of updates and more.
 
 use std::sync::Arc;
 
@@ -21,13 +20,20 @@ use crate::error::Result;
 use crate::frame::Data;
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from, write_key};
-use crate::state::{KeyedState, Visit};
+use crate::state::{KeyedState, Stretch, Visit};
 
 /// Versions that a run holds at most when it is read; twice as many when it has grown by updates.
 const RUN_VERSIONS_MAX: usize = 256;
 
 /// Bytes that a run takes at most when it is read, but for its last version; twice as many when it has grown.
 const RUN_BYTES_MAX: usize = 256 << 10;
+
+/// Keys that one pass reads at most.
+const FETCH_KEYS_MAX: usize = 1024;
+
+/// Bytes that the runs which one pass reads take, but for the last version. Half of a generation, so that they are still
+/// there when the rows of the frame are looked up.
+pub(super) const FETCH_BYTES_MAX: usize = GENERATION_BYTES_MAX / 2;
 
 /// Bytes that the runs of one generation take, but for the last run; there are two. About what 16,000 short
 /// rows take.
@@ -49,11 +55,13 @@ pub(super) struct Versions<T> {
     sweep: Sweep,
     /// The backend key of the lookup or update at hand; kept for its memory.
     key: Vec<u8>,
+    /// What a version took in the last pass: what a pass may take is enough for one of each key.
+    typical_bytes: usize,
 }
 
 impl<T: Data> Versions<T> {
     pub(super) fn new(store: KeyedState<Version<T>>, groups: Vec<KeyGroup>) -> Self {
-        Self { store, runs: RunCache::new(), sweep: Sweep::new(groups), key: Vec::new() }
+        Self { store, runs: RunCache::new(), sweep: Sweep::new(groups), key: Vec::new(), typical_bytes: 1 }
     }
 
     /// The row of `key` from `time` on, until the next version.
@@ -70,14 +78,9 @@ impl<T: Data> Versions<T> {
         self.sweep.updated();
     }
 
-    /// The row of `key` as it was at `time`.
-    pub(super) fn as_of(&mut self, group: KeyGroup, key: &[u8], time: Timestamp) -> Result<Option<&T>> {
-        self.set_prefix(group, key);
-        if !self.runs.covers(&self.key, time) {
-            let run = self.read_run(time)?;
-            self.runs.insert(&self.key, run);
-        }
-        Ok(self.runs.newest(&self.key, time).and_then(|version| version.0.as_ref()))
+    /// Begins the lookups of a frame.
+    pub(super) fn lookups(&mut self) -> Lookups<'_, T> {
+        Lookups { versions: self, ahead: 0 }
     }
 
     /// Goes on removing versions that nobody can ask for from `horizon` on: those that were followed by
@@ -100,26 +103,131 @@ impl<T: Data> Versions<T> {
         write_key(&mut self.key, group, &[&length, key]);
     }
 
-    /// Reads the version at `time` of the key at hand and those that follow: two range reads.
-    fn read_run(&mut self, time: Timestamp) -> Result<Run<T>> {
-        let at = |time: Timestamp| [&self.key[..], &time_bytes(time)].concat();
-        let mut behind = at(time);
-        behind.push(0);
-        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new(), bytes: 0 };
-        self.store.last_before(&at(run.from), &behind, |key, _| run.from = time_in(key))?;
-        let mut end = at(Timestamp(i64::MAX));
-        end.push(0);
-        self.store.scan_measured(&at(run.from), &end, |key, version, encoded_bytes| {
-            if run.versions.len() == RUN_VERSIONS_MAX || run.bytes >= RUN_BYTES_MAX {
-                run.until = Some(time_in(key));
+    /// Reads, in one pass, the runs of those of these lookups that no run covers. How many lookups that was for.
+    fn fetch<'a>(&mut self, lookups: impl Iterator<Item = Lookup<'a>>) -> Result<usize> {
+        let keys_max = (FETCH_BYTES_MAX / 2 / self.typical_bytes).clamp(1, FETCH_KEYS_MAX);
+        let (mut missing, mut seen) = (Vec::new(), 0);
+        for Lookup { group, key, time } in lookups {
+            self.set_prefix(group, key);
+            if !self.runs.covers(&self.key, time) {
+                if missing.len() == keys_max {
+                    break;
+                }
+                missing.push(Missing::new(&self.key, time));
+            }
+            seen += 1;
+        }
+        missing.sort_unstable_by(|one, other| one.at.cmp(&other.at));
+        // The run from the earliest time on may well do for the others.
+        missing.dedup_by(|later, earlier| later.prefix() == earlier.prefix());
+        let runs = self.read_runs(&missing)?;
+        let (bytes, versions) = runs
+            .iter()
+            .fold((0, 0), |(bytes, versions), run| (bytes + run.bytes, versions + run.versions.len()));
+        if versions > 0 {
+            self.typical_bytes = bytes / versions;
+        }
+        for (missing, run) in missing.iter().zip(runs) {
+            self.runs.insert(missing.prefix(), run);
+        }
+        Ok(seen)
+    }
+
+    /// Reads the runs of these keys: the version at a time and those that follow. Each has the same share of half of the
+    /// bytes; the other half is for its last version. There are fewer runs than keys if that is not enough.
+    fn read_runs(&self, missing: &[Missing]) -> Result<Vec<Run<T>>> {
+        let share = (FETCH_BYTES_MAX / 2 / missing.len()).clamp(1, RUN_BYTES_MAX);
+        let mut runs: Vec<_> = missing.iter().map(|_| Run::new()).collect();
+        let mut bytes = 0;
+        let mut read = missing.len();
+        let stretches: Vec<_> = missing.iter().map(Missing::stretch).collect();
+        self.store.scan_many(&stretches, |index, key, version, encoded_bytes| {
+            let (run, time) = (&mut runs[index], time_in(key));
+            if index >= read {
                 return Visit::Stop;
             }
-            let bytes = version_bytes::<T>(encoded_bytes);
-            run.bytes += bytes;
-            run.versions.push(Timed { time: time_in(key), version: version.clone(), bytes });
+            if run.versions.len() == RUN_VERSIONS_MAX || run.bytes >= share {
+                run.until = Some(time);
+                return Visit::Stop;
+            }
+            if bytes >= FETCH_BYTES_MAX {
+                read = index;
+                return Visit::Stop;
+            }
+            if key < &*missing[index].at {
+                run.from = time;
+            }
+            let version_bytes = version_bytes::<T>(encoded_bytes);
+            (run.bytes, bytes) = (run.bytes + version_bytes, bytes + version_bytes);
+            run.versions.push(Timed { time, version: version.clone(), bytes: version_bytes });
             Visit::More
         })?;
-        Ok(run)
+        runs.truncate(read);
+        Ok(runs)
+    }
+}
+
+/// A row that is looked up: that of a key as it was at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    pub(super) group: KeyGroup,
+    pub(super) key: &'a [u8],
+    pub(super) time: Timestamp,
+}
+
+/// The lookups of one frame, in order.
+pub(super) struct Lookups<'a, T> {
+    versions: &'a mut Versions<T>,
+    /// How many of those to come were read along with one before them. What of it the cache did not keep, or the run from
+    /// an earlier time on does not cover, is read by itself.
+    ahead: usize,
+}
+
+impl<T: Data> Lookups<'_, T> {
+    /// The row that is looked up. `rest` are the lookups of the frame that come after it, to be read along with it.
+    pub(super) fn as_of<'b>(
+        &mut self,
+        lookup: Lookup<'b>,
+        rest: impl Iterator<Item = Lookup<'b>>,
+    ) -> Result<Option<&T>> {
+        let Lookup { group, key, time } = lookup;
+        let versions = &mut *self.versions;
+        versions.set_prefix(group, key);
+        let mut is_covered = versions.runs.covers(&versions.key, time);
+        if self.ahead > 0 {
+            self.ahead -= 1;
+        } else if !is_covered {
+            self.ahead = versions.fetch(std::iter::once(lookup).chain(rest))? - 1;
+            versions.set_prefix(group, key);
+            is_covered = versions.runs.covers(&versions.key, time);
+        }
+        if !is_covered {
+            versions.fetch(std::iter::once(lookup))?;
+        }
+        Ok(versions.runs.newest(&versions.key, time).and_then(|version| version.0.as_ref()))
+    }
+}
+
+/// A key of which no run covers a time.
+struct Missing {
+    /// Behind the key's version of that time.
+    at: Vec<u8>,
+    /// Behind the key's last version.
+    to: Vec<u8>,
+}
+
+impl Missing {
+    fn new(prefix: &[u8], time: Timestamp) -> Self {
+        let behind = |time: Timestamp| [prefix, &time_bytes(time), &[0]].concat();
+        Self { at: behind(time), to: behind(Timestamp(i64::MAX)) }
+    }
+
+    fn prefix(&self) -> &[u8] {
+        prefix_of(&self.at[..self.at.len() - 1])
+    }
+
+    fn stretch(&self) -> Stretch<'_> {
+        Stretch { from: self.prefix(), at: &self.at, to: &self.to }
     }
 }
 
@@ -153,6 +261,11 @@ struct Run<T> {
 }
 
 impl<T> Run<T> {
+    /// The run of a key that has no versions.
+    fn new() -> Self {
+        Self { from: Timestamp(i64::MIN), until: None, versions: Vec::new(), bytes: 0 }
+    }
+
     fn covers(&self, time: Timestamp) -> bool {
         self.from <= time && self.until.is_none_or(|until| time < until)
     }
@@ -427,7 +540,7 @@ mod tests {
     }
 
     fn run(encoded_bytes: usize) -> Run<String> {
-        let mut run = Run { from: Timestamp(i64::MIN), until: None, versions: Vec::new(), bytes: 0 };
+        let mut run = Run::new();
         run.put(version(0, encoded_bytes));
         run
     }

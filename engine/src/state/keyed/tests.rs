@@ -9,7 +9,7 @@ use crate::event_log::PartitionKey;
 use crate::state::testing::{Changes, as_text, rows, text, topic};
 use crate::state::{
     MemoryState, RocksBackend, RocksOptions, StateAccess, StateAccessOptions, StateHome, StateLimits,
-    StoreChangelog, StorePressure,
+    StoreChangelog, StorePressure, Stretch, Visit,
 };
 
 /// A store of one worker of one, with what it was given to do so far.
@@ -71,6 +71,7 @@ enum Step {
     Resolve(Vec<usize>),
     Scan(usize, usize, usize),
     LastBefore(usize, usize),
+    ScanMany(Vec<[usize; 3]>, usize),
     Freeze,
     Commit,
 }
@@ -95,6 +96,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop::collection::vec(key(), 0..6).prop_map(Step::Resolve),
         (key(), key(), 0..9usize).prop_map(|(from, to, limit)| Step::Scan(from, to, limit)),
         (key(), key()).prop_map(|(from, to)| Step::LastBefore(from, to)),
+        (prop::collection::vec(prop::array::uniform3(key()), 0..6), 1..9usize)
+            .prop_map(|(stretches, limit)| Step::ScanMany(stretches, limit)),
         Just(Step::Freeze),
         Just(Step::Commit),
     ];
@@ -160,10 +163,28 @@ fn check(mut f: Fixture, steps: Vec<Step>) {
                 let (from, to) = (key(from), key(to));
                 let mut found = None;
                 let visit = |key: &[u8], value: &String| found = Some((key.to_vec(), value.clone()));
-                let any = f.state.last_before(&from, &to, visit).unwrap();
+                f.state.last_before(&from, &to, visit).unwrap();
                 let expected = model.iter().rfind(|(key, _)| **key >= from && **key < to);
                 assert_eq!(found, expected.map(|(key, value)| (key.clone(), value.clone())));
-                assert_eq!(any, found.is_some());
+            }
+            Step::ScanMany(stretches, limit) => {
+                let bounds: Vec<_> = stretches.iter().map(|stretch| stretch.map(key)).collect();
+                let of_state = bounds.iter().map(|[from, at, to]| Stretch { from, at, to });
+                let mut found = vec![Vec::new(); bounds.len()];
+                let visit = |index: usize, key: &[u8], value: &String, _| {
+                    assert!(found[index + 1..].iter().all(Vec::is_empty), "one stretch after the other");
+                    found[index].push((key.to_vec(), value.clone()));
+                    if found[index].len() == limit { Visit::Stop } else { Visit::More }
+                };
+                f.state.scan_many(&of_state.collect::<Vec<_>>(), visit).unwrap();
+                for ([from, at, to], found) in bounds.iter().zip(found) {
+                    let within: Vec<_> = model.iter().filter(|(key, _)| *key >= from && *key < to).collect();
+                    let start = within.iter().rposition(|(key, _)| *key < at).unwrap_or(0);
+                    let expected = within[start..].iter().take(limit);
+                    let expected: Vec<_> =
+                        expected.map(|(key, value)| ((*key).clone(), (*value).clone())).collect();
+                    assert_eq!(found, expected);
+                }
             }
             Step::Freeze if frozen.len() < 2 => {
                 f.freeze();

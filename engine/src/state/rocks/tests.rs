@@ -137,3 +137,42 @@ fn damage_that_the_opening_for_writing_finds_is_remembered() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(suspect_mark(&live).exists());
 }
+
+#[test]
+fn what_was_deleted_around_a_stretch_is_passed_over_up_to_a_bound() {
+    use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+    const STRETCHES: u32 = 10;
+    const DELETED: u32 = 2_000;
+    let directory = tempfile::tempdir().unwrap();
+    let backend = RocksBackend::open(directory.path(), small()).unwrap();
+    let store = backend.open_store("one").unwrap();
+    put(&backend, store, 0..STRETCHES * DELETED);
+    backend.flush().unwrap();
+    let mut writes = WriteSet::default();
+    let left = |key: u32| key % DELETED == DELETED / 2;
+    (0..STRETCHES * DELETED).filter(|key| !left(*key)).for_each(|key| writes.delete(&key.to_be_bytes()));
+    backend.apply(store, &writes).unwrap();
+    // Every other one has a row, before which and behind which all are deleted; the others have none any more.
+    let key = |stretch: u32| stretch * DELETED + if stretch.is_multiple_of(2) { DELETED / 2 } else { 0 };
+    let bounds: Vec<_> =
+        (0..STRETCHES).map(|stretch| [key(stretch), key(stretch) + 1].map(u32::to_be_bytes)).collect();
+    for begin_behind in [false, true] {
+        let stretch = |[from, to]: &'_ [[u8; 4]; 2]| (*from, if begin_behind { *to } else { *from }, *to);
+        let owned: Vec<_> = bounds.iter().map(stretch).collect();
+        let stretches: Vec<_> = owned.iter().map(|(from, at, to)| Stretch { from, at, to }).collect();
+        let mut found = Vec::new();
+        set_perf_stats(PerfStatsLevel::EnableCount);
+        let mut context = PerfContext::default();
+        context.reset();
+        let visit = &mut |index: usize, _: &[u8], _: &[u8]| {
+            found.push(index);
+            Visit::More
+        };
+        backend.scan_many(store, &stretches, &|_| true, visit).unwrap();
+        let passed_over = context.metric(PerfMetric::InternalDeleteSkippedCount);
+        set_perf_stats(PerfStatsLevel::Disable);
+        assert_eq!(found, [0, 2, 4, 6, 8]);
+        assert!(passed_over <= 3 * u64::from(STRETCHES) * PASSED_OVER_MAX, "{passed_over} were passed over");
+        assert!(passed_over > PASSED_OVER_MAX, "there is something to be passed over");
+    }
+}
