@@ -36,6 +36,9 @@ pub struct Stretch<'a> {
     pub to: &'a [u8],
 }
 
+/// Is given the rows of many stretches: the place of the stretch, and a row of it.
+pub type StretchVisitor<'a> = dyn FnMut(usize, &[u8], &[u8]) -> Visit + 'a;
+
 impl<'a> Stretch<'a> {
     /// All rows from `from` on and before `to`.
     pub fn all(from: &'a [u8], to: &'a [u8]) -> Self {
@@ -74,7 +77,7 @@ pub trait StateBackend: Send + Sync + 'static {
         store: StoreId,
         stretches: &[Stretch<'_>],
         may_begin: &dyn Fn(&[u8]) -> bool,
-        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
+        visit: &mut StretchVisitor<'_>,
     ) -> Result<()>;
 
     /// Visits the rows from `from` on and before `to`, in order of their keys.

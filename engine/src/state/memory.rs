@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 
-use super::{CheckpointId, StateBackend, StateHome, StoreId, Stretch, Visit, WriteSet};
+use super::{CheckpointId, StateBackend, StateHome, StoreId, Stretch, StretchVisitor, Visit, WriteSet};
 use crate::error::{Error, ErrorKind, Result};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -238,7 +238,7 @@ impl StateBackend for MemoryBackend {
         store: StoreId,
         stretches: &[Stretch<'_>],
         may_begin: &dyn Fn(&[u8]) -> bool,
-        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
+        visit: &mut StretchVisitor<'_>,
     ) -> Result<()> {
         let store = self.stores.store(store)?;
         let rows = &store.read().rows;

@@ -26,7 +26,7 @@ mod sort_key;
 mod write_set;
 
 pub use access::{StateAccess, StateAccessOptions, StorePressure};
-pub use backend::{CheckpointId, StateBackend, StateHome, StoreId, Stretch, Visit};
+pub use backend::{CheckpointId, StateBackend, StateHome, StoreId, Stretch, StretchVisitor, Visit};
 pub use budget::StateLimits;
 pub use cache::Slot;
 pub use changelog::{ChangelogWriter, changelog_topic};

@@ -21,7 +21,7 @@ use rocksdb::{
     WriteBufferManager, WriteOptions,
 };
 
-use super::{StateBackend, StoreId, Stretch, Visit, WriteSet};
+use super::{StateBackend, StoreId, Stretch, StretchVisitor, Visit, WriteSet};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The column family that RocksDB insists on; nothing is in it.
@@ -216,7 +216,7 @@ impl StateBackend for RocksBackend {
         store: StoreId,
         stretches: &[Stretch<'_>],
         may_begin: &dyn Fn(&[u8]) -> bool,
-        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
+        visit: &mut StretchVisitor<'_>,
     ) -> Result<()> {
         let filled = || stretches.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty());
         let (from, to) = (filled().map(|(_, s)| s.from).min(), filled().map(|(_, s)| s.to).max());

@@ -8,7 +8,7 @@ use lotic_log::{PartitionId, Timestamp, TopicId};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{ChangelogWriter, StateBackend, StoreId, Stretch, Visit, WriteSet};
+use super::{ChangelogWriter, StateBackend, StoreId, Stretch, StretchVisitor, Visit, WriteSet};
 use crate::codec::{Codec, CodecError, CodecId};
 use crate::error::Result;
 use crate::event_log::TopicHandle;
@@ -139,7 +139,7 @@ impl StateBackend for Counting {
         store: StoreId,
         stretches: &[Stretch<'_>],
         may_begin: &dyn Fn(&[u8]) -> bool,
-        visit: &mut dyn FnMut(usize, &[u8], &[u8]) -> Visit,
+        visit: &mut StretchVisitor<'_>,
     ) -> Result<()> {
         self.counts.scans.lock().push(stretches.len());
         self.inner.scan_many(store, stretches, may_begin, &mut |index, key, value| {

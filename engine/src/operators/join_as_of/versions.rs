@@ -124,9 +124,7 @@ impl<T: Data> Versions<T> {
         let (bytes, versions) = runs
             .iter()
             .fold((0, 0), |(bytes, versions), run| (bytes + run.bytes, versions + run.versions.len()));
-        if versions > 0 {
-            self.typical_bytes = bytes / versions;
-        }
+        self.typical_bytes = bytes.checked_div(versions).unwrap_or(self.typical_bytes);
         for (missing, run) in missing.iter().zip(runs) {
             self.runs.insert(missing.prefix(), run);
         }
