@@ -246,8 +246,10 @@ impl StateBackend for MemoryBackend {
             let before = range(rows, from, at.min(to)).rfind(|(key, _)| may_begin(key));
             let first = before.map_or(from, |(key, _)| key);
             for (key, value) in range(rows, first, to) {
-                if visit(index, key, value) == Visit::Stop {
-                    break;
+                match visit(index, key, value) {
+                    Visit::More => {}
+                    Visit::Stop => break,
+                    Visit::End => return Ok(()),
                 }
             }
         }

@@ -237,7 +237,7 @@ impl StateBackend for RocksBackend {
                     behind.push(0);
                     visit(index, key, value)
                 });
-                match read {
+                let wants = match read {
                     Err(error) if error.kind() == RocksErrorKind::Incomplete => {
                         let rest =
                             if behind.is_empty() { stretch } else { Stretch::all(&behind, stretch.to) };
@@ -247,6 +247,9 @@ impl StateBackend for RocksBackend {
                     read => read,
                 }
                 .map_err(|error| self.failed(error, "read"))?;
+                if wants == Visit::End {
+                    break;
+                }
             }
             Ok(())
         })
@@ -304,7 +307,7 @@ fn visit_stretch(
     stretch: Stretch<'_>,
     may_begin: &dyn Fn(&[u8]) -> bool,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
-) -> Result<(), rocksdb::Error> {
+) -> Result<Visit, rocksdb::Error> {
     let Stretch { from, at, to } = stretch;
     let at = at.min(to);
     let mut has_begun = false;
@@ -322,13 +325,16 @@ fn visit_stretch(
     if !has_begun {
         rows.seek(from);
     }
-    while let Some((key, value)) = rows.item().filter(|(key, _)| *key < to) {
-        if visit(key, value) == Visit::Stop {
-            break;
+    let mut wants = Visit::More;
+    while wants == Visit::More
+        && let Some((key, value)) = rows.item().filter(|(key, _)| *key < to)
+    {
+        wants = visit(key, value);
+        if wants == Visit::More {
+            rows.next();
         }
-        rows.next();
     }
-    rows.status()
+    rows.status().map(|()| wants)
 }
 
 fn bounded(from: &[u8], to: &[u8]) -> ReadOptions {

@@ -99,7 +99,8 @@ impl<T: Data> Versions<T> {
         write_key(&mut self.key, group, &[&length, key]);
     }
 
-    /// Reads, in one pass, the runs of those of these lookups that no run covers. How many lookups that was for.
+    /// Reads, in one pass, the runs of those of these lookups that no run covers. How many lookups that was for: only the
+    /// first of them where the pass has come to its bound.
     fn fetch<'a>(&mut self, lookups: impl Iterator<Item = Lookup<'a>>) -> Result<usize> {
         let keys_max = (FETCH_SHARED_BYTES / self.typical_bytes).clamp(1, FETCH_KEYS_MAX);
         let (mut missing, mut seen) = (Vec::new(), 0);
@@ -121,10 +122,11 @@ impl<T: Data> Versions<T> {
             .iter()
             .fold((0, 0), |(bytes, versions), run| (bytes + run.bytes, versions + run.versions.len()));
         self.typical_bytes = bytes.checked_div(versions).unwrap_or(self.typical_bytes);
+        let is_all = runs.len() == missing.len();
         for (missing, run) in missing.iter().zip(runs) {
             self.runs.insert(missing.prefix(), run);
         }
-        Ok(seen)
+        Ok(if is_all { seen } else { 1 })
     }
 
     /// Reads the runs of these keys: the version at a time and those that follow. Each ends with the version that exceeds
@@ -138,16 +140,13 @@ impl<T: Data> Versions<T> {
         let stretches: Vec<_> = missing.iter().map(Missing::stretch).collect();
         self.store.scan_many(&stretches, |index, key, version, encoded_bytes| {
             let (run, time) = (&mut runs[index], time_in(key));
-            if index >= read {
-                return Visit::Stop;
-            }
             if run.versions.len() == RUN_VERSIONS_MAX || run.bytes >= share {
                 run.until = Some(time);
                 return Visit::Stop;
             }
             if bytes >= FETCH_BYTES_MAX {
                 read = index;
-                return Visit::Stop;
+                return Visit::End;
             }
             if key < &*missing[index].at {
                 run.from = time;

@@ -97,14 +97,25 @@ fn naive(rows: &BTreeMap<Vec<u8>, Vec<u8>>, stretches: &[Drawn], rule: u8) -> Vi
     visited
 }
 
-fn visited(backend: &dyn StateBackend, store: StoreId, stretches: &[Drawn], rule: u8) -> Visited {
+/// What is visited of these stretches by somebody who wants so many rows and no more.
+fn visited(
+    backend: &dyn StateBackend,
+    store: StoreId,
+    stretches: &[Drawn],
+    rule: u8,
+    rows_max: usize,
+) -> Visited {
     let mut visited = Vec::new();
     let mut counts = vec![0; stretches.len()];
     let of_backend: Vec<_> = stretches.iter().map(Drawn::stretch).collect();
     let visit = &mut |index: usize, key: &[u8], value: &[u8]| {
         visited.push((index, key.to_vec(), value.to_vec()));
         counts[index] += 1;
-        if counts[index] == stretches[index].rows_max { Visit::Stop } else { Visit::More }
+        match visited.len() {
+            all if all == rows_max => Visit::End,
+            _ if counts[index] == stretches[index].rows_max => Visit::Stop,
+            _ => Visit::More,
+        }
     };
     backend.scan_many(store, &of_backend, &|key| may_begin(rule, key), visit).unwrap();
     visited
@@ -130,9 +141,13 @@ fn check(backend: Arc<dyn StateBackend>, rows: &Rows, stretches: &[Drawn], rule:
     }
     backend.apply(store, &writes).unwrap();
     let expected = naive(&model, stretches, rule);
-    assert_eq!(visited(&*backend, store, stretches, rule), expected, "all at once");
+    assert_eq!(visited(&*backend, store, stretches, rule, usize::MAX), expected, "all at once");
+    for rows_max in [1, 2, 5, expected.len().max(1)] {
+        let wanted = &expected[..expected.len().min(rows_max)];
+        assert_eq!(visited(&*backend, store, stretches, rule, rows_max), wanted, "the first {rows_max}");
+    }
     for (index, drawn) in stretches.iter().enumerate() {
-        let mut alone = visited(&*backend, store, std::slice::from_ref(drawn), rule);
+        let mut alone = visited(&*backend, store, std::slice::from_ref(drawn), rule, usize::MAX);
         alone.iter_mut().for_each(|(at, _, _)| *at = index);
         let expected: Vec<_> = expected.iter().filter(|(at, _, _)| *at == index).cloned().collect();
         assert_eq!(alone, expected, "stretch {index} alone");

@@ -38,7 +38,7 @@ impl<V: Data> KeyedState<V> {
 
     /// Visits the values of many stretches as they are now, one stretch after the other, in one pass over the backend,
     /// which is fastest if they come in the order of their keys. The visitor hears which stretch a value is of, and
-    /// about how many bytes it takes encoded; it ends that stretch alone.
+    /// about how many bytes it takes encoded; with [`Visit::Stop`] it ends that stretch alone.
     ///
     /// # Panics
     /// As [`Self::scan`].
@@ -101,16 +101,16 @@ struct Merge<'a, V, F> {
 impl<V: Data, F: FnMut(usize, &[u8], &V, usize) -> Visit> Merge<'_, V, F> {
     /// A row of the backend: whether it is to give more of this stretch.
     fn pass(&mut self, index: usize, key: &[u8], bytes: &[u8]) -> Visit {
-        if self.failed.is_some() {
-            return Visit::Stop;
-        }
         if self.begun <= index {
             self.pass_stretches(index);
+            if self.wants == Visit::End {
+                return Visit::End;
+            }
             self.begin(Some(key));
         }
         while let Some((own, &slot)) = self.own.next_if(|(own, _)| own.bytes() <= key) {
             self.visit_own(own, slot);
-            if self.wants == Visit::Stop || own.bytes() == key {
+            if self.wants != Visit::More || own.bytes() == key {
                 return self.wants;
             }
         }
@@ -118,19 +118,16 @@ impl<V: Data, F: FnMut(usize, &[u8], &V, usize) -> Visit> Merge<'_, V, F> {
             Ok(value) => self.wants = (self.visit)(index, key, &value, bytes.len()),
             Err(error) => {
                 self.failed = Some(error);
-                self.wants = Visit::Stop;
+                self.wants = Visit::End;
             }
         }
         self.wants
     }
 
-    /// The backend has no more rows.
+    /// The backend has no more rows, or none that are wanted.
     fn end(mut self) -> Result<()> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
         self.pass_stretches(self.stretches.len());
-        Ok(())
+        self.failed.map_or(Ok(()), Err)
     }
 
     /// Ends the stretch at hand and all others before this one: the backend has no more rows of them.
@@ -141,7 +138,7 @@ impl<V: Data, F: FnMut(usize, &[u8], &V, usize) -> Visit> Merge<'_, V, F> {
             {
                 self.visit_own(own, slot);
             }
-            if self.begun == index {
+            if self.begun == index || self.wants == Visit::End {
                 break;
             }
             self.begin(None);

@@ -71,7 +71,8 @@ enum Step {
     Resolve(Vec<usize>),
     Scan(usize, usize, usize),
     LastBefore(usize, usize),
-    ScanMany(Vec<[usize; 3]>, usize),
+    /// Stretches, how many rows of each are wanted, and how many in all.
+    ScanMany(Vec<[usize; 3]>, usize, usize),
     Freeze,
     Commit,
 }
@@ -96,8 +97,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop::collection::vec(key(), 0..6).prop_map(Step::Resolve),
         (key(), key(), 0..9usize).prop_map(|(from, to, limit)| Step::Scan(from, to, limit)),
         (key(), key()).prop_map(|(from, to)| Step::LastBefore(from, to)),
-        (prop::collection::vec(prop::array::uniform3(key()), 0..6), 1..9usize)
-            .prop_map(|(stretches, limit)| Step::ScanMany(stretches, limit)),
+        (prop::collection::vec(prop::array::uniform3(key()), 0..6), 1..9usize, 1..25usize)
+            .prop_map(|(stretches, limit, all_max)| Step::ScanMany(stretches, limit, all_max)),
         Just(Step::Freeze),
         Just(Step::Commit),
     ];
@@ -167,24 +168,29 @@ fn check(mut f: Fixture, steps: Vec<Step>) {
                 let expected = model.iter().rfind(|(key, _)| **key >= from && **key < to);
                 assert_eq!(found, expected.map(|(key, value)| (key.clone(), value.clone())));
             }
-            Step::ScanMany(stretches, limit) => {
+            Step::ScanMany(stretches, limit, all_max) => {
                 let bounds: Vec<_> = stretches.iter().map(|stretch| stretch.map(key)).collect();
                 let of_state = bounds.iter().map(|[from, at, to]| Stretch { from, at, to });
-                let mut found = vec![Vec::new(); bounds.len()];
+                let mut found = Vec::new();
                 let visit = |index: usize, key: &[u8], value: &String, _| {
-                    assert!(found[index + 1..].iter().all(Vec::is_empty), "one stretch after the other");
-                    found[index].push((key.to_vec(), value.clone()));
-                    if found[index].len() == limit { Visit::Stop } else { Visit::More }
+                    found.push((index, key.to_vec(), value.clone()));
+                    let of_stretch = found.iter().filter(|(of, ..)| *of == index).count();
+                    match found.len() {
+                        all if all == all_max => Visit::End,
+                        _ if of_stretch == limit => Visit::Stop,
+                        _ => Visit::More,
+                    }
                 };
                 f.state.scan_many(&of_state.collect::<Vec<_>>(), visit).unwrap();
-                for ([from, at, to], found) in bounds.iter().zip(found) {
+                let mut expected = Vec::new();
+                for (index, [from, at, to]) in bounds.iter().enumerate() {
                     let within: Vec<_> = model.iter().filter(|(key, _)| *key >= from && *key < to).collect();
                     let start = within.iter().rposition(|(key, _)| *key < at).unwrap_or(0);
-                    let expected = within[start..].iter().take(limit);
-                    let expected: Vec<_> =
-                        expected.map(|(key, value)| ((*key).clone(), (*value).clone())).collect();
-                    assert_eq!(found, expected);
+                    let wanted = within[start..].iter().take(limit);
+                    expected.extend(wanted.map(|(key, value)| (index, (*key).clone(), (*value).clone())));
                 }
+                expected.truncate(all_max);
+                assert_eq!(found, expected);
             }
             Step::Freeze if frozen.len() < 2 => {
                 f.freeze();
@@ -311,6 +317,25 @@ fn a_new_value_is_charged_with_what_others_take_until_it_is_measured() {
     f.freeze();
     f.state.update(&key(2), |value| *value = Some("x".repeat(5_000))).unwrap();
     assert!(f.state.dirty_bytes() >= 5_000);
+}
+
+#[test]
+fn nothing_is_visited_behind_a_value_that_cannot_be_read() {
+    let mut f = in_memory(LIMITS);
+    let mut writes = WriteSet::default();
+    writes.put(b"\0\0a", b"\x03one");
+    writes.put(b"\0\0b", b"\x02old");
+    writes.put(b"\0\0c", b"\x03three");
+    f.backend.apply(f.store, &writes).unwrap();
+    f.state.put(b"\0\0d", "four".to_owned());
+    let mut visited = Vec::new();
+    let stretches = [Stretch::all(b"\0\0a", b"\0\0z"); 2];
+    let result = f.state.scan_many(&stretches, |index, _, value, _| {
+        visited.push((index, value.clone()));
+        Visit::More
+    });
+    assert_eq!(result.unwrap_err().kind(), crate::error::ErrorKind::Incompatible);
+    assert_eq!(visited, [(0, "one".to_owned())]);
 }
 
 #[test]
