@@ -83,6 +83,12 @@ impl Sequence {
     pub const fn plus(self, count: i32) -> Self {
         Self(((self.0 as i64 + count as i64) % (i32::MAX as i64 + 1)) as i32)
     }
+
+    /// Whether it comes before `other`, on the shorter way round.
+    pub(crate) const fn is_before(self, other: Self) -> bool {
+        let ahead = (other.0 as i64 - self.0 as i64).rem_euclid(i32::MAX as i64 + 1);
+        0 < ahead && ahead <= i32::MAX as i64 / 2
+    }
 }
 
 /// The identity of a topic: two topics of one name, made one after the other, have different ids.

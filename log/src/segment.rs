@@ -308,16 +308,19 @@ impl Segment {
         let last = self.times.last()?;
         let is_timed = last.map(|largest| largest.timestamp) == self.max_timestamp()
             && last.map_or(Ok(true), |largest| self.holds(largest))?;
-        Ok(is_timed && self.aborted.is_sound(next)? && self.is_noted(next)?)
+        Ok(is_timed && self.aborted.is_sound(next)? && self.is_noted(next, whole)?)
     }
 
-    /// Whether the indexes hold what was noted of them once they spoke of all that lies before `next`.
-    fn is_noted(&self, next: Offset) -> io::Result<bool> {
+    /// Whether the indexes hold what was noted of them once they spoke of all that lies before `next`; of a segment that
+    /// is `whole`, of that alone. A power cut may bring back what they said of more that was cut off, with the note of
+    /// it.
+    fn is_noted(&self, next: Offset, whole: bool) -> io::Result<bool> {
         if next == self.base {
             // Nothing is believed of the segment: there is nothing to disagree.
             return Ok(true);
         }
-        for note in self.sum.read()?.filter(|note| note.end >= next) {
+        let speaks_of_it = |note: &Note| if whole { note.end == next } else { note.end >= next };
+        for note in self.sum.read()?.filter(speaks_of_it) {
             if self.offsets.agrees(note.offsets)?
                 && self.times.agrees(note.times)?
                 && self.aborted.agrees(note.aborted)?
@@ -367,7 +370,7 @@ impl Segment {
     }
 
     /// The batches behind the one that an entry of the time index speaks of; none if the entry is not true: no
-    /// batch has this last offset and timestamp, or one just before it is later. Those before an entry of the
+    /// batch of records has this last offset and timestamp, or one just before it is later. Those before an entry of the
     /// offset index need not be looked at: the time index was brought up to date with it, and so a later one
     /// among them has an entry that this one would have to stand behind.
     pub(crate) fn scan_behind(&self, largest: LargestTimestamp) -> Result<Option<Scanner>, ReadError> {
@@ -376,7 +379,8 @@ impl Segment {
             let header = batch.header();
             if header.last_offset() >= largest.offset {
                 let (offset, timestamp) = (header.last_offset(), header.max_timestamp);
-                return Ok((LargestTimestamp { timestamp, offset } == largest).then_some(scanner));
+                let is_it = is_dated(header) && LargestTimestamp { timestamp, offset } == largest;
+                return Ok(is_it.then_some(scanner));
             }
             if is_dated(header) && header.max_timestamp > largest.timestamp {
                 return Ok(None);

@@ -37,8 +37,9 @@ impl Entry for OffsetEntry {
         self.relative_offset > before.relative_offset && self.position > before.position
     }
 
+    /// The first batch of a segment has no entry: one that speaks of it is made of zeros that were never written.
     fn is_within(&self, base: Offset, below: Offset) -> bool {
-        self.relative_offset >= 0 && self.position >= 0 && i64::from(self.relative_offset) < below.0 - base.0
+        self.relative_offset >= 0 && self.position > 0 && i64::from(self.relative_offset) < below.0 - base.0
     }
 }
 

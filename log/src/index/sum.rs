@@ -29,8 +29,9 @@
 //! closed, and synced before what they say is believed: up to the snapshot, behind which batches are read again after
 //! a crash. Entries that an index has gained since come of a kill between the two writes. A note is written where it is,
 //! in the place of the older one: a power cut that tears it, or keeps it and not the entries it speaks of, leaves the one
-//! before it. That is synced unless appends are faster than the disk; then the segment is read again. One that speaks of more than is there, the log having been cut off since, goes with the
-//! next.
+//! before it. That is synced unless appends are faster than the disk; then the segment is read again. A note that speaks
+//! of more than is there, the log having been cut off since, goes with the next one; of a sealed segment only one that
+//! ends where the segment does is believed, since a power cut may bring that back, and the entries it speaks of.
 
 use std::io;
 use std::path::PathBuf;

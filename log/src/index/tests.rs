@@ -154,6 +154,19 @@ fn bytes_that_never_reached_the_disk_are_not_believed() {
 }
 
 #[test]
+fn zeros_in_the_first_place_are_no_entry_of_the_first_batch() {
+    let storage = disk();
+    let entry = |offset: i32, position: i32| [offset.to_be_bytes(), position.to_be_bytes()].concat();
+    write(&storage, FileKind::OffsetIndex, &[entry(0, 0), entry(9, 200)].concat());
+    let index =
+        OffsetIndex::believed(&context(&storage), Path::new("/p"), BASE, Offset(1005)).expect("it is there");
+    assert!(index.is_empty());
+    index.push(IndexedBatch { last_offset: Offset(1004), position: 100 });
+    index.write_out().expect("the disk is fine");
+    assert_eq!(contents(&storage, FileKind::OffsetIndex), entry(4, 100));
+}
+
+#[test]
 fn what_is_not_believed_is_gone_once_the_index_is_written() {
     let storage = disk();
     let entry = |offset: i32| [offset.to_be_bytes(), (10 * offset).to_be_bytes()].concat();

@@ -146,6 +146,12 @@ impl Producer {
         epoch < self.epoch || epoch == self.epoch && is_ended
     }
 
+    /// Whether the batch repeats sequences of this epoch: who wrote it in had forgotten the producer, and what it had
+    /// written before is repeated no more. (Where sequences are left out, compaction may have taken them.)
+    fn starts_over(&self, header: &BatchHeader) -> bool {
+        self.batches.back().is_some_and(|last| header.base_sequence.is_before(last.last_sequence.plus(1)))
+    }
+
     fn duplicate_of(&self, header: &BatchHeader) -> Option<&WrittenBatch> {
         self.batches.iter().find(|batch| {
             batch.base_sequence == header.base_sequence && batch.last_sequence == header.last_sequence()
@@ -193,6 +199,9 @@ impl ProducerStates {
         }
         let producer = self.enter(header);
         if header.is_idempotent() {
+            if producer.starts_over(header) {
+                producer.batches.clear();
+            }
             if producer.batches.len() == BATCHES_MAX {
                 producer.batches.pop_front();
             }

@@ -157,6 +157,11 @@ impl Model {
             (known.is_ended, known.open_since) = (true, None);
             return;
         }
+        // Whoever wrote it in with sequences that were there had forgotten the producer.
+        let next = known.batches.last().map(|(first, records, _)| plus(*first, *records));
+        if next.is_some_and(|next| i64::from(header.base_sequence.0 - next).rem_euclid(1 << 31) >= 1 << 30) {
+            known.batches.clear();
+        }
         known.batches.push((header.base_sequence.0, header.record_count, header.base_offset.0));
         if header.is_transactional {
             known.open_since.get_or_insert(header.base_offset.0);

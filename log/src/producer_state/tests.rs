@@ -113,6 +113,33 @@ fn sequences_before_zero_are_those_before_the_wrap() {
 }
 
 #[test]
+fn what_a_forgotten_producer_wrote_before_it_started_over_is_no_repetition() {
+    for first in [0, i32::MAX - 1] {
+        let sequence = |count| Sequence(first).plus(count).0;
+        let mut states = ProducerStates::default();
+        states.absorb_batch(&header(1, 0, sequence(0), 2, 0, false));
+        states.absorb_batch(&header(1, 0, sequence(2), 1, 2, false));
+        // The producer was forgotten, and repeated what it had been told of.
+        states.absorb_batch(&header(1, 0, sequence(0), 2, 3, false));
+        let check = |sequence, records| {
+            states.check(&header(1, 0, sequence, records, 99, false), Registration::Partition)
+        };
+        let repeated = Verdict::Duplicate { base_offset: Offset(3), last_offset: Offset(4) };
+        assert_eq!(check(sequence(0), 2), Ok(repeated));
+        assert_eq!(check(sequence(2), 1), Ok(Verdict::Append), "another record than that at offset 2");
+    }
+}
+
+#[test]
+fn batches_between_which_others_are_compacted_away_are_remembered() {
+    let mut states = ProducerStates::default();
+    states.absorb_batch(&header(1, 0, i32::MAX - 1, 1, 0, false));
+    states.absorb_batch(&header(1, 0, 3, 1, 5, false));
+    let repeated = states.check(&header(1, 0, i32::MAX - 1, 1, 99, false), Registration::Partition);
+    assert_eq!(repeated, Ok(Verdict::Duplicate { base_offset: Offset(0), last_offset: Offset(0) }));
+}
+
+#[test]
 fn an_aborted_transaction_is_described_with_the_stable_offset_behind_it() {
     let mut states = ProducerStates::default();
     states.absorb_batch(&header(1, 0, 0, 5, 10, true));

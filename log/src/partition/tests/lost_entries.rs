@@ -6,6 +6,7 @@ use crate::batch::MarkerKind;
 use crate::files::FileKind;
 use crate::retention::{self, Expired, RetentionFacts};
 use crate::storage::OpenMode;
+use crate::verify::{WalkRules, walk};
 use crate::{cleanup, compaction};
 
 /// Segments of 26 records with some entries of each index. The producers are written down behind the first half.
@@ -252,6 +253,42 @@ fn indexes_that_are_what_they_were_when_they_were_noted_before_are_not_believed_
         }
     }
     assert!(lost > 4, "{lost} indexes of aborted transactions have lost something");
+}
+
+#[test]
+fn what_comes_back_of_indexes_that_spoke_of_a_longer_segment_is_not_believed_with_the_note_of_it() {
+    let config = || PartitionConfig { segment_bytes: 1 << 20, snapshot_interval_bytes: 1 << 20, ..small() };
+    // All of one time: the index by time is the same.
+    let append = |partition: &Partition, numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            partition.append(batch_at([(number, Timestamp(7))])).expect("the disk is fine");
+        }
+    };
+    let longer = disk(1);
+    let partition = create(&longer, config());
+    append(&partition, 0..20);
+    partition.close().expect("the disk is fine");
+    for end in 1..20 {
+        let storage = disk(1);
+        let partition = create(&storage, config());
+        append(&partition, 0..end);
+        partition.seal_active().expect("the disk is fine");
+        append(&partition, end..30);
+        partition.close().expect("the disk is fine");
+        for kind in [FileKind::OffsetIndex, FileKind::IndexSum] {
+            let path = kind.path(Path::new(DIRECTORY), Offset(0));
+            let bytes = longer.contents(&path).expect("it was closed");
+            truncate(&storage, &path, 0);
+            let file = storage.open(&path, OpenMode::Write).expect("it was sealed");
+            file.write_at(0, &bytes).expect("the disk is fine");
+        }
+        let (partition, _) =
+            Partition::open(site(&storage, config()), &border(true, 30)).expect("it can be made anew");
+        check_indexed(&partition).expect("what is indexed is there");
+        let rules = WalkRules { recovery_point: Some(Offset(30)), has_gaps: false, is_start_known: true };
+        let walk = walk(&*storage, partition.name(), Path::new(DIRECTORY), rules).expect("the disk is fine");
+        assert_eq!(walk.indexes, [], "cut off at {end}");
+    }
 }
 
 #[test]

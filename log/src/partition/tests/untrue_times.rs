@@ -4,9 +4,11 @@ use proptest::prelude::*;
 
 use super::lookup::{check_times, files};
 use super::*;
+use crate::batch::MarkerKind;
 use crate::files::FileKind;
 use crate::storage::OpenMode;
 use crate::storage::counting::CountingStorage;
+use crate::verify::{WalkEnd, WalkRules, walk};
 
 const ALL: Isolation = Isolation::ReadUncommitted;
 
@@ -73,6 +75,39 @@ fn an_entry_that_names_a_later_batch_of_its_timestamp_hides_no_record_between_th
         checked.unwrap_or_else(|error| panic!("{index_interval_bytes}: {error}"));
         assert!(are_times_doubted(&partition));
     }
+}
+
+#[test]
+fn zeros_in_a_time_index_are_not_taken_for_what_is_known_of_a_marker() {
+    let storage = disk(1);
+    let config = || PartitionConfig { segment_bytes: 1 << 20, snapshot_interval_bytes: 1 << 20, ..small() };
+    let partition = create(&storage, config());
+    let begun = stamped(batch_at([(0, Timestamp(-50))]), 9, 0, 0, true);
+    partition.append_to_transaction(begun).expect("the disk is fine");
+    partition.seal_active().expect("the disk is fine");
+    let marked = partition.append_marker(MarkerKind::Commit, ProducerId(9), ProducerEpoch(0), 0);
+    let base = marked.expect("the disk is fine").expect("it is open");
+    // What is known of the producers is written down behind the marker.
+    partition.close().expect("the disk is fine");
+    let (partition, _) = Partition::open(site(&storage, config()), &clean(2)).expect("it is sound");
+    for time in [-40, -30, -20] {
+        partition.append(batch_at([(time, Timestamp(time))])).expect("the disk is fine");
+    }
+    partition.seal_active().expect("the disk is fine");
+    partition.append(batch_at([(-10, Timestamp(-10))])).expect("the disk is fine");
+    flush(&partition).expect("the disk is fine");
+    storage.kill();
+    let path = FileKind::TimeIndex.path(Path::new(DIRECTORY), base);
+    let index = storage.open(&path, OpenMode::Write).expect("it was sealed");
+    assert!(index.len().expect("the disk is fine") >= 2 * 12, "the last entry is as it was");
+    index.write_at(0, &[0; 12]).expect("the disk is fine");
+
+    let (partition, report) = Partition::open(site(&storage, config()), &unclean(2)).expect("it is sound");
+    let records = [(0, -50), (2, -40), (3, -30), (4, -20), (5, -10)];
+    check_times(&partition, ALL, &records, -60..10).unwrap_or_else(|error| panic!("{error}"));
+    let rules = WalkRules { recovery_point: Some(report.end), has_gaps: false, is_start_known: true };
+    let walk = walk(&*storage, partition.name(), Path::new(DIRECTORY), rules).expect("the disk is fine");
+    assert_eq!((walk.ending, walk.indexes), (WalkEnd::Complete, Vec::new()));
 }
 
 proptest! {
