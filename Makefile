@@ -8,7 +8,9 @@ ifeq ($(origin CXX),default)
 CXX := ccache g++
 endif
 export CC CXX
-export CARGO_TARGET_DIR ?= $(HOME)/.cache/lotic/target
+# For each checkout its own: where two share one, cargo takes what it has built of the other for as good as its own, by
+# the age of the files alone.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/lotic/target-$(shell printf %s '$(CURDIR)' | cksum | cut -d ' ' -f 1)
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
 # Tests run optimised, with debug assertions: one build serves unit tests, the kill test and the lints.
@@ -22,7 +24,7 @@ SEED ?=
 RUNS ?= 3
 LOG_BENCHMARKS := log-grid transactions latency compaction start memory
 
-.PHONY: help setup demo test bench bench-log crash differential fmt lint doc
+.PHONY: help setup demo test bench bench-log crash differential fmt lint doc target-dir clean
 
 help:
 	@echo 'make setup                    what the build and the tests need'
@@ -33,6 +35,7 @@ help:
 	@echo 'make crash CYCLES=n [SEED=s]  kill and restart the flights example n times'
 	@echo 'make differential [SEED=s]    SCRIPTS=n scripts of operations on Lotic and on a real Kafka, compared'
 	@echo 'make fmt | lint | doc         format the code | clippy | the documentation'
+	@echo 'make target-dir | clean       print where this checkout is built | remove what was built there'
 
 setup:
 	@scripts/setup
@@ -75,3 +78,9 @@ lint:
 doc:
 	@scripts/setup build
 	RUSTDOCFLAGS='-D warnings' cargo doc $(CHECKED) --no-deps
+
+target-dir:
+	@echo '$(CARGO_TARGET_DIR)'
+
+clean:
+	cargo clean
