@@ -23,7 +23,8 @@
 //! Store: group, time (8 bytes that sort as times), key length (`u32` BE), encoded key, namespace; no value. The next
 //! timers of each group are in memory too, `AHEAD_MAX` of them at most. So firing reads a group's timers in one scan
 //! for many, never passes over what has fired, and leaves groups alone in which nothing is due; and what is set and
-//! deleted within them asks the backend for nothing.
+//! deleted within them asks the backend for nothing. What is set and deleted beyond them is gathered, and the backend
+//! asked for all of it at once, which of these timers there are.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,10 +38,13 @@ use crate::graph::StoreSpec;
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::operator::OpenContext;
 use crate::state::keys::{GROUP_BYTES, time_bytes, time_from};
-use crate::state::{ChangelogWriter, KeyedState, StateAccess, StoreOrder, Visit};
+use crate::state::{ChangelogWriter, KeyedState, Keys, Slot, StateAccess, StoreOrder, Visit};
 
 /// Timers of a group that are in memory at most; half as many are read at once. Not less than two.
 const AHEAD_MAX: usize = 128;
+
+/// Timers beyond those in memory that are gathered at most before the store hears of them.
+const GATHERED_MAX: usize = 1024;
 
 const TIME_BYTES: usize = 8;
 const KEY_START: usize = TIME_BYTES + 4;
@@ -82,8 +86,18 @@ pub struct Timers {
     /// What is next in each group: a timer, or where reading goes on.
     next: BTreeSet<(Vec<u8>, KeyGroup)>,
     ahead_max: usize,
+    beyond: Beyond,
     /// The backend key at hand; kept for its memory.
     key: Vec<u8>,
+}
+
+/// What was done to timers that are in the store only, which has not heard of it yet.
+#[derive(Default)]
+struct Beyond {
+    keys: Keys,
+    /// Of each, in order, whether it was set; otherwise it was deleted.
+    set: Vec<bool>,
+    slots: Vec<Slot>,
 }
 
 /// The timers of one key group, by their place: their backend key without the group.
@@ -138,7 +152,7 @@ impl Timers {
             groups[usize::from(group.0)].beyond = Some(Vec::new());
             next.insert((Vec::new(), group));
         }
-        Ok(Self { store, groups, next, ahead_max, key: Vec::new() })
+        Ok(Self { store, groups, next, ahead_max, beyond: Beyond::default(), key: Vec::new() })
     }
 
     /// Sets a timer. One that is set already stays as it is.
@@ -147,10 +161,7 @@ impl Timers {
         let place = &self.key[GROUP_BYTES..];
         let group = &mut self.groups[usize::from(timer.group.0)];
         if !group.is_ahead(place) {
-            if self.store.get(&self.key)?.is_none() {
-                self.store.put_new(&self.key, ());
-            }
-            return Ok(());
+            return self.gather(true);
         }
         if group.ahead.contains(place) {
             return Ok(());
@@ -177,10 +188,7 @@ impl Timers {
         let place = &self.key[GROUP_BYTES..];
         let group = &mut self.groups[usize::from(timer.group.0)];
         if !group.is_ahead(place) {
-            if self.store.get(&self.key)?.is_some() {
-                self.store.remove(&self.key);
-            }
-            return Ok(());
+            return self.gather(false);
         }
         let before = group.next().filter(|next| place == next.as_slice()).cloned();
         if group.ahead.remove(place) {
@@ -194,6 +202,7 @@ impl Timers {
 
     /// Takes out the next timer before `until`: the earliest of the worker.
     pub fn fire(&mut self, until: Timestamp) -> Result<Option<FiredTimer>> {
+        self.tell_store()?;
         while let Some((place, group)) = self.next.first()
             && time_in(place) < until
         {
@@ -220,12 +229,36 @@ impl Timers {
 
     /// Writes what the epoch did to the changelog, and freezes it.
     pub fn freeze(&mut self, epoch: Epoch, time: Timestamp, writer: &mut impl ChangelogWriter) -> Result<()> {
+        self.tell_store()?;
         self.store.freeze(epoch, time, writer)
     }
 
     /// `epoch` is committed.
     pub fn committed(&mut self, epoch: Epoch) -> Result<()> {
         self.store.committed(epoch)
+    }
+
+    /// Takes note that the timer at hand was set or deleted, of which memory does not know whether it is set.
+    fn gather(&mut self, set: bool) -> Result<()> {
+        self.beyond.keys.push_whole(&self.key);
+        self.beyond.set.push(set);
+        if self.beyond.set.len() == GATHERED_MAX { self.tell_store() } else { Ok(()) }
+    }
+
+    /// Does to the store what was gathered.
+    fn tell_store(&mut self) -> Result<()> {
+        let Beyond { keys, set, slots } = &mut self.beyond;
+        if set.is_empty() {
+            return Ok(());
+        }
+        self.store.resolve(keys, slots)?;
+        for (&slot, set) in slots.iter().zip(set.drain(..)) {
+            if self.store.value(slot).is_some() != set {
+                *self.store.value_mut(slot) = set.then_some(());
+            }
+        }
+        keys.clear();
+        Ok(())
     }
 
     fn set_key(&mut self, timer: Timer<'_>) {

@@ -101,8 +101,8 @@ fn nothing_depends_on_examples_tests_and_benchmarks() {
 }
 
 #[test]
-fn rocksdb_is_imported_in_one_file() {
-    check_only_in("rocksdb::", &["engine/src/state/rocks.rs"]);
+fn rocksdb_is_imported_in_one_file_and_its_tests() {
+    check_only_in("rocksdb::", &["engine/src/state/rocks.rs", "engine/src/state/rocks/tests.rs"]);
 }
 
 #[test]

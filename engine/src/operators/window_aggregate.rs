@@ -25,7 +25,7 @@ use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::message::Watermark;
 use crate::operator::{Context, OpenContext, Operator, OperatorFactory, Progress, operator_factory};
 use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from};
-use crate::state::{KeyedState, Keys, Slot, StoreOrder, Visit};
+use crate::state::{KeyedState, Keys, Slot, StoreOrder, Stretch, Visit};
 use crate::window::{WindowSpec, Windowed};
 
 /// The port of results.
@@ -151,37 +151,34 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
     /// Emits and removes the windows that begin before `until`, a frame of them at most.
     fn close(&mut self, until: Timestamp, context: &mut Context<'_>) -> Result<Progress> {
         let mut results = Results::new(self.spec, &*self.key_codec);
-        let mut progress = Progress::Done;
         self.keys.clear();
-        for index in 0..self.open.groups.len() {
-            let group = self.open.groups[index];
-            let earliest = self.open.earliest(group);
-            if earliest >= until {
-                continue;
-            }
-            let mut next = NO_WINDOW;
-            let from = self.open.take_stayed(group, window_start(group, earliest));
-            let mut stayed = None;
-            self.state.scan(&from, &group_end(group), |key, window| {
-                let start = start_in(key);
-                let is_full = self.keys.len() == self.frame_rows_max;
-                if start >= until || is_full {
-                    next = start;
-                    stayed = is_full.then(|| key.to_vec());
-                    return Visit::Stop;
-                }
+        let due = self.open.groups.iter().filter(|&&group| self.open.earliest(group) < until);
+        let due: Vec<_> = due.map(|&group| (group, self.open.from(group), group_end(group))).collect();
+        let stretches: Vec<_> = due.iter().map(|(_, from, end)| Stretch::all(from, end)).collect();
+        // Of each group that was come to, the earliest that stays.
+        let mut next: Vec<_> = due.iter().map(|_| NO_WINDOW).collect();
+        let (mut come_to, mut stayed) = (due.len(), None);
+        self.state.scan_many(&stretches, |index, key, window, _| {
+            let start = start_in(key);
+            if start < until && self.keys.len() < self.frame_rows_max {
                 self.keys.push_whole(key);
                 if !window.emitted {
                     results.push(key, self.aggregate.result(&window.state));
                 }
-                Visit::More
-            })?;
-            self.open.set(group, next, stayed);
-            if next < until {
-                progress = Progress::More;
-                break;
+                return Visit::More;
             }
+            next[index] = start;
+            if start >= until {
+                return Visit::Stop;
+            }
+            (come_to, stayed) = (index + 1, Some(key.to_vec()));
+            Visit::End
+        })?;
+        let progress = if stayed.is_some() { Progress::More } else { Progress::Done };
+        for (&(group, ..), next) in due.iter().zip(next).take(come_to) {
+            self.open.earliest[usize::from(group.0)] = next;
         }
+        self.open.stayed = stayed;
         self.open.find_least();
         self.keys.iter().for_each(|key| self.state.remove(key));
         context.emit(RESULTS, results.finish()?.into());
@@ -191,25 +188,23 @@ impl<K: Data, V: Data, A: Aggregate<V>> WindowAggregate<K, V, A> {
     /// Emits open windows that changed since they emitted, a frame of them at most, and keeps them.
     fn emit_open(&mut self, context: &mut Context<'_>) -> Result<Progress> {
         let mut results = Results::new(self.spec, &*self.key_codec);
-        let mut from = self.end_from.take().unwrap_or_default();
+        let from = self.end_from.take().unwrap_or_default();
         self.keys.clear();
-        for &group in &self.open.groups {
-            from = from.max(window_start(group, self.open.earliest(group)).to_vec());
-            self.state.scan(&from, &group_end(group), |key, window| {
-                if self.keys.len() == self.frame_rows_max {
-                    self.end_from = Some(key.to_vec());
-                    return Visit::Stop;
-                }
-                if !window.emitted {
-                    self.keys.push_whole(key);
-                    results.push(key, self.aggregate.result(&window.state));
-                }
-                Visit::More
-            })?;
-            if self.end_from.is_some() {
-                break;
+        let groups = self.open.groups.iter().filter(|&&group| self.open.earliest(group) < NO_WINDOW);
+        let bounds: Vec<_> =
+            groups.map(|&group| (self.open.from(group).max(from.clone()), group_end(group))).collect();
+        let stretches: Vec<_> = bounds.iter().map(|(from, end)| Stretch::all(from, end)).collect();
+        self.state.scan_many(&stretches, |_, key, window, _| {
+            if self.keys.len() == self.frame_rows_max {
+                self.end_from = Some(key.to_vec());
+                return Visit::End;
             }
-        }
+            if !window.emitted {
+                self.keys.push_whole(key);
+                results.push(key, self.aggregate.result(&window.state));
+            }
+            Visit::More
+        })?;
         let results = results.finish()?;
         self.state.resolve(&self.keys, &mut self.slots)?;
         for &slot in &self.slots {
@@ -336,18 +331,13 @@ impl OpenWindows {
         self.stayed.take_if(|stayed| group_of(stayed) == group && start <= start_in(stayed));
     }
 
-    /// Where to look for the windows of a group from `start` on.
-    fn take_stayed(&mut self, group: KeyGroup, start: [u8; KEY_START]) -> Vec<u8> {
-        let stayed = self.stayed.take_if(|stayed| group_of(stayed) == group);
-        stayed.unwrap_or_default().max(start.to_vec())
+    /// From where on there can be windows of a group.
+    fn from(&self, group: KeyGroup) -> Vec<u8> {
+        let stayed = self.stayed.as_deref().filter(|stayed| group_of(stayed) == group);
+        stayed.unwrap_or_default().max(&window_start(group, self.earliest(group))[..]).to_vec()
     }
 
-    fn set(&mut self, group: KeyGroup, earliest: Timestamp, stayed: Option<Vec<u8>>) {
-        self.earliest[usize::from(group.0)] = earliest;
-        self.stayed = stayed;
-    }
-
-    /// To be called after [`Self::set`].
+    /// To be called once windows were closed.
     fn find_least(&mut self) {
         self.least = self.earliest.iter().copied().min().unwrap_or(NO_WINDOW);
     }

@@ -70,7 +70,8 @@ pub trait StateBackend: Send + Sync + 'static {
     fn get_many(&self, store: StoreId, keys: &[&[u8]], found: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 
     /// Visits the rows of many stretches, one stretch after the other; `visit` gets the place of the stretch in
-    /// `stretches` too, and with [`Visit::Stop`] ends that stretch alone. None begins with a row before its `at` that `may_begin` denies.
+    /// `stretches` too, and with [`Visit::Stop`] ends that stretch alone. None begins with a row before its `at` that
+    /// `may_begin` denies.
     ///
     /// The stretches may overlap and come in any order; they are read fastest in the order of their keys. Nothing is
     /// held of the rows but the one that is visited.

@@ -222,7 +222,8 @@ impl StateBackend for RocksBackend {
         let (from, to) = (filled().map(|(_, s)| s.from).min(), filled().map(|(_, s)| s.to).max());
         let Some((from, to)) = from.zip(to) else { return Ok(()) };
         let mut options = bounded(from, to);
-        if stretches.len() > 1 {
+        let is_limited = stretches.len() > 1;
+        if is_limited {
             options.set_max_skippable_internal_keys(PASSED_OVER_MAX);
         }
         let db = self.readable();
@@ -232,9 +233,11 @@ impl StateBackend for RocksBackend {
             for (index, &stretch) in filled() {
                 behind.clear();
                 let read = visit_stretch(&mut rows, stretch, may_begin, &mut |key, value| {
-                    behind.clear();
-                    behind.extend_from_slice(key);
-                    behind.push(0);
+                    if is_limited {
+                        behind.clear();
+                        behind.extend_from_slice(key);
+                        behind.push(0);
+                    }
                     visit(index, key, value)
                 });
                 let wants = match read {

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use lotic_log::murmur2;
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use crate::epoch_writer::{EpochWriter, EpochWriterOptions};
 use crate::event_log::EventLog;
 use crate::memory_log::MemoryLog;
 use crate::state::restore::restore;
+use crate::state::testing::{Changes, Counting, Counts, topic};
 use crate::state::{MemoryState, StateAccessOptions, StateHome, StateLimits, StoreChangelog};
 
 /// A timer as a tuple that sorts as timers fire.
@@ -328,9 +330,8 @@ fn what_is_set_and_deleted_while_timers_fire_counts_at_once() {
     assert_eq!(flow.fire_all(9), [row(0, "b", 0), row(2, "b", 0), row(4, "b", 0)]);
 }
 
-#[test]
-fn timers_that_have_fired_are_not_passed_over_again_and_groups_where_nothing_is_due_are_left_alone() {
-    use crate::state::testing::{Counting, Counts, topic};
+/// A store of timers whose backend counts what it is asked for.
+fn counted() -> (StateAccess, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     let backend = Counting { inner: MemoryState::new().open().unwrap(), counts: counts.clone() };
     let stores = [StoreChangelog { name: "due".to_owned(), topic: topic(0, 3) }];
@@ -341,17 +342,51 @@ fn timers_that_have_fired_are_not_passed_over_again_and_groups_where_nothing_is_
         workers: 1,
         limits: StateLimits::default(),
     };
-    let access = StateAccess::new(options).unwrap();
-    let visited = || counts.visited.load(std::sync::atomic::Ordering::Relaxed);
-    let open = || Timers::of_groups("due", &access, KeyGroup::owned_by(0, 1), AHEAD_MAX).unwrap();
+    (StateAccess::new(options).unwrap(), counts)
+}
+
+/// Opens the timers with these set and committed, none of them in memory.
+fn opened_with(access: &StateAccess, rows: &[Row]) -> Timers {
+    let open = || Timers::of_groups("due", access, KeyGroup::owned_by(0, 1), AHEAD_MAX).unwrap();
     let mut timers = open();
-    let rows: Vec<Row> = (0..200).map(|time| row(time, KEYS[time as usize % 2], 0)).collect();
     rows.iter().for_each(|row| timers.set(timer(row)).unwrap());
-    timers.freeze(Epoch(1), Timestamp(0), &mut crate::state::testing::Changes::default()).unwrap();
+    timers.freeze(Epoch(1), Timestamp(0), &mut Changes::default()).unwrap();
     access.publish_ends(Epoch(1), &[]);
     timers.committed(Epoch(1)).unwrap();
     drop(timers);
-    let mut timers = open();
+    open()
+}
+
+#[test]
+fn the_backend_is_asked_at_once_which_timers_beyond_those_in_memory_there_are() {
+    let (access, counts) = counted();
+    let rows: Vec<Row> = (0..GATHERED_MAX as i64 + 300).map(|time| row(time, "a", 0)).collect();
+    let (set, others) = rows.split_at(rows.len() / 2);
+    let mut timers = opened_with(&access, set);
+    let asked = || std::mem::take(&mut *counts.multi_gets.lock());
+    asked();
+    let before = counts.visited.load(Ordering::Relaxed);
+    rows.iter().for_each(|row| timers.set(timer(row)).unwrap());
+    assert_eq!(asked(), [GATHERED_MAX], "so many are gathered at most");
+    set.iter().for_each(|row| timers.delete(timer(row)).unwrap());
+    let mut changes = Changes::default();
+    timers.freeze(Epoch(2), Timestamp(0), &mut changes).unwrap();
+    assert_eq!(asked(), [300], "of the others it is known by then");
+    assert_eq!(changes.count, rows.len(), "those that were set are deleted, the others are set");
+    assert_eq!(counts.visited.load(Ordering::Relaxed), before);
+    for row in others {
+        let fired = timers.fire(Timestamp(i64::MAX)).unwrap();
+        assert_eq!(fired.map(|fired| row_of(fired.timer())).as_ref(), Some(row));
+    }
+    assert_eq!(timers.fire(Timestamp(i64::MAX)).unwrap(), None);
+}
+
+#[test]
+fn timers_that_have_fired_are_not_passed_over_again_and_groups_where_nothing_is_due_are_left_alone() {
+    let (access, counts) = counted();
+    let visited = || counts.visited.load(Ordering::Relaxed);
+    let rows: Vec<Row> = (0..200).map(|time| row(time, KEYS[time as usize % 2], 0)).collect();
+    let mut timers = opened_with(&access, &rows);
     assert_eq!(timers.fire(Timestamp(0)).unwrap(), None);
     let looked_at = visited();
     // The first of each of the two groups, and what stops each scan.

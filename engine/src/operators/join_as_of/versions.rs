@@ -15,10 +15,11 @@ mod sweep;
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use lotic_log::Timestamp;
 
 use self::runs::{
-    GENERATION_BYTES_MAX, RUN_BYTES_MAX, RUN_VERSIONS_MAX, Run, RunCache, Timed, version_bytes,
+    GENERATION_BYTES_MAX, RUN_BYTES_MAX, RUN_VERSIONS_MAX, Run, RunCache, Timed, entry_bytes, version_bytes,
 };
 use self::sweep::Sweep;
 use crate::codec::{Codec, CodecError, CodecId};
@@ -31,12 +32,15 @@ use crate::state::{KeyedState, Stretch, Visit};
 /// Keys that one pass reads at most.
 const FETCH_KEYS_MAX: usize = 1024;
 
-/// Bytes that the runs which one pass reads take, but for the last version. Half of a generation, so that they are still
-/// there when the rows of the frame are looked up.
+/// Bytes that the versions which one pass reads take, but for the last. Half of a generation, so that, with their keys, they
+/// are still there when the rows of the frame are looked up.
 pub(super) const FETCH_BYTES_MAX: usize = GENERATION_BYTES_MAX / 2;
 
 /// Bytes of a pass that its runs share alike, before the last version of each; those have the other half.
 const FETCH_SHARED_BYTES: usize = FETCH_BYTES_MAX / 2;
+
+/// Bytes that the keys of one pass take, but for the last.
+const FETCH_KEY_BYTES_MAX: usize = GENERATION_BYTES_MAX / 4;
 
 const TIME_BYTES: usize = 8;
 
@@ -76,7 +80,7 @@ impl<T: Data> Versions<T> {
 
     /// Begins the lookups of a frame.
     pub(super) fn lookups(&mut self) -> Lookups<'_, T> {
-        Lookups { versions: self, ahead: 0 }
+        Lookups { versions: self, ahead: 0, keys_max: FETCH_KEYS_MAX }
     }
 
     /// Goes on removing versions that nobody can ask for from `horizon` on: those that were followed by
@@ -99,39 +103,40 @@ impl<T: Data> Versions<T> {
         write_key(&mut self.key, group, &[&length, key]);
     }
 
-    /// Reads, in one pass, the runs of those of these lookups that no run covers. How many lookups that was for: only the
-    /// first of them where the pass has come to its bound.
-    fn fetch<'a>(&mut self, lookups: impl Iterator<Item = Lookup<'a>>) -> Result<usize> {
-        let keys_max = (FETCH_SHARED_BYTES / self.typical_bytes).clamp(1, FETCH_KEYS_MAX);
-        let (mut missing, mut seen) = (Vec::new(), 0);
+    /// Reads, in one pass, the runs of those of these lookups that no run covers.
+    fn fetch<'a>(&mut self, lookups: impl Iterator<Item = Lookup<'a>>, keys_max: usize) -> Result<Fetched> {
+        let keys_max = (FETCH_SHARED_BYTES / self.typical_bytes).clamp(1, keys_max);
+        let (mut asked, mut key_bytes) = (HashMap::<Vec<u8>, AskedTimes>::new(), 0);
+        let mut seen = 0;
         for Lookup { group, key, time } in lookups {
             self.set_prefix(group, key);
-            if !self.runs.covers(&self.key, time) {
-                if missing.len() == keys_max {
+            if let Some(times) = asked.get_mut(&self.key[..]) {
+                *times = AskedTimes { from: times.from.min(time), to: times.to.max(time) };
+            } else if !self.runs.covers(&self.key, time) {
+                if asked.len() == keys_max || key_bytes >= FETCH_KEY_BYTES_MAX {
                     break;
                 }
-                missing.push(Missing::new(&self.key, time));
+                key_bytes += entry_bytes::<T>(&self.key);
+                asked.insert(self.key.clone(), AskedTimes { from: time, to: time });
             }
             seen += 1;
         }
+        let mut missing: Vec<_> = asked.iter().map(|(prefix, times)| Missing::new(prefix, *times)).collect();
         missing.sort_unstable_by(|one, other| one.at.cmp(&other.at));
-        // The run from the earliest time on may well do for the others.
-        missing.dedup_by(|later, earlier| later.prefix() == earlier.prefix());
         let runs = self.read_runs(&missing)?;
-        let (bytes, versions) = runs
-            .iter()
-            .fold((0, 0), |(bytes, versions), run| (bytes + run.bytes, versions + run.versions.len()));
+        let read = runs.len();
+        let total = |of: fn(&Run<T>) -> usize| runs.iter().map(of).sum::<usize>();
+        let (bytes, versions) = (total(|run| run.bytes), total(|run| run.versions.len()));
         self.typical_bytes = bytes.checked_div(versions).unwrap_or(self.typical_bytes);
-        let is_all = runs.len() == missing.len();
         for (missing, run) in missing.iter().zip(runs) {
             self.runs.insert(missing.prefix(), run);
         }
-        Ok(if is_all { seen } else { 1 })
+        Ok(Fetched { seen, cut_to: (read < missing.len()).then_some(read) })
     }
 
-    /// Reads the runs of these keys: the version at a time and those that follow. Each ends with the version that exceeds
-    /// its share of [`FETCH_SHARED_BYTES`]. There are fewer runs than keys if the last versions need more than the rest of
-    /// [`FETCH_BYTES_MAX`].
+    /// Reads the runs of these keys: the version at the earliest time asked and those that follow. Each has its share of
+    /// [`FETCH_SHARED_BYTES`], and goes on up to the latest time asked where that is not enough. There are fewer runs than
+    /// keys if they need more than [`FETCH_BYTES_MAX`].
     fn read_runs(&self, missing: &[Missing]) -> Result<Vec<Run<T>>> {
         let share = (FETCH_SHARED_BYTES / missing.len()).clamp(1, RUN_BYTES_MAX);
         let mut runs: Vec<_> = missing.iter().map(|_| Run::new()).collect();
@@ -140,7 +145,9 @@ impl<T: Data> Versions<T> {
         let stretches: Vec<_> = missing.iter().map(Missing::stretch).collect();
         self.store.scan_many(&stretches, |index, key, version, encoded_bytes| {
             let (run, time) = (&mut runs[index], time_in(key));
-            if run.versions.len() == RUN_VERSIONS_MAX || run.bytes >= share {
+            let is_enough =
+                run.bytes >= share && (time > missing[index].to_time || run.bytes >= RUN_BYTES_MAX);
+            if is_enough || run.versions.len() == RUN_VERSIONS_MAX {
                 run.until = Some(time);
                 return Visit::Stop;
             }
@@ -161,6 +168,21 @@ impl<T: Data> Versions<T> {
     }
 }
 
+/// What a pass came to.
+struct Fetched {
+    /// How many lookups it was for.
+    seen: usize,
+    /// How many keys it has read, if that is not all of them.
+    cut_to: Option<usize>,
+}
+
+/// When a key was asked for.
+#[derive(Clone, Copy)]
+struct AskedTimes {
+    from: Timestamp,
+    to: Timestamp,
+}
+
 /// A row that is looked up: that of a key as it was at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Lookup<'a> {
@@ -175,6 +197,8 @@ pub(super) struct Lookups<'a, T> {
     /// How many of those to come were read along with one before them. What of it the cache did not keep, or the run from
     /// an earlier time on does not cover, is read by itself.
     ahead: usize,
+    /// Keys that a pass reads at most, by those that had too much to read.
+    keys_max: usize,
 }
 
 impl<T: Data> Lookups<'_, T> {
@@ -191,29 +215,36 @@ impl<T: Data> Lookups<'_, T> {
         if self.ahead > 0 {
             self.ahead -= 1;
         } else if !is_covered {
-            self.ahead = versions.fetch(std::iter::once(lookup).chain(rest))? - 1;
+            let fetched = versions.fetch(std::iter::once(lookup).chain(rest), self.keys_max)?;
+            match fetched.cut_to {
+                // The next one that is missing has another pass read.
+                Some(read) => self.keys_max = read.max(1),
+                None => self.ahead = fetched.seen - 1,
+            }
             versions.set_prefix(group, key);
             is_covered = versions.runs.covers(&versions.key, time);
         }
         if !is_covered {
-            versions.fetch(std::iter::once(lookup))?;
+            versions.fetch(std::iter::once(lookup), 1)?;
         }
         Ok(versions.runs.newest(&versions.key, time).and_then(|version| version.0.as_ref()))
     }
 }
 
-/// A key of which no run covers a time.
+/// A key of which no run covers a time that is asked for.
 struct Missing {
-    /// Behind the key's version of that time.
+    /// Behind the key's version of the earliest time asked.
     at: Vec<u8>,
     /// Behind the key's last version.
     to: Vec<u8>,
+    /// The latest time asked.
+    to_time: Timestamp,
 }
 
 impl Missing {
-    fn new(prefix: &[u8], time: Timestamp) -> Self {
+    fn new(prefix: &[u8], times: AskedTimes) -> Self {
         let behind = |time: Timestamp| [prefix, &time_bytes(time), &[0]].concat();
-        Self { at: behind(time), to: behind(Timestamp(i64::MAX)) }
+        Self { at: behind(times.from), to: behind(Timestamp(i64::MAX)), to_time: times.to }
     }
 
     fn prefix(&self) -> &[u8] {

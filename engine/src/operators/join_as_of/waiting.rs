@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Data, NO_WATERMARK, Origin};
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::state::keys::{GROUP_BYTES, group_of, time_bytes, time_from, write_key};
-use crate::state::{ChangelogWriter, KeyedState, Visit};
+use crate::state::{ChangelogWriter, KeyedState, Stretch, Visit};
 
 /// The source of a record that came without an origin.
 const NO_SOURCE: u32 = u32::MAX;
@@ -144,33 +144,35 @@ impl<V: Data> WaitingRoom<V> {
             return Ok(true);
         }
         let number = i32::try_from(partition).expect("partitions are counted as i32");
-        let mut all = true;
-        for &group in &self.groups {
-            let earliest = &mut held.earliest[usize::from(group.0)];
-            if *earliest >= until {
-                continue;
-            }
-            let mut next = NOBODY;
-            let mut from = time_start(group, number, *earliest).to_vec();
-            if let Some(stayed) = held.stayed.take_if(|stayed| group_of(stayed) == group) {
-                from = stayed.max(from);
-            }
-            let end = partition_start(group, number + 1);
-            self.store.scan(&from, &end, |key, waiting| {
-                let time = time_in(key);
-                if time >= until || left.len() == rows_max {
-                    next = time;
-                    held.stayed = Some(key.to_vec());
-                    return Visit::Stop;
-                }
+        let bounds_of = |group: KeyGroup| {
+            let from = time_start(group, number, held.earliest[usize::from(group.0)]);
+            let stayed = held.stayed.as_deref().filter(|stayed| group_of(stayed) == group);
+            let from = stayed.unwrap_or_default().max(&from[..]).to_vec();
+            (from, partition_start(group, number + 1))
+        };
+        let due = self.groups.iter().filter(|group| held.earliest[usize::from(group.0)] < until);
+        let due: Vec<_> = due.map(|&group| (group, bounds_of(group))).collect();
+        let stretches: Vec<_> = due.iter().map(|(_, (from, end))| Stretch::all(from, end)).collect();
+        // Of each group that was come to, who is the next to leave.
+        let mut next: Vec<_> = due.iter().map(|_| NOBODY).collect();
+        let mut come_to = due.len();
+        self.store.scan_many(&stretches, |index, key, waiting, _| {
+            let time = time_in(key);
+            if time < until && left.len() < rows_max {
                 left.push((key.to_vec(), waiting.clone()));
-                Visit::More
-            })?;
-            *earliest = next;
-            if next < until {
-                all = false;
-                break;
+                return Visit::More;
             }
+            next[index] = time;
+            held.stayed = Some(key.to_vec());
+            if time >= until {
+                return Visit::Stop;
+            }
+            come_to = index + 1;
+            Visit::End
+        })?;
+        let all = next.iter().all(|next| *next >= until);
+        for (&(group, _), next) in due.iter().zip(next).take(come_to) {
+            held.earliest[usize::from(group.0)] = next;
         }
         held.least = held.earliest.iter().copied().min().unwrap_or(NOBODY);
         left.iter().for_each(|(key, _)| self.store.remove(key));

@@ -242,6 +242,26 @@ proptest! {
 }
 
 #[test]
+fn the_windows_that_a_frame_takes_are_found_in_one_pass_whatever_their_groups() {
+    let mut bench = bench(0);
+    let keys: Vec<_> = (0..20).map(|key| format!("key {key}")).collect();
+    let events = |time| keys.iter().map(|key| event(time, 0, (key.as_str(), 1))).collect::<Vec<_>>();
+    add(&mut bench, &events(3));
+    bench.commit();
+    bench.scans();
+    assert_eq!(results(&mut bench.advance(0, None, 10)).len(), keys.len());
+    // The frames of this bench have three rows.
+    assert_eq!(bench.scans().len(), 7);
+    add(&mut bench, &events(13));
+    bench.commit();
+    let before = bench.visited();
+    assert_eq!(results(&mut bench.end()).len(), keys.len());
+    assert_eq!(bench.scans().len(), 7);
+    let visited = bench.visited() - before;
+    assert!((keys.len()..2 * keys.len()).contains(&visited), "{visited} rows for {} windows", keys.len());
+}
+
+#[test]
 fn windows_that_are_closed_are_not_passed_over_again() {
     const KEYS: usize = 600;
     let of_one_group = |key: &String| KeyGroup::of_hash(murmur2(key.as_bytes()) as u32) == KeyGroup(7);

@@ -100,7 +100,7 @@ impl<T: Data> RunCache<T> {
 
     pub(super) fn insert(&mut self, prefix: &[u8], run: Run<T>) {
         self.make_room();
-        self.young_bytes += size_of::<Run<T>>() + 2 * prefix.len() + run.bytes;
+        self.young_bytes += entry_bytes::<T>(prefix) + run.bytes;
         self.young.insert(prefix.to_vec(), run);
     }
 
@@ -145,6 +145,11 @@ impl<T: Data> RunCache<T> {
         run.versions.retain(|version| version.time >= time);
         run.bytes = run.versions.iter().map(|version| version.bytes).sum();
     }
+}
+
+/// About what the run of a key takes besides its versions.
+pub(super) fn entry_bytes<T>(prefix: &[u8]) -> usize {
+    size_of::<Run<T>>() + 2 * prefix.len()
 }
 
 /// About what a version takes in a run: what its row holds elsewhere is taken for as long as its encoded form.
