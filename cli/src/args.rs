@@ -166,12 +166,13 @@ pub(crate) enum Command {
     Consume(ConsumeOptions),
     /// Walk every batch, and name the first bad byte's topic, partition and offset.
     ///
-    /// The indexes of sealed segments are compared with them. One that is not true is named, with the place of its
-    /// first entry that is not; no record is damaged by that.
+    /// The indexes of sealed segments are compared with them, and with the note of what they held. One that is not true,
+    /// has lost entries or is gone is named, with the place of the first entry that is not true or missing; no record is
+    /// damaged by that.
     ///
-    /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and
-    /// is no damage), and no index untrue. 1: there is damage. Nothing is opened or changed: also a log that does not open any
-    /// more is walked.
+    /// Exit status 0: every batch is sound (a torn tail, which the next start cuts off, is reported and is no damage), and
+    /// no index untrue. 1: there is damage. Nothing is opened or changed: also a log that does not open any more is
+    /// walked. So is one that a program writes to: what that removes, replaces or deletes meanwhile is not missing.
     #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
     /// Cut a damaged partition off before its damage, so that the log opens again.

@@ -22,6 +22,7 @@ use crate::storage::memory::MemoryStorage;
 use crate::storage::{OpenMode, Storage, SyncPurpose};
 use crate::topic::{Topic, TopicConfig};
 use crate::transaction::{TransactionRecord, TransactionStatus, encode_key};
+use crate::verify::{WalkEnd, walk_log};
 
 const BROKER: &str = "/broker";
 const DATA: &str = "/data";
@@ -148,6 +149,23 @@ fn contents(log: &Log, isolation: Isolation) -> BTreeMap<TopicPartition, Vec<(i6
 
 fn first_segment(topic: &str) -> PathBuf {
     Path::new(BROKER).join(topic).join("00000000000000000000.log")
+}
+
+#[test]
+fn the_indexes_of_what_was_imported_are_noted_and_nothing_is_told_of_them_until_one_is_gone() {
+    let storage = broker();
+    let log = open(&storage, DATA);
+    import(&log).expect("it is sound");
+    log.close().expect("the disk is fine");
+    let told = || -> Vec<_> {
+        let walks = walk_log(&*storage, Path::new(DATA), Some("orders")).expect("it is there");
+        assert!(walks.iter().all(|(_, walk)| walk.segments > 2 && walk.ending == WalkEnd::Complete));
+        walks.into_iter().flat_map(|(_, walk)| walk.indexes).map(|damage| damage.file).collect()
+    };
+    assert_eq!(told(), [] as [PathBuf; 0]);
+    let index = Path::new(DATA).join("orders-1/00000000000000000000.index");
+    storage.remove_file(&index).expect("it is there");
+    assert_eq!(told(), [index]);
 }
 
 #[test]

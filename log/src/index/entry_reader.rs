@@ -37,6 +37,16 @@ impl<E: Entry> EntryReader<E> {
         self.position
     }
 
+    /// How many entries were passed.
+    pub(crate) fn entries(&self) -> u64 {
+        self.position / E::BYTES as u64
+    }
+
+    /// Whether there is a file.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The next entry, if there is one.
     pub(crate) fn peek(&mut self) -> io::Result<Option<E>> {
         if self.ahead.len() - self.passed < E::BYTES

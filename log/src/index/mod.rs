@@ -33,10 +33,10 @@ use entry_file::EntryFile;
 
 pub(crate) use entry_reader::EntryReader;
 pub(crate) use offset::{IndexedBatch, OffsetEntry, OffsetIndex};
-pub(crate) use sum::{Note, SumFile};
+pub(crate) use sum::{Note, SumFile, read_notes};
 pub(crate) use time::{LargestTimestamp, Older, TimeEntry, TimeIndex};
 pub use transaction::AbortedTransaction;
-pub(crate) use transaction::{TransactionIndex, read_aborted};
+pub(crate) use transaction::{AbortedEntries, TransactionIndex};
 
 /// What an index is a sequence of: entries of one size, in an order that searches rely on.
 pub(crate) trait Entry: Copy + PartialEq {
@@ -85,6 +85,13 @@ pub(crate) struct Held {
     entries: u64,
     /// Of the last entry of a hint, and of all entries of an index that is none.
     checksum: u32,
+}
+
+impl Held {
+    /// How many entries.
+    pub(crate) fn entries(self) -> u64 {
+        self.entries
+    }
 }
 
 /// An index of a segment.

@@ -34,7 +34,7 @@
 //! ends where the segment does is believed, since a power cut may bring that back, and the entries it speaks of.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{FileContext, Held};
@@ -68,12 +68,7 @@ impl SumFile {
 
     /// The notes that are whole.
     pub(crate) fn read(&self) -> io::Result<impl Iterator<Item = Note>> {
-        let notes = match self.storage.open(&self.path, OpenMode::Read) {
-            Ok(file) => read_notes(&*file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => [None; NOTES],
-            Err(error) => return Err(error),
-        };
-        Ok(notes.into_iter().flatten())
+        read_notes(&*self.storage, &self.path)
     }
 
     /// Notes what the indexes hold, which is on file. The file is to be synced: it may be as it should be and not be
@@ -85,7 +80,7 @@ impl SumFile {
             }
             opened => {
                 let file = opened?;
-                let found = read_notes(&*file)?;
+                let found = notes_in(&*file)?;
                 (file, found)
             }
         };
@@ -104,7 +99,20 @@ impl SumFile {
     }
 }
 
-fn read_notes(file: &dyn StorageFile) -> io::Result<[Option<Note>; NOTES]> {
+/// The notes in the file `path` that are whole, whoever writes to it.
+pub(crate) fn read_notes(
+    storage: &dyn Storage,
+    path: &Path,
+) -> io::Result<impl Iterator<Item = Note> + use<>> {
+    let notes = match storage.open(path, OpenMode::Read) {
+        Ok(file) => notes_in(&*file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => [None; NOTES],
+        Err(error) => return Err(error),
+    };
+    Ok(notes.into_iter().flatten())
+}
+
+fn notes_in(file: &dyn StorageFile) -> io::Result<[Option<Note>; NOTES]> {
     let mut bytes = [0; NOTES * BYTES];
     file.read_at(0, &mut bytes)?;
     let mut notes = [None; NOTES];

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Entry, Index, field};
+use super::{Entry, Held, Index, field};
 use crate::files::FileKind;
 use crate::record::{Offset, ProducerId};
 use crate::storage::{Storage, StorageFile};
@@ -66,9 +66,23 @@ impl Entry for AbortedTransaction {
 pub(crate) type TransactionIndex = Index<AbortedTransaction>;
 
 /// The entries of a file, whoever writes to it; none where there is no file.
-pub(crate) fn read_aborted(storage: &dyn Storage, path: &Path) -> io::Result<Vec<AbortedTransaction>> {
-    let bytes = whole_file::read(storage, path)?.unwrap_or_default();
-    Ok(bytes.chunks_exact(AbortedTransaction::BYTES).map(AbortedTransaction::decode).collect())
+pub(crate) struct AbortedEntries(Vec<u8>);
+
+impl AbortedEntries {
+    pub(crate) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Self> {
+        Ok(Self(whole_file::read(storage, path)?.unwrap_or_default()))
+    }
+
+    /// All of them.
+    pub(crate) fn decode(&self) -> Vec<AbortedTransaction> {
+        self.0.chunks_exact(AbortedTransaction::BYTES).map(AbortedTransaction::decode).collect()
+    }
+
+    /// Whether the first of them are those that were noted; `None` if there are fewer.
+    pub(crate) fn begin_as(&self, noted: Held) -> Option<bool> {
+        let bytes = usize::try_from(noted.entries).ok()?.checked_mul(AbortedTransaction::BYTES)?;
+        Some(crc32fast::hash(self.0.get(..bytes)?) == noted.checksum)
+    }
 }
 
 impl Index<AbortedTransaction> {

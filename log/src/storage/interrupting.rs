@@ -22,6 +22,8 @@ pub(crate) struct Interruptions {
 /// What is interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Moment {
+    /// The opening of a file of this name that is there.
+    Open(PathBuf),
     /// A read of the file that was opened by this name.
     Read(PathBuf),
     /// The making of a file of this name.
@@ -40,6 +42,11 @@ struct Interruption {
 impl InterruptingStorage {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
         Self::observed_by(Interruptions::default(), storage)
+    }
+
+    /// Does `act` before the file `path`, which is there, is opened, once.
+    pub(crate) fn before_open(&self, path: PathBuf, act: impl FnOnce() + Send + 'static) {
+        self.interrupt(Moment::Open(path), 1, once(act));
     }
 
     /// Does `act` before the next read of the file that was opened as `path`, once.
@@ -100,6 +107,7 @@ impl Observer for Interruptions {
 impl Moment {
     fn is(&self, call: Call<'_>) -> bool {
         match (self, call) {
+            (Self::Open(path), Call::Open(opened)) => path == opened,
             (Self::Read(path), Call::Read(read)) => path == read,
             (Self::Create(path), Call::Create(made)) => path == made,
             (Self::List(directory), Call::List(listed)) => directory == listed,

@@ -4,6 +4,7 @@ mod cases;
 pub(crate) mod crash;
 mod few_files;
 mod model;
+mod walked;
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -97,10 +98,14 @@ impl Bench {
         self.try_compact().expect("the log is sound")
     }
 
-    fn try_compact(&self) -> crate::Result<CompactionReport> {
+    fn begin_compaction(&self) -> Compaction {
         let dirt = all_dirt(&self.partition);
         let limits = CompactionLimits { key_map_bytes: self.key_map_bytes, seed: [1, 2] };
-        let mut compaction = Compaction::begin(self.partition.clone(), &dirt, limits);
+        Compaction::begin(self.partition.clone(), &dirt, limits)
+    }
+
+    fn try_compact(&self) -> crate::Result<CompactionReport> {
+        let mut compaction = self.begin_compaction();
         while !matches!(compaction.advance(Waker::noop())?, Piece::Done) {}
         Ok(compaction.report().clone())
     }
