@@ -1,8 +1,10 @@
 //! The `lotic` command, as a person or a script uses it.
 //!
 //! - [`told`]: what it says of what it has done, and how it refuses what is wrong.
+//! - [`verified`]: what `verify` says of indexes.
 
 mod told;
+mod verified;
 
 use std::fs::{self, OpenOptions};
 use std::ops::ControlFlow;
