@@ -75,6 +75,8 @@ pub(crate) struct Compaction {
     /// The segments to be written again, without those that are.
     left: VecDeque<(Arc<Segment>, Offset)>,
     stage: Stage,
+    /// The segment that is being written, until it is decided that it takes the place of others: the base of those.
+    undecided: Option<Offset>,
     report: CompactionReport,
 }
 
@@ -139,6 +141,7 @@ impl Compaction {
             clean_end: dirt.clean_end,
             left,
             stage: Stage::Mapping(Reading { segments: dirty, scanner: None }),
+            undecided: None,
             report,
         }
     }
@@ -157,8 +160,21 @@ impl Compaction {
     ///
     /// # Errors
     /// `Closed`; `Retry` if somebody has pinned what was to be rewritten; `Corrupt`, naming the first bad
-    /// batch, and then all of it is left as it is; those of the operating system. The compaction is over.
+    /// batch, and then all of it is left as it is; those of the operating system. The compaction is over, and what it
+    /// has written and not decided is gone.
     pub(crate) fn advance(&mut self, waker: &Waker) -> Result<Piece> {
+        let outcome = self.go_on(waker);
+        if outcome.is_err()
+            && let Some(base) = self.undecided.take()
+            && let Err(error) = self.partition.drop_cleaned(base)
+        {
+            let partition = self.partition.name();
+            tracing::debug!(%partition, %error, "what compaction has written is left for the next");
+        }
+        outcome
+    }
+
+    fn go_on(&mut self, waker: &Waker) -> Result<Piece> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Mapping(reading) => self.map(reading),
             Stage::Rewriting(None) => self.begin_group(),
@@ -237,6 +253,7 @@ impl Compaction {
         let taken: VecDeque<_> = self.left.drain(..count).collect();
         let (first, end) = (taken[0].0.clone(), taken[count - 1].1);
         let cleaned = self.partition.begin_cleaned(first.base())?;
+        self.undecided = Some(first.base());
         self.stage = Stage::Rewriting(Some(Group {
             segments: taken.iter().map(|(segment, _)| segment.clone()).collect(),
             end,
@@ -280,6 +297,7 @@ impl Compaction {
         if group.segments.len() == 1 && !group.is_changed {
             self.report.bytes_after += group.bytes_before;
             self.partition.drop_cleaned(group.segments[0].base())?;
+            self.undecided = None;
             self.stage = Stage::Rewriting(None);
         } else {
             self.report.bytes_after += group.cleaned.bytes();
@@ -308,6 +326,9 @@ impl Compaction {
 
     fn replace(&mut self, mut replacement: Replacement) -> Result<Piece> {
         self.partition.advance_replacement(&mut replacement)?;
+        if replacement.is_decided() {
+            self.undecided = None;
+        }
         self.stage =
             if replacement.is_done() { Stage::Rewriting(None) } else { Stage::Replacing(replacement) };
         Ok(Piece::Worked { bytes: 0 })

@@ -16,10 +16,10 @@
 //! one is published; then they are open for those only who read them at the moment, and everybody else finds
 //! the new one. So no more stays open than is being replaced and is being read.
 //!
-//! A failure before the decision leaves everything as it was; one after it poisons the partition, whose
-//! next opening finishes. That too many files are open is never one of those: what the steps after the decision
-//! change are names, in a directory that is open before, and the new segment goes on under its next name as it was
-//! written, without being opened again.
+//! A failure before the decision leaves everything as it was, and whoever began removes what was written; one after it
+//! poisons the partition, whose next opening finishes. That too many files are open is never one of those: what the
+//! steps after the decision change are names, in a directory that is open before, and the new segment goes on under its
+//! next name as it was written, without being opened again.
 
 use std::io;
 use std::path::PathBuf;
@@ -59,11 +59,19 @@ pub(crate) struct CleanedSegment {
 }
 
 impl CleanedSegment {
-    /// Begins the segment that will have `base` for its own. Leftovers of an earlier attempt go.
+    /// Begins the segment that will have `base` for its own. Leftovers of an earlier attempt go, and so does what was
+    /// begun where this fails.
     pub(crate) fn create(site: &PartitionSite, base: Offset) -> io::Result<Self> {
         remove_cleaned(site, base)?;
-        let segment = Arc::new(Segment::create_cleaned(site, base)?);
-        let file = segment.file()?;
+        let begin = || {
+            let segment = Arc::new(Segment::create_cleaned(site, base)?);
+            Ok((segment.file()?, segment))
+        };
+        let (file, segment) = begin().inspect_err(|_: &io::Error| {
+            if let Err(error) = remove_cleaned(site, base) {
+                tracing::debug!(partition = %site.name, %error, "what was begun is left for the next");
+            }
+        })?;
         let active = ActiveSegment::new(segment, site.config.index_interval_bytes);
         Ok(Self { active, file, unwritten: Vec::new(), position: 0 })
     }
@@ -145,6 +153,11 @@ impl Replacement {
     /// Whether there is nothing left to do.
     pub(crate) fn is_done(&self) -> bool {
         self.step == Step::Published
+    }
+
+    /// Whether there is no way back.
+    pub(crate) fn is_decided(&self) -> bool {
+        !matches!(self.step, Step::Written | Step::Marked)
     }
 
     /// Keeps open what is replaced.
@@ -307,7 +320,8 @@ impl Partition {
         CleanedSegment::create(&self.site, base).map_err(|error| self.compaction_failed(error))
     }
 
-    /// Removes what was written of such a segment.
+    /// Removes what was written of such a segment, before it is decided that it takes the place of others. No file is
+    /// opened for that.
     pub(crate) fn drop_cleaned(&self, base: Offset) -> Result<()> {
         let _marks = self.marks.lock();
         self.check_open()?;

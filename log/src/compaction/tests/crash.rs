@@ -32,7 +32,7 @@ pub(super) fn bench(seed: u64) -> Bench {
     bench
 }
 
-fn names(bench: &Bench) -> Vec<String> {
+pub(super) fn names(bench: &Bench) -> Vec<String> {
     let entries = bench.storage.list(crate::partition::tests::DIRECTORY.as_ref()).expect("it is there");
     entries.into_iter().map(|entry| entry.name).collect()
 }
@@ -112,7 +112,7 @@ fn check_walk(bench: &Bench, durable: Offset, what: &str) {
     assert_eq!(walk.indexes, [], "{what}");
 }
 
-fn is_staged(name: &str) -> bool {
+pub(super) fn is_staged(name: &str) -> bool {
     name.ends_with(".cleaned") || name.ends_with(".swap")
 }
 

@@ -54,6 +54,35 @@ fn a_compaction_that_can_open_no_more_files_at_any_moment_poisons_nothing_and_is
     }
 }
 
+#[test]
+fn a_compaction_that_is_given_up_leaves_nothing_of_what_it_has_written() {
+    let left = |bench: &Bench| crash::names(bench).into_iter().filter(|name| crash::is_staged(name)).count();
+    for files in 0.. {
+        let (bench, storage) = bench();
+        storage.observer().leave(files);
+        let outcome = bench.try_compact();
+        assert_eq!(left(&bench), 0, "{files} files");
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    // Whatever else it is given up for, as long as the partition may be written to.
+    let mut given_up = 0;
+    for operation in 0.. {
+        let (bench, _) = bench();
+        bench.storage.fail_with(std::io::ErrorKind::Other, operation);
+        let outcome = bench.try_compact();
+        bench.storage.clear_faults();
+        if outcome.is_ok() {
+            return assert!(given_up > 20, "it was given up {given_up} times");
+        }
+        if !bench.partition.is_poisoned() {
+            given_up += 1;
+            assert_eq!(left(&bench), 0, "operation {operation}");
+        }
+    }
+}
+
 /// Compacts segments into one, over and over, and reads on in it; what there is in the end.
 fn compacted_thrice(bench: &Bench) -> (Vec<Found>, Vec<(i64, i64, i64)>) {
     for round in 0..3 {
