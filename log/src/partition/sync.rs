@@ -20,10 +20,10 @@ use std::sync::atomic::Ordering;
 use super::writer::{Mode, Writer};
 use super::{Durability, Partition, failed_sync};
 use crate::consistent_cut::stands_on_others;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, Submission, outcome};
 use crate::record::{Offset, PartitionKey};
-use crate::storage::{StorageDirectory, StorageFile, SyncPurpose, SyncReason, SyncTicket, is_too_many_files};
+use crate::storage::{StorageDirectory, StorageFile, SyncPurpose, SyncReason, SyncTicket};
 use crate::unsynced_files::{UnsyncedFile, UnsyncedHolder};
 
 /// What a sync has to cover.
@@ -81,8 +81,8 @@ impl Flush for Partition {
     /// where a write has failed: what was there before stands as it did.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Poisoned`]; those of the operating system, which poison the partition, but for
-    /// [`crate::ErrorKind::TooManyFiles`]. A partition that is read-only or deleted has nothing to sync.
+    /// [`crate::ErrorKind::Poisoned`]; those of opening the directory, after which it may be tried again; those of
+    /// syncing names, which poison the partition. A partition that is read-only or deleted has nothing to sync.
     fn submit(&self, reason: SyncReason) -> Result<Submission> {
         let mut submitted = self.submitted.lock();
         self.end_closing_files(&mut submitted);
@@ -165,16 +165,27 @@ impl Partition {
         Ok(())
     }
 
+    /// What a sync that begins now has to cover.
+    ///
+    /// A directory that cannot be opened is no sync that has failed, whatever the reason. Nothing is taken then: all
+    /// files are open still, and tell the next sync if their bytes could not be written back. Names have nobody to tell,
+    /// now or later: a directory is always opened after they were changed. Nothing counts as durable meanwhile. A note of
+    /// a failed sync, though, would have the next opening cut records off, and take the whole log back, of which nothing
+    /// is in doubt.
+    ///
     /// # Errors
-    /// [`crate::ErrorKind::Poisoned`]; those of opening the directory, which poison the partition, unless too many files
-    /// are open: nothing is taken then.
+    /// [`crate::ErrorKind::Poisoned`]; those of opening the directory.
     fn take_unsynced(&self, writer: &mut Writer) -> Result<Unsynced> {
         self.check_syncable()?;
         writer.is_flush_requested = false;
         let names = writer.has_new_names.then(|| self.site.storage().open_dir(&self.site.directory));
-        let names = names.transpose().map_err(|error| match is_too_many_files(&error) {
-            true => self.site.io("sync the names in", &self.site.directory, error),
-            false => self.sync_error(error),
+        let names = names.transpose().map_err(|error| {
+            let error = self.site.io("open, to sync the names in it,", &self.site.directory, error);
+            if error.kind() != ErrorKind::TooManyFiles {
+                // Who appends under the other durabilities is not told.
+                tracing::error!(partition = %self.site.name, %error, "nothing is synced until it can be");
+            }
+            error
         })?;
         let sealed = writer.sealed.iter().map(|(_, file)| file.file());
         let segments = sealed.chain(writer.tail.active.unsynced()).cloned().collect();

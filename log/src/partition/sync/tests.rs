@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::super::tests::{DIRECTORY, batch, create, disk, site, small, unclean};
+use parking_lot::Mutex;
+
+use super::super::tests::{DIRECTORY, batch, create, disk, flush, site, small, unclean};
 use super::*;
-use crate::error::ErrorKind;
 use crate::storage::Storage;
 use crate::storage::memory::{MemoryStorage, SyncMode};
+use crate::storage::observed::{Call, ObservedStorage, Observer};
 
 fn submit(partition: &Partition) -> Result<Submission> {
     partition.submit(SyncReason::of(SyncPurpose::Records))
@@ -53,6 +55,55 @@ fn what_a_flush_under_way_has_synced_is_not_cut_off_because_closing_fails() {
     storage.kill();
     let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it is cut");
     assert_eq!(report.end, Offset(1), "the first record was acknowledged");
+}
+
+/// Opens the partition's directory, or does not.
+struct Locked(Mutex<Option<io::ErrorKind>>);
+
+impl Observer for Locked {
+    fn before(&self, call: Call<'_>) -> io::Result<()> {
+        match *self.0.lock() {
+            Some(kind) if call == Call::OpenDirectory(Path::new(DIRECTORY)) => Err(kind.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_opened_has_nothing_synced_and_nothing_given_up() {
+    use io::ErrorKind::{NotFound, Other, PermissionDenied};
+    for kind in [PermissionDenied, NotFound, Other] {
+        for closes in [false, true] {
+            let storage = disk(1);
+            drop(create(&storage, small()));
+            let locked = ObservedStorage::observed_by(Locked(Mutex::new(None)), storage.mount());
+            let partition = Partition::open(site(&locked, small()), &unclean(0)).expect("it is empty").0;
+            let mut written = 0;
+            while !partition.waits_to_submit() {
+                partition.append(batch([written])).expect("the disk is fine");
+                written += 1;
+            }
+            *locked.observer().0.lock() = Some(kind);
+            submit(&partition).map(drop).expect_err("its names cannot be synced");
+            assert!(!partition.is_poisoned(), "{kind:?}");
+            partition.append(batch([written])).expect("it is as good as it was");
+            assert_eq!(partition.durable(), Offset(0));
+            if closes {
+                partition.close().expect_err("its names cannot be synced");
+            }
+            *locked.observer().0.lock() = None;
+            let note = Path::new(DIRECTORY).join("failed-sync");
+            assert!(!storage.exists(&note).expect("the disk is fine"), "{kind:?}");
+            if closes {
+                storage.kill();
+            } else {
+                flush(&partition).expect("it can be opened");
+                storage.crash();
+            }
+            let (_, report) = Partition::open(site(&storage, small()), &unclean(0)).expect("it is sound");
+            assert_eq!(report.end, Offset(written + 1), "{kind:?}, closed: {closes}");
+        }
+    }
 }
 
 /// A partition with a record that nobody waits for, and one behind it, while syncs wait to be ended.
