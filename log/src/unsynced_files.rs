@@ -10,11 +10,16 @@
 //! until the oldest sync has ended. Where nobody is left who could close a file, as where one append opens more than are
 //! allowed, the bound gives way.
 //!
-//! Of those that hold files the one that has done so for longest and the one that has begun last are taken in turn.
-//! Partitions that are written to one after the other, and over again, come round to the oldest next: with that one
-//! closed every time, each would be synced for each of its records as soon as there are more of them than files may be
-//! open. With the newest closed every time, those would stay open that nobody writes to any more, and whoever writes
+//! Of those that hold files the one that has begun last is taken three times, and then the one that has done so for
+//! longest. Partitions that are written to one after the other, and over again, come round to the oldest next: with that
+//! one closed every time, each would be synced for each of its records as soon as there are more of them than files may
+//! be open. With the newest closed every time, those would stay open that nobody writes to any more, and whoever writes
 //! would have to do with the rest.
+//!
+//! Of `n` partitions that are written to in turn, no choice saves more than the share `files_max / n` of the syncs: a
+//! record for a partition that has no file open needs one, and another is closed for it. This one syncs about two for
+//! every five records where there are half as many more than files may be open, four for every seven where there are
+//! twice as many, and one for each from four times as many on.
 //!
 //! Room is asked for with no partition's writer and no submission of a partition locked. Lock order: closing, then
 //! those of the holder; the queue of holders is locked alone.
@@ -32,6 +37,9 @@ pub(crate) const UNSYNCED_FILES_MAX: usize = 512;
 
 /// How many holders have their files synced at once: as many as a disk gains from.
 const CLOSING_MAX: usize = 16;
+
+/// Of so many holders that close what they have open one is the oldest; the others are the newest.
+const OLDEST_EVERY: u32 = 4;
 
 /// Who has files open that are not synced: a partition.
 pub(crate) trait UnsyncedHolder: Send + Sync {
@@ -60,7 +68,8 @@ pub(crate) struct UnsyncedFiles {
 struct Holders {
     /// The oldest first. It grows with those that there are: before it does, those that are gone are left out.
     queue: VecDeque<Weak<dyn UnsyncedHolder>>,
-    is_newest_next: bool,
+    /// How many were taken since the oldest was.
+    newest_taken: u32,
 }
 
 impl Holders {
@@ -73,8 +82,8 @@ impl Holders {
 
     /// Who is to close what it has open.
     fn take(&mut self) -> Option<Weak<dyn UnsyncedHolder>> {
-        self.is_newest_next = !self.is_newest_next;
-        if self.is_newest_next { self.queue.pop_front() } else { self.queue.pop_back() }
+        self.newest_taken = (self.newest_taken + 1) % OLDEST_EVERY;
+        if self.newest_taken == 0 { self.queue.pop_front() } else { self.queue.pop_back() }
     }
 }
 

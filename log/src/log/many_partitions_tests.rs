@@ -168,6 +168,8 @@ fn of_partitions_that_are_written_in_turn_not_all_are_synced_each_time_where_the
         let synced = synced(partitions);
         assert!(synced < partitions * 3 / 4, "{synced} of {partitions}");
     }
+    let (partitions, synced) = (2 * UNSYNCED_MAX, synced(2 * UNSYNCED_MAX));
+    assert!(synced < partitions * 9 / 10, "{synced} of {partitions}");
 }
 
 #[test]

@@ -54,9 +54,13 @@ pub struct LogOptions {
     /// How many files stay open because they hold bytes that are not synced: one for each partition that was written to
     /// since, and five for each segment that was sealed. To close one it is synced first, lest nobody is told that the
     /// operating system could not write it back. So with more partitions than this that are written to in turn, appends
-    /// go at the pace of the disk, whatever their durability says: for each of them another partition is synced,
-    /// sixteen at once, and fewer with less than twice as many partitions. For a log on disk half of what the operating
-    /// system lets the process open, 65,536 at most: whoever opens several logs in a process gives each less.
+    /// go at the pace of the disk, whatever their durability says: what is written to a partition that has no file open
+    /// has another one synced, to be closed for it. For every five appends that is about two with half as many more
+    /// partitions than this, for every seven four with twice as many, and with four times as many one for each.
+    /// Whichever were closed, no more than this many of all partitions could be spared each time round. Sixteen are
+    /// synced at once, and begun before there is no room left, so that an append waits for its share of a sync. For a
+    /// log on disk half of what the operating system lets the process open, 65,536 at most: whoever opens several logs
+    /// in a process gives each less.
     pub unsynced_files_max: usize,
     /// How long after its last batch, by the timestamps in it, a producer without an open transaction is
     /// forgotten: Kafka's `producer.id.expiration.ms`.
