@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::{Durability, Partition, Tail};
+use super::{Durability, Partition, Tail, replace};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
@@ -245,7 +245,7 @@ impl Partition {
     /// cleanly then.
     pub fn close(&self) -> Result<()> {
         // Whoever replaces segments gets done with the step that is under way.
-        let _marks = self.marks.lock();
+        let marks = self.marks.lock();
         {
             let mut writer = self.lock_writer_with_room(|_| FILES_OF_SNAPSHOT);
             if writer.mode != Mode::Writing {
@@ -253,6 +253,10 @@ impl Partition {
             }
             writer.mode = Mode::Closed;
             self.check_not_poisoned()?;
+            if marks.replacement.is_some() {
+                // Who reads the log only could not, if the replacement was left decided.
+                replace::recover(&self.site, &marks).map_err(|error| self.poison(error))?;
+            }
             if writer.is_as_closed {
                 return Ok(());
             }

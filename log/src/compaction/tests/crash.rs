@@ -2,6 +2,7 @@
 //! or what was to be there after.
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::partition::tests::check_indexed;
 use crate::storage::OpenMode;
 use crate::verify::{WalkEnd, WalkRules, walk};
@@ -235,4 +236,35 @@ fn a_snapshot_that_speaks_of_a_marker_which_is_gone_is_not_believed() {
     }
     bench.crash();
     assert_eq!(bench.partition.open_transactions(), []);
+}
+
+#[test]
+fn a_partition_that_is_closed_while_it_is_compacted_can_be_read_at_once_by_who_changes_nothing() {
+    for pieces in 0.. {
+        let bench = bench(1);
+        let mut compaction = bench.begin_compaction();
+        let is_done = (0..pieces).any(|_| {
+            let piece = compaction.advance(Waker::noop());
+            matches!(piece.expect("the disk is fine"), Piece::Done)
+        });
+        bench.partition.close().expect("the disk is fine");
+        let mut refused = || loop {
+            match compaction.advance(Waker::noop()) {
+                Ok(piece) => assert!(!matches!(piece, Piece::Done), "after {pieces} pieces"),
+                Err(error) => return error.kind(),
+            }
+        };
+        assert!(is_done || refused() == ErrorKind::Closed, "after {pieces} pieces");
+        let end = bench.partition.offsets().end;
+        let border = RecoveryBorder { recovery_point: Some(end), clean_shutdown: true };
+        let site = || site_on(&bench.storage, &bench.clock, &bench.config);
+        let reader = Partition::open_read_only(site(), &border);
+        let reader = reader.unwrap_or_else(|error| panic!("after {pieces} pieces: {error}"));
+        let (writer, _) = Partition::open(site(), &border).expect("the log is sound");
+        assert_eq!(read(&reader), read(&writer), "after {pieces} pieces");
+        if is_done {
+            assert!(pieces > 8, "there are many pieces: {pieces}");
+            return;
+        }
+    }
 }
