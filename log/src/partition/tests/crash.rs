@@ -304,10 +304,11 @@ impl Run {
             let is_original = |at| at == base || !is_recent && self.model.holds_at(at, &numbers, stamp);
             let is_remembered = known.is_ok_and(|(at, is_duplicate)| is_duplicate && is_original(at));
             let is_too_old = known == Err(ErrorKind::OutOfOrderSequence);
+            let is_later = known.is_ok_and(|(at, _)| at > base);
             let is_known = match before {
                 0 => is_remembered,
                 1..REMEMBERED => is_remembered || is_too_old && !is_recent,
-                _ => is_too_old,
+                _ => is_too_old || is_remembered && is_later,
             };
             (known == Ok((end, false)), is_known)
         };
