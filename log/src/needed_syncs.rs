@@ -21,8 +21,9 @@ struct Script {
     seeds: u64,
 }
 
-const SCRIPTS: [Script; 29] = [
+const SCRIPTS: [Script; 30] = [
     Script { run: partition::tests::crash::check_script, looked_at: 60, seeds: 1500 },
+    Script { run: partition::tests::snapshots::check_sealed_at_rest, looked_at: 1, seeds: 60 },
     Script { run: partition::failed_sync::tests::check_durable, looked_at: 1, seeds: 60 },
     Script { run: recovery::tests::check_kept_aside, looked_at: 2, seeds: 60 },
     Script { run: recovery::tests::check_producers_known, looked_at: 2, seeds: 60 },

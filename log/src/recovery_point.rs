@@ -157,6 +157,8 @@ pub(crate) struct RecoveryPointFile {
     synced: Arc<SyncedPoints>,
     /// Once a write or sync has failed, or they are held, the points stay where they are, which is safe.
     is_poisoned: bool,
+    /// Something is durable that may not count alone.
+    is_held: bool,
 }
 
 impl RecoveryPointFile {
@@ -210,6 +212,7 @@ impl RecoveryPointFile {
             syncing: None,
             synced,
             is_poisoned: false,
+            is_held: false,
         }
     }
 
@@ -234,7 +237,7 @@ impl RecoveryPointFile {
 
     /// The points rise no more: something is durable that may not count alone.
     pub(crate) fn hold(&mut self) {
-        self.is_poisoned = true;
+        (self.is_poisoned, self.is_held) = (true, true);
     }
 
     /// Whether the points can rise no more.
@@ -246,7 +249,13 @@ impl RecoveryPointFile {
     ///
     /// # Errors
     /// Those of the operating system; the points rise no more then, unless too many files are open to begin.
+    /// [`ErrorKind::Poisoned`] where they are held.
     pub(crate) fn renew(&mut self, more: RecoveryPoints) -> Result<()> {
+        if self.is_held {
+            let what =
+                format!("{FILE_NAME} in {} stays as it is: open the log again", self.directory.display());
+            return Err(Error::new(ErrorKind::Poisoned, what));
+        }
         let before = self.points.clone();
         self.points.extend(more);
         match self.write_points() {
@@ -263,6 +272,19 @@ impl RecoveryPointFile {
                 Err(error.of(&self.directory))
             }
         }
+    }
+
+    /// Sees to it that what was synced of a partition up to `offset` is in the file, and synced. Waits for the disk, and
+    /// writes the file anew, if it is not.
+    ///
+    /// # Errors
+    /// Those of [`Self::renew`].
+    pub(crate) fn ensure(&mut self, key: PartitionKey, offset: Offset) -> Result<()> {
+        if self.is_recorded(key, offset) {
+            return Ok(());
+        }
+        self.raise(key, offset);
+        self.renew(RecoveryPoints::new())
     }
 
     /// The partitions of a topic are deleted: no more is said of them the next time that the file is

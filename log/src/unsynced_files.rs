@@ -115,6 +115,11 @@ impl UnsyncedFiles {
         self.files_max
     }
 
+    #[cfg(test)]
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
     /// Makes `room` one for `files` files, without waiting. Whether it could.
     pub(crate) fn try_make_room(self: &Arc<Self>, room: &mut Room, files: usize) -> bool {
         let missing = files.saturating_sub(room.files);

@@ -312,6 +312,7 @@ impl Upkeep {
             let kept = sealed.get(expired.segments).map_or(view.active.base(), |segment| segment.base);
             // Whoever has a segment still is given its file to read on.
             drop(view);
+            self.flusher.ensure_recorded(&**partition, partition.snapshotted())?;
             partition.remove_segments_before(kept)?;
         }
         let sealed = sealed[expired.segments..].to_vec();
@@ -334,6 +335,13 @@ impl Upkeep {
                 None => return Work::None,
             },
         };
+        if let Err(error) = self.flusher.ensure_recorded(&*partition, partition.snapshotted()) {
+            let Some(request) = request else {
+                tracing::warn!(partition = %partition.name(), %error, "compaction begins later");
+                return Work::Done;
+            };
+            return Work::Answered(request, Err(error));
+        }
         state.begun += 1;
         let key_map_bytes = self.options.key_map_bytes.min(key_map_bytes_for(&dirt));
         let limits = CompactionLimits { key_map_bytes, seed: [self.seed, state.begun] };

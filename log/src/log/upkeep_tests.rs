@@ -345,6 +345,40 @@ fn settings_outlive_the_log_and_what_cannot_be_changed_is_refused_by_name() {
     assert_eq!(bench.partition().config().segment_bytes, 5000);
 }
 
+#[test]
+fn what_was_just_compacted_or_deleted_does_not_have_a_crash_read_the_whole_log() {
+    let scanned = |log: &Log| {
+        let reports = log.recovery_report().iter().filter(|report| report.partition.topic == "t");
+        reports.map(|report| report.scanned_bytes).sum::<u64>()
+    };
+    let bench = Bench::new();
+    bench.create(compacted());
+    bench.write(0..40);
+    bench.log.compact("t").expect("it is sound");
+    assert_eq!(scanned(&bench.crash().log), 0, "it was compacted because somebody asked");
+
+    let retention = Retention { bytes: Some(500), time: None };
+    for config in [compacted(), TopicConfig { retention, ..TopicConfig::default() }] {
+        // The last record may have begun a segment, and may not be below the recovery point.
+        for count in 40..48 {
+            let bench = Bench::new();
+            let partition = bench.create(config.clone());
+            bench.write(0..count);
+            let sealed_bytes = || {
+                let view = partition.compaction_view();
+                view.sealed.iter().map(|(segment, _)| segment.bytes()).sum::<u64>()
+            };
+            let before = sealed_bytes();
+            bench.wait(EVERY);
+            assert!(sealed_bytes() < before);
+            let active = partition.compaction_view().active.bytes();
+            drop(partition);
+            let scanned = scanned(&bench.crash().log);
+            assert!(scanned <= active, "{scanned} bytes were read, {active} are not compacted");
+        }
+    }
+}
+
 /// The power fails while settings are changed, which number of operations in.
 pub(crate) fn check_altered(seed: u64) {
     let operation = seed % 60;

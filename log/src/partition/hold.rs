@@ -1,5 +1,5 @@
 //! What of a partition may not go yet, and because of what: somebody has pinned it, the transaction that it
-//! belongs to is open, or a power cut might take what was decided of it.
+//! belongs to is open, or a crash might take what was decided of it or is known of its producers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub(crate) enum Holder {
     Transaction(OpenTransaction),
     /// What follows, or the end of a transaction that has records there, is not synced.
     Unsynced,
+    /// What is known of the producers behind is not written down for good.
+    Producers,
 }
 
 impl fmt::Display for Hold {
@@ -81,6 +83,7 @@ impl fmt::Display for Hold {
                 write!(f, "the transaction of {whose} is open since offset {from}")
             }
             Holder::Unsynced => write!(f, "not all is durable from offset {from} on"),
+            Holder::Producers => write!(f, "the producers are written down durably up to offset {from} only"),
         }
     }
 }
@@ -108,9 +111,12 @@ impl Partition {
     }
 
     /// Before which offset segments may be deleted or compacted, and because of what: what lies there is
-    /// durable, every transaction in it is decided, durably too, and nobody has pinned it.
+    /// durable, every transaction in it is decided, durably too, what is known of its producers is written down, and
+    /// nobody has pinned it.
     pub(crate) fn hold(&self) -> Hold {
-        self.hold_before(self.bounds.settled())
+        let hold = self.hold_before(self.bounds.settled());
+        let snapshotted = self.snapshotted();
+        if hold.from <= snapshotted { hold } else { Hold { from: snapshotted, holder: Holder::Producers } }
     }
 
     /// Takes note of what holds back now what would go by its age or by the size of the partition. Returns

@@ -26,6 +26,7 @@ pub(crate) mod replace;
 mod segment_list;
 pub(crate) mod shorten;
 mod site;
+mod snapshots;
 mod sync;
 mod tail;
 mod trim;

@@ -215,7 +215,13 @@ impl Partition {
         Ok(Submission { tickets, upto })
     }
 
-    fn sync_error(&self, error: io::Error) -> Error {
+    /// Waits for syncs beside those of the flusher, of files that nobody else syncs.
+    pub(super) fn await_beside(&self, tickets: &[SyncTicket]) -> Result<()> {
+        let synced = tickets.iter().map(SyncTicket::wait).fold(Ok(()), io::Result::and);
+        synced.map_err(|error| self.sync_error(error))
+    }
+
+    pub(super) fn sync_error(&self, error: io::Error) -> Error {
         let error = self.site.io("sync", &self.site.directory, error);
         self.fail_sync(error.to_string(), self.durable());
         error

@@ -82,6 +82,7 @@ impl Partition {
     /// # Errors
     /// Those of [`Self::append`].
     pub(crate) fn seal_active(&self) -> Result<()> {
+        self.snapshot_at_rest()?;
         let mut writer = self.lock_writer_with_room(|_| FILES_TO_ROLL);
         self.check_writable(&writer)?;
         if writer.tail.active.position() == 0 {

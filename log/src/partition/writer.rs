@@ -1,13 +1,12 @@
 //! Appending: one writer, one `pwrite` for each batch.
 
-use std::io;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
+use super::snapshots::{FILES_OF_SNAPSHOT, may_snapshot};
 use super::{Durability, Partition, Tail, replace};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,15 +14,8 @@ use crate::files::FileKind;
 use crate::producer_state::{Refusal, Registration, Verdict};
 use crate::record::{Offset, ProducerEpoch, ProducerId};
 use crate::segment::Segment;
-use crate::storage::{OpenMode, StorageFile, SyncPurpose, SyncReason};
+use crate::storage::{SyncPurpose, SyncReason};
 use crate::unsynced_files::{Room, UnsyncedFile, UnsyncedFiles};
-
-/// How many snapshots are kept that recovery would believe: one more than it needs, since the newest may
-/// turn out to be damaged.
-const SNAPSHOTS_KEPT: usize = 2;
-
-/// The indexes of a segment, the note of what they hold, and a snapshot of the producers.
-const FILES_OF_SNAPSHOT: usize = 5;
 
 /// The files that are written when a segment is sealed, and the next segment.
 pub(super) const FILES_TO_ROLL: usize = FILES_OF_SNAPSHOT + 1;
@@ -360,13 +352,15 @@ impl Partition {
     /// How many files a batch of this header has opened that are not synced, at most.
     fn files_to_open(&self, writer: &Writer, header: &BatchHeader) -> usize {
         let mut files = 0;
+        let mut is_due = false;
         if self.is_full_for(writer, header) {
             files += FILES_TO_ROLL;
+            is_due = !may_snapshot(writer);
         } else if writer.tail.active.unsynced().is_none() {
             files += 1;
         }
         let bytes_since_snapshot = writer.tail.bytes_since_snapshot + header.length as u64;
-        if bytes_since_snapshot >= self.site.config.snapshot_interval_bytes {
+        if is_due || bytes_since_snapshot >= self.site.config.snapshot_interval_bytes {
             files += FILES_OF_SNAPSHOT;
         }
         files
@@ -433,24 +427,10 @@ impl Partition {
         }
     }
 
-    /// Writes the producers down, if it is time to, after a batch is written: no sync that has begun covers
-    /// its end. The batch is there whatever comes of it; a failure is told to the next who writes or syncs.
-    fn snapshot_if_due(&self, writer: &mut Writer) {
-        if writer.tail.bytes_since_snapshot < self.site.config.snapshot_interval_bytes {
-            return;
-        }
-        match self.write_indexes(writer).and_then(|()| self.write_snapshot(writer)) {
-            Ok(()) => self.flush_in_background(writer),
-            Err(error) => drop(self.fail_write(error)),
-        }
-    }
-
     /// Seals the active segment and begins the next one.
     pub(super) fn roll(&self, writer: &mut Writer) -> Result<()> {
         self.write_indexes(writer)?;
-        if may_snapshot(writer) {
-            self.write_snapshot(writer)?;
-        }
+        self.snapshot_at_roll(writer)?;
         let base = writer.tail.end;
         let segment = Segment::create(&self.site, base).map_err(|error| {
             self.site.io("begin segment", &FileKind::Log.path(&self.site.directory, base), error)
@@ -466,61 +446,13 @@ impl Partition {
     /// Asks for what was sealed or written down of the producers to be synced, with all before it. Otherwise
     /// nobody would where an append counts without a sync: files would stay open, and recovery would have to
     /// read all of them. Kafka does it for sealed segments.
-    fn flush_in_background(&self, writer: &mut Writer) {
+    pub(super) fn flush_in_background(&self, writer: &mut Writer) {
         if self.site.config.durability == Durability::Sync || writer.is_flush_requested {
             return;
         }
         if let (Some(flusher), Some(target)) = (self.site.context.flusher.upgrade(), self.this.upgrade()) {
             writer.is_flush_requested = true;
             flusher.request_unattended(target, SyncPurpose::Records);
-        }
-    }
-
-    /// Completes the active segment's indexes and writes them out.
-    fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
-        let Writer { tail: Tail { active, end, .. }, unsynced, room, .. } = writer;
-        active.note_time_entry();
-        let reason = SyncReason::of(SyncPurpose::Snapshot);
-        let written = active.segment.persist_indexes(*end, |file| {
-            unsynced.push((room.keep(file, self.unsynced_files()), reason));
-        });
-        writer.has_new_names = true;
-        written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))
-    }
-
-    /// Writes down what is known of the producers. It is believed once everything below it is durable:
-    /// the sync that does that has to cover the indexes too.
-    fn write_snapshot(&self, writer: &mut Writer) -> Result<()> {
-        if writer.tail.snapshots.last() != Some(&writer.tail.end) {
-            let path = FileKind::Snapshot.path(&self.site.directory, writer.tail.end);
-            let file = self.write_new(&path, &writer.tail.producers.encode());
-            let file = file.map_err(|error| self.site.io("write", &path, error))?;
-            let kept = writer.room.keep(file, self.unsynced_files());
-            writer.unsynced.push((kept, SyncReason::of(SyncPurpose::Snapshot)));
-            writer.has_new_names = true;
-            writer.tail.snapshots.push(writer.tail.end);
-            self.forget_old_snapshots(&mut writer.tail);
-        }
-        writer.tail.bytes_since_snapshot = 0;
-        Ok(())
-    }
-
-    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.site.storage().open(path, OpenMode::Create)?;
-        file.write_at(0, bytes)?;
-        Ok(file)
-    }
-
-    /// Removes the snapshots before the newest ones that recovery will believe, which are those at or below
-    /// the recovery point. It does no harm if one comes back or cannot be removed.
-    fn forget_old_snapshots(&self, tail: &mut Tail) {
-        let Some(point) = self.site.context.synced_points.get(self.site.key()) else { return };
-        let believed = tail.snapshots.partition_point(|offset| *offset <= point);
-        for offset in tail.snapshots.drain(..believed.saturating_sub(SNAPSHOTS_KEPT)) {
-            let path = FileKind::Snapshot.path(&self.site.directory, offset);
-            if let Err(error) = self.site.storage().remove_file(&path) {
-                tracing::warn!(partition = %self.site.name, file = %path.display(), %error, "an old snapshot stays");
-            }
         }
     }
 }
@@ -531,10 +463,4 @@ impl Partition {
         let horizon = self.site.producer_horizon();
         self.writer.lock().tail.producers.expire(horizon);
     }
-}
-
-/// Whether a snapshot may be taken now: not while the end is what a sync that began already reaches. That
-/// one would make the snapshot believed without having covered the indexes.
-fn may_snapshot(writer: &Writer) -> bool {
-    writer.tail.end > writer.sync_begun
 }

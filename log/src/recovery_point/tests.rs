@@ -161,6 +161,19 @@ fn however_many_partitions_there_are_a_round_does_not_write_the_file_anew() {
 }
 
 #[test]
+fn points_that_are_held_are_not_written_down_by_whoever_needs_them() {
+    let storage = disk(1);
+    let mut file = create(&storage, RecoveryPoints::new());
+    raise(&mut file, key(1, 0), 1);
+    file.hold();
+    file.ensure(key(1, 0), Offset(1)).expect("it has been written down");
+    let refused = file.ensure(key(1, 0), Offset(2)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Poisoned, "{refused}");
+    storage.crash();
+    assert_eq!(read_all(&storage), RecoveryPoints::from([(key(1, 0), Offset(1))]));
+}
+
+#[test]
 fn after_a_failed_sync_points_rise_no_more() {
     let storage = disk(1);
     let mut file = create(&storage, RecoveryPoints::new());

@@ -78,6 +78,23 @@ fn a_producer_that_repeats_its_last_batch_is_answered_with_the_old_offsets_after
 }
 
 #[test]
+fn a_producer_whose_batches_were_deleted_is_known_after_a_crash_though_what_follows_was_compacted() {
+    let mut bench = Bench::new();
+    let written = bench.idempotent(1, 0, &[1, 2, 3]);
+    flush(&bench.partition).expect("the disk is fine");
+    bench.roll();
+    bench.plain(&[1]);
+    bench.plain(&[1]);
+    flush(&bench.partition).expect("the disk is fine");
+    bench.roll();
+    bench.partition.delete_records(Offset(3)).expect("it is stable and durable");
+    bench.compact();
+    assert_eq!(bench.offsets(), [4], "it is compacted");
+    bench.crash();
+    assert_eq!(bench.idempotent(1, 0, &[1, 2, 3]), Appended { duplicate: true, ..written });
+}
+
+#[test]
 fn the_last_batch_of_each_producer_stays_and_earlier_ones_do_not() {
     let bench = Bench::new();
     bench.plain(&[0]);

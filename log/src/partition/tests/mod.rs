@@ -7,6 +7,7 @@ mod lookup;
 mod lost_entries;
 mod model;
 mod read;
+pub(crate) mod snapshots;
 mod untrue_times;
 
 use std::path::{Path, PathBuf};
