@@ -86,10 +86,10 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  */
 public class Scripts {
     /** How long anything is waited for. */
-    static final Duration LIMIT = Duration.ofSeconds(60);
+    static final Duration LIMIT = Duration.ofSeconds(180);
 
     /** How long what was committed is waited for to expire; the broker keeps it for no less than a minute. */
-    static final Duration EXPIRY_LIMIT = Duration.ofSeconds(150);
+    static final Duration EXPIRY_LIMIT = Duration.ofSeconds(300);
 
     /** How long what is committed later than the rest is kept: longer than a run takes. */
     static final Duration LATER = Duration.ofHours(1);
@@ -281,6 +281,7 @@ public class Scripts {
             Properties properties = clientProperties();
             properties.put("linger.ms", "60000");
             properties.put("delivery.timeout.ms", "120000");
+            properties.put("max.block.ms", Long.toString(LIMIT.toMillis()));
             properties.putAll(config);
             return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
         }
@@ -290,6 +291,8 @@ public class Scripts {
             properties.put("bootstrap.servers", address);
             properties.put("retry.backoff.ms", "5");
             properties.put("reconnect.backoff.ms", "5");
+            // Whatever the machine does beside this.
+            properties.put("request.timeout.ms", "60000");
             return properties;
         }
 
@@ -300,6 +303,7 @@ public class Scripts {
             properties.put("auto.offset.reset", "none");
             // The next script's first fetch waits for the last one's of this.
             properties.put("fetch.max.wait.ms", "5");
+            properties.put("default.api.timeout.ms", Long.toString(LIMIT.toMillis()));
             return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
         }
 
