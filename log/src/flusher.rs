@@ -147,19 +147,24 @@ impl Flusher {
     /// # Errors
     /// Those of the operating system.
     pub(crate) fn record(&self, points: RecoveryPoints) -> Result<()> {
-        self.rounds.lock().recovery_points.as_mut().map_or(Ok(()), |file| file.renew(points))
+        let recorded = self.rounds.lock().recovery_points.as_mut().map_or(Ok(()), |file| file.renew(points));
+        // A cut may be waiting for what is written down now.
+        self.driver.raise();
+        recorded
     }
 
     /// Sees to it that the recovery point of `target` is at or behind `offset`, up to which it is synced; that is durable
-    /// when this returns. Waits for the disk only where it has not been written down yet.
+    /// when this returns. Waits for the disk only where it has not been written down yet. Others may step meanwhile.
     ///
     /// # Errors
     /// Those of the operating system; `Poisoned` where the points are held.
     pub(crate) fn ensure_recorded(&self, target: &dyn Flush, offset: Offset) -> Result<()> {
         let points = &mut self.rounds.lock().recovery_points;
         // Whoever has deleted it lets its points be forgotten after that.
-        let points = points.as_mut().filter(|_| !target.is_deleted());
-        points.map_or(Ok(()), |points| points.ensure(target.key(), offset))
+        let Some(points) = points.as_mut().filter(|_| !target.is_deleted()) else { return Ok(()) };
+        let recorded = points.ensure(target.key(), offset);
+        self.driver.raise();
+        recorded
     }
 
     /// From now on `target` takes part in consistent cuts, for as long as it is in use: before all others that do so

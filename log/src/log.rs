@@ -366,6 +366,8 @@ impl Inner {
         }
         self.core.coordinator.write_snapshot()?;
         let points = recovery_points(&partitions);
+        // Nobody else writes that file from here on.
+        self.core.flusher.hold_recovery_points();
         self.create_recovery_points(points)?;
         self.context.unsynced.take_away()?;
         self.context.clean_shutdown.leave()

@@ -28,7 +28,7 @@
 //! Later entries replace earlier ones. Reading ends at the first block that is torn. The file is written
 //! anew beside itself and renamed when a log is recovered, when it is closed, and when it has grown past
 //! [`FILE_BYTES_MAX`], or to twice what it takes to name every partition once if that is more; later, where
-//! too many files are open for that.
+//! it cannot be begun anew. So it is where compaction or retention are about to go by a point that is not in it yet.
 
 mod synced;
 #[cfg(test)]
@@ -45,7 +45,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Offset, PartitionId, PartitionKey, TopicId};
-use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket, is_too_many_files};
+use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
 use crate::whole_file;
 
 pub(crate) use synced::SyncedPoints;
@@ -155,7 +155,7 @@ pub(crate) struct RecoveryPointFile {
     /// The sync under way, and what it makes durable.
     syncing: Option<(SyncTicket, RecoveryPoints)>,
     synced: Arc<SyncedPoints>,
-    /// Once a write or sync has failed, or they are held, the points stay where they are, which is safe.
+    /// Once a write or sync has failed, or they are held, the points rise no more by themselves, which is safe.
     is_poisoned: bool,
     /// Something is durable that may not count alone.
     is_held: bool,
@@ -240,7 +240,7 @@ impl RecoveryPointFile {
         (self.is_poisoned, self.is_held) = (true, true);
     }
 
-    /// Whether the points can rise no more.
+    /// Whether the points rise no more by themselves.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.is_poisoned
     }
@@ -248,7 +248,7 @@ impl RecoveryPointFile {
     /// Writes the file anew, durably, with more partitions. Waits for the disk.
     ///
     /// # Errors
-    /// Those of the operating system; the points rise no more then, unless too many files are open to begin.
+    /// Those of the operating system; the points rise no more by themselves then, unless the file is as it was.
     /// [`ErrorKind::Poisoned`] where they are held.
     pub(crate) fn renew(&mut self, more: RecoveryPoints) -> Result<()> {
         if self.is_held {
@@ -260,13 +260,14 @@ impl RecoveryPointFile {
         self.points.extend(more);
         match self.write_points() {
             Ok(()) => {
-                self.risen.clear();
+                // Of the file that was there nothing is waited for.
+                (self.risen, self.syncing) = (RecoveryPoints::new(), None);
                 self.synced.raise(self.points.clone());
                 Ok(())
             }
             Err(error) => {
                 match &error {
-                    Unwritten::TooManyFiles(_) => self.points = before,
+                    Unwritten::NotBegun(_) => self.points = before,
                     Unwritten::Failed(error) => self.poison(error),
                 }
                 Err(error.of(&self.directory))
@@ -343,15 +344,14 @@ impl RecoveryPointFile {
         Ok(std::mem::take(&mut self.risen))
     }
 
-    /// Writes the file anew once it has grown past its bound. Where too many files are open to begin, the one
-    /// there is goes on, and it is tried again when it has grown by [`FILE_BYTES_MAX`]. Says whether it is anew.
+    /// Writes the file anew once it has grown past its bound. Where it cannot be begun, the one there is goes on, and it is tried again when it has grown by [`FILE_BYTES_MAX`]. Says whether it is anew.
     fn write_anew_if_long(&mut self) -> io::Result<bool> {
         if self.end < self.bytes_max {
             return Ok(false);
         }
         match self.write_points() {
             Ok(()) => Ok(true),
-            Err(Unwritten::TooManyFiles(error)) => {
+            Err(Unwritten::NotBegun(error)) => {
                 let (directory, bytes) = (self.directory.display(), self.end);
                 tracing::warn!(%directory, bytes, %error, "the file of recovery points stays long");
                 self.bytes_max = self.end + FILE_BYTES_MAX;
@@ -381,15 +381,16 @@ fn bytes_max(begun_bytes: u64) -> u64 {
 
 /// Why the file was not written anew.
 enum Unwritten {
-    /// Too many files are open to begin one beside that which is there: that one is as it was.
-    TooManyFiles(io::Error),
+    /// It could not be written beside the one that is there, as where too many files are open or the disk is full: that
+    /// one is as it was.
+    NotBegun(io::Error),
     /// That one may have another name by now, or none.
     Failed(io::Error),
 }
 
 impl Unwritten {
     fn of(self, directory: &Path) -> Error {
-        let (Self::TooManyFiles(error) | Self::Failed(error)) = self;
+        let (Self::NotBegun(error) | Self::Failed(error)) = self;
         Error::io(format!("cannot write {FILE_NAME} in {}", directory.display()), error)
     }
 }
@@ -405,9 +406,8 @@ fn write_anew(
         encode_block(points, &mut bytes);
     }
     let path = directory.join(FILE_NAME);
-    match whole_file::replace(storage, &path, &bytes, SyncPurpose::RecoveryPointFile) {
-        Ok(file) => Ok((file, bytes.len() as u64)),
-        Err(error) if is_too_many_files(&error) => Err(Unwritten::TooManyFiles(error)),
-        Err(error) => Err(Unwritten::Failed(error)),
-    }
+    let next = whole_file::Next::write(storage, &path, &bytes, SyncPurpose::RecoveryPointFile);
+    let file = next.map_err(Unwritten::NotBegun)?.replace(SyncPurpose::RecoveryPointFile);
+    let file = file.map_err(Unwritten::Failed)?;
+    Ok((file, bytes.len() as u64))
 }

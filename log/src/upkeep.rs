@@ -26,6 +26,7 @@ use crate::driver::{Driver, Steps};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, FlushTarget, Flusher};
 use crate::partition::Partition;
+use crate::partition::hold::Holder;
 use crate::record::{PartitionKey, Timestamp};
 use crate::retention::{RetentionFacts, expired};
 use crate::segment::Segment;
@@ -295,6 +296,10 @@ impl Upkeep {
             bound,
         };
         let expired = expired(&facts, cleanup, now);
+        if hold.holder == Holder::Producers && hold.from < view.active.base() {
+            // Nothing is sure to be appended with which they would be; the next visit finds it done.
+            partition.snapshot_at_rest()?;
+        }
         if let Some(hold) = partition.note_held_back(expired.is_held.then_some(hold)) {
             tracing::info!(partition = %partition.name(), "old records stay for now: {hold}");
         }
@@ -312,7 +317,6 @@ impl Upkeep {
             let kept = sealed.get(expired.segments).map_or(view.active.base(), |segment| segment.base);
             // Whoever has a segment still is given its file to read on.
             drop(view);
-            self.flusher.ensure_recorded(&**partition, partition.snapshotted())?;
             partition.remove_segments_before(kept)?;
         }
         let sealed = sealed[expired.segments..].to_vec();
@@ -335,12 +339,14 @@ impl Upkeep {
                 None => return Work::None,
             },
         };
-        if let Err(error) = self.flusher.ensure_recorded(&*partition, partition.snapshotted()) {
-            let Some(request) = request else {
+        if let Err(error) = partition.record_snapshot() {
+            if let Some(request) = request {
+                return Work::Answered(request, Err(error));
+            }
+            if !is_passing(&error) {
                 tracing::warn!(partition = %partition.name(), %error, "compaction begins later");
-                return Work::Done;
-            };
-            return Work::Answered(request, Err(error));
+            }
+            return Work::Done;
         }
         state.begun += 1;
         let key_map_bytes = self.options.key_map_bytes.min(key_map_bytes_for(&dirt));

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::storage::{OpenMode, Storage, StorageFile, SyncPurpose, SyncTicket};
+use crate::storage::{OpenMode, Storage, StorageDirectory, StorageFile, SyncPurpose, SyncTicket};
 
 /// What is appended to a file's name while its next version is being written.
 const NEW_EXTENSION: &str = ".new";
@@ -32,12 +32,39 @@ pub(crate) fn replace(
     bytes: &[u8],
     purpose: SyncPurpose,
 ) -> io::Result<Arc<dyn StorageFile>> {
-    let names = storage.open_dir(path.parent().unwrap_or(Path::new(".")))?;
-    let (file, sync) = write_beside(storage, path, bytes, purpose)?;
-    sync.wait()?;
-    put_in_place(storage, path)?;
-    names.sync(purpose)?;
-    Ok(file)
+    Next::write(storage, path, bytes, purpose)?.replace(purpose)
+}
+
+/// The next version of a file, which is synced and has another name yet.
+pub(crate) struct Next<'a> {
+    storage: &'a dyn Storage,
+    path: &'a Path,
+    file: Arc<dyn StorageFile>,
+    names: Arc<dyn StorageDirectory>,
+}
+
+impl<'a> Next<'a> {
+    /// Writes it beside the file, which stays as it is whatever fails. Waits for the disk.
+    #[track_caller]
+    pub(crate) fn write(
+        storage: &'a dyn Storage,
+        path: &'a Path,
+        bytes: &[u8],
+        purpose: SyncPurpose,
+    ) -> io::Result<Self> {
+        let names = storage.open_dir(path.parent().unwrap_or(Path::new(".")))?;
+        let (file, sync) = write_beside(storage, path, bytes, purpose)?;
+        sync.wait()?;
+        Ok(Self { storage, path, file, names })
+    }
+
+    /// Makes it the file, durably. Waits for the disk. Where that fails the file is one or the other. Nothing is opened.
+    #[track_caller]
+    pub(crate) fn replace(self, purpose: SyncPurpose) -> io::Result<Arc<dyn StorageFile>> {
+        put_in_place(self.storage, self.path)?;
+        self.names.sync(purpose)?;
+        Ok(self.file)
+    }
 }
 
 /// Writes the next version of a file beside it and submits its sync. [`put_in_place`] may follow once

@@ -532,3 +532,31 @@ fn what_no_cut_could_be_taken_of_is_cut_once_its_parts_are_well() {
     fixture.request(&[0], SyncPurpose::Records).wait().unwrap();
     assert!(fixture.targets.iter().all(|target| target.durable() == Offset(1)));
 }
+
+#[test]
+fn a_cut_ends_though_the_recovery_points_are_written_anew_while_it_waits_for_them() {
+    let fixture = Fixture::new(SyncMode::Delayed);
+    fixture.targets[0].append();
+    let first = fixture.request(&[0], SyncPurpose::Records);
+    fixture.step_all();
+    fixture.storage.complete_syncs();
+    fixture.flusher.step();
+    first.outcome().unwrap().unwrap();
+    for target in &fixture.targets {
+        target.append();
+        target.state.lock().is_entangled = true;
+        fixture.flusher.take_part_in_cuts(&(target.clone() as Arc<dyn Flush>), false);
+    }
+    let cut = fixture.request(&[0], SyncPurpose::Decision);
+    fixture.step_all();
+    // The parts are synced, and points that were written down before are not.
+    (0..3).for_each(|_| assert!(fixture.storage.complete_sync(0)));
+    fixture.step_all();
+    fixture.storage.set_sync_mode(SyncMode::Immediate);
+    let raised = fixture.driver.raised();
+    fixture.flusher.ensure_recorded(&*fixture.targets[0], Offset(1)).unwrap();
+    assert!(fixture.driver.raised() > raised, "somebody is to see that it has ended");
+    fixture.storage.complete_syncs();
+    fixture.step_all();
+    cut.outcome().expect("it has ended").unwrap();
+}

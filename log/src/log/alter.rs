@@ -66,6 +66,7 @@ impl Log {
         }
         topic.partitions().iter().try_for_each(|partition| partition.seal_active())?;
         self.flush(topic.partitions(), SyncPurpose::Records).wait()?;
+        topic.partitions().iter().try_for_each(|partition| partition.snapshot_at_rest())?;
         let reports = Arc::new(Mutex::new(Vec::new()));
         let ask =
             |partition: &Arc<Partition>| self.inner.core.upkeep.compact(partition.clone(), reports.clone());

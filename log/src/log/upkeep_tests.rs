@@ -8,9 +8,11 @@ use super::*;
 use crate::batch::Compression;
 use crate::cleanup::{CleanupPolicy, CompactionConfig, Retention};
 use crate::clock::ManualClock;
-use crate::partition::{Durability, Isolation, Partition};
+use crate::partition::tests::snapshots::seal_behind_a_sync;
+use crate::partition::{Appended, Durability, Isolation, Partition};
 use crate::producer::{Producer, ProducerOptions};
 use crate::record::{Offset, PartitionId, Record, Timestamp};
+use crate::storage::interrupting::InterruptingStorage;
 use crate::storage::memory::MemoryStorage;
 use crate::topic::TopicConfig;
 use crate::upkeep::UpkeepOptions;
@@ -377,6 +379,93 @@ fn what_was_just_compacted_or_deleted_does_not_have_a_crash_read_the_whole_log()
             assert!(scanned <= active, "{scanned} bytes were read, {active} are not compacted");
         }
     }
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_somebody_has_it_is_in_nobodys_way() {
+    for config in [
+        TopicConfig { retention: Retention { bytes: Some(500), time: None }, ..TopicConfig::default() },
+        compacted(),
+    ] {
+        let bench = Bench::new();
+        let partition = bench.create(config);
+        bench.write(0..10);
+        bench.log.delete_topic("t").expect("it is there");
+        bench.wait(EVERY);
+        assert_eq!(partition.offsets().end, Offset(10));
+        bench.log.close().expect("the disk is fine");
+    }
+}
+
+#[test]
+fn what_was_sealed_while_a_sync_had_begun_goes_though_nothing_is_appended_any_more() {
+    let retention = Retention { bytes: Some(0), time: None };
+    for (config, start) in [(TopicConfig { retention, ..TopicConfig::default() }, 8), (compacted(), 0)] {
+        for is_asked_for in [false, true] {
+            let bench = Bench::new();
+            let partition = bench.create(TopicConfig { segment_bytes: 1 << 20, ..config.clone() });
+            bench.log.alter_topic("t", |config| config.segment_bytes = 1 << 20).expect("it can be changed");
+            bench.write(0..8);
+            seal_behind_a_sync(&partition);
+            if is_asked_for && start == 0 {
+                bench.log.compact("t").expect("it is sound");
+            } else {
+                bench.wait(EVERY);
+            }
+            let left = if start == 0 { vec![4, 5, 6, 7] } else { vec![] };
+            assert_eq!(read(&partition), left, "{is_asked_for}");
+        }
+    }
+}
+
+#[test]
+fn a_producer_whose_records_were_just_deleted_is_known_after_a_crash() {
+    let bench = Bench::new();
+    let partition = bench.create(TopicConfig::default());
+    bench.log.alter_topic("t", |config| config.segment_bytes = 128).expect("it can be changed");
+    let append = |partition: &Partition, id: i64| {
+        let appended = partition.append(stamped(id, 0, 1)).expect("it is acceptable");
+        bench
+            .log
+            .flush(std::slice::from_ref(&bench.partition()), SyncPurpose::Records)
+            .wait()
+            .expect("the disk is fine");
+        appended
+    };
+    let written = [append(&partition, 1), append(&partition, 2)];
+    // The last segment began with the last batch, which is not below the recovery point yet.
+    let last = partition.compaction_view().active.base();
+    assert_eq!(last, written[1].base_offset);
+    bench.log.delete_records("t", PartitionId(0), last).expect("it is durable");
+    drop(partition);
+    let bench = bench.crash();
+    for (id, written) in [(1, written[0]), (2, written[1])] {
+        let repeated = bench.partition().append(stamped(id, 0, 1));
+        assert_eq!(repeated.expect("it is known"), Appended { duplicate: true, ..written });
+    }
+}
+
+#[test]
+fn whoever_closes_the_log_writes_the_recovery_points_alone() {
+    let disk = MemoryStorage::new(1);
+    let storage = InterruptingStorage::new(disk.mount());
+    let clock = ManualClock::new();
+    let upkeep = UpkeepOptions { every: EVERY, ..UpkeepOptions::default() };
+    let options = LogOptions { upkeep, ..LogOptions::manual(storage.clone(), clock.clone(), 7) };
+    let log = Log::open("/log", options).expect("an empty disk");
+    let bench = Bench { storage: disk, clock, log };
+    let partition = bench.create(TopicConfig::default());
+    bench.write(0..10);
+    let (flusher, tried) = (bench.log.inner.core.flusher.clone(), Arc::new(Mutex::new(None)));
+    storage.before_create("/log/recovery-point.new".into(), {
+        let tried = tried.clone();
+        move || *tried.lock() = Some(flusher.ensure_recorded(&*partition, Offset(100)))
+    });
+    bench.log.close().expect("the disk is fine");
+    let refused = tried.lock().take().expect("it is written anew").expect_err("somebody else writes it");
+    assert_eq!(refused.kind(), ErrorKind::Poisoned, "{refused}");
+    let bench = bench.reopen();
+    assert_eq!(bench.partition().offsets().end, Offset(10));
 }
 
 /// The power fails while settings are changed, which number of operations in.

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::files::FileKind;
 use crate::flusher::Flush;
 use crate::record::Offset;
+use crate::segment::Segment;
 use crate::storage::{OpenMode, StorageFile, SyncPurpose, SyncReason};
 use crate::unsynced_files::UnsyncedFile;
 
@@ -40,26 +41,27 @@ impl Partition {
 
     /// Writes the producers down where a segment ends, if that can be done; otherwise it is due with the next batch.
     pub(super) fn snapshot_at_roll(&self, writer: &mut Writer) -> Result<()> {
-        if may_snapshot(writer) || is_there(writer) {
+        if has_snapshot_at_roll(writer) {
             return self.write_snapshot(writer);
         }
         writer.tail.bytes_since_snapshot = self.site.config.snapshot_interval_bytes;
         Ok(())
     }
 
-    /// Writes the producers down at an end that a sync has reached already, so that none is sure to follow that would be
-    /// the snapshot's too. As closing does it, the indexes are synced first. Waits for the disk.
+    /// Writes the producers down at an end up to which a sync has begun already, so that none is sure to follow that
+    /// would be the snapshot's too; nothing otherwise. As closing does it, the indexes are synced first. Waits for the
+    /// disk.
     ///
     /// # Errors
     /// Those of [`Self::append`].
-    pub(super) fn snapshot_at_rest(&self) -> Result<()> {
+    pub(crate) fn snapshot_at_rest(&self) -> Result<()> {
         // Whoever closes the partition writes the same file.
         let _marks = self.marks.lock();
         let (end, names, indexes, producers) = {
             let mut writer = self.lock_writer_with_room(|_| FILES_OF_SNAPSHOT);
             self.check_writable(&writer)?;
             let end = writer.tail.end;
-            if writer.tail.active.position() == 0 || may_snapshot(&writer) || is_there(&writer) {
+            if end == writer.tail.segments[0].base() || has_snapshot_at_roll(&writer) {
                 return Ok(());
             }
             let names = self.site.storage().open_dir(&self.site.directory);
@@ -68,7 +70,10 @@ impl Partition {
             self.site.begin_writing()?;
             writer.is_as_closed = false;
             let mut indexes = Vec::new();
-            let written = self.write_indexes_to(&mut writer, |file| indexes.push(file));
+            // Where the active segment is empty it is the one before that ends here.
+            let ends = writer.tail.segments.iter().rfind(|segment| segment.base() < end).cloned();
+            let ends = ends.expect("the log does not begin at its end");
+            let written = self.write_indexes_to(&mut writer, &ends, |file| indexes.push(file));
             written.map_err(|error| self.fail_write(error))?;
             (end, names, indexes, writer.tail.producers.encode())
         };
@@ -77,8 +82,9 @@ impl Partition {
         let path = FileKind::Snapshot.path(&self.site.directory, end);
         let snapshot = self.write_new(&path, &producers).map_err(|error| self.site.io("write", &path, error));
         let snapshot = snapshot.map_err(|error| self.fail_write(error))?;
-        self.await_beside(&[snapshot.sync(SyncPurpose::Snapshot)])?;
-        names.sync(SyncPurpose::Directory).map_err(|error| self.sync_error(error))?;
+        let sync = snapshot.sync(SyncPurpose::Snapshot);
+        let named = names.sync(SyncPurpose::Directory).map_err(|error| self.sync_error(error));
+        self.await_beside(&[sync]).and(named)?;
         let snapshots = &mut self.writer.lock().tail.snapshots;
         if let Err(place) = snapshots.binary_search(&end) {
             snapshots.insert(place, end);
@@ -91,26 +97,46 @@ impl Partition {
     pub(crate) fn snapshotted(&self) -> Offset {
         let durable = self.durable();
         let tail = &self.writer.lock().tail;
-        let written = tail.snapshots.iter().rfind(|offset| **offset <= durable);
-        written.copied().unwrap_or(tail.segments[0].base())
+        let written = tail.snapshots.iter().rfind(|offset| **offset <= durable).copied();
+        let start = || tail.segments.first().map_or(tail.end, |first| first.base());
+        written.unwrap_or_else(start)
+    }
+
+    /// Has the recovery point written down by which recovery will believe what [`Self::snapshotted`] says, which it
+    /// returns. Waits for the disk where it has not been yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`]; those of the operating system.
+    pub(crate) fn record_snapshot(&self) -> Result<Offset> {
+        self.check_open()?;
+        let snapshotted = self.snapshotted();
+        if let Some(flusher) = self.site.context.flusher.upgrade() {
+            flusher.ensure_recorded(self, snapshotted)?;
+        }
+        Ok(snapshotted)
     }
 
     /// Completes the active segment's indexes and writes them out.
     pub(super) fn write_indexes(&self, writer: &mut Writer) -> Result<()> {
         let reason = SyncReason::of(SyncPurpose::Snapshot);
         let mut files = Vec::new();
-        let written = self.write_indexes_to(writer, |file| files.push((file, reason)));
+        let segment = writer.tail.active.segment.clone();
+        let written = self.write_indexes_to(writer, &segment, |file| files.push((file, reason)));
         writer.unsynced.append(&mut files);
         written
     }
 
-    fn write_indexes_to(&self, writer: &mut Writer, mut keep: impl FnMut(UnsyncedFile)) -> Result<()> {
+    fn write_indexes_to(
+        &self,
+        writer: &mut Writer,
+        segment: &Segment,
+        mut keep: impl FnMut(UnsyncedFile),
+    ) -> Result<()> {
         let Writer { tail: Tail { active, end, .. }, room, .. } = writer;
         active.note_time_entry();
-        let written =
-            active.segment.persist_indexes(*end, |file| keep(room.keep(file, self.unsynced_files())));
+        let written = segment.persist_indexes(*end, |file| keep(room.keep(file, self.unsynced_files())));
         writer.has_new_names = true;
-        written.map_err(|error| self.site.io("write the indexes of", active.segment.path(), error))
+        written.map_err(|error| self.site.io("write the indexes of", segment.path(), error))
     }
 
     /// Writes down what is known of the producers. It is believed once everything below it is durable:
@@ -152,8 +178,13 @@ impl Partition {
 
 /// Whether a snapshot may be taken now: not while the end is what a sync that began already reaches. That
 /// one would make the snapshot believed without having covered the indexes.
-pub(super) fn may_snapshot(writer: &Writer) -> bool {
+fn may_snapshot(writer: &Writer) -> bool {
     writer.tail.end > writer.sync_begun
+}
+
+/// Whether there is a snapshot at the end, or may be one when a segment begins there.
+pub(super) fn has_snapshot_at_roll(writer: &Writer) -> bool {
+    may_snapshot(writer) || is_there(writer)
 }
 
 fn is_there(writer: &Writer) -> bool {

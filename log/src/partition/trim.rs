@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Partition;
+use super::hold::{Hold, Holder};
 use super::marks::Marks;
 use super::replace::remove_segment;
 use super::writer::{FILES_TO_ROLL, Mode};
@@ -20,11 +21,12 @@ impl Partition {
     ///
     /// # Errors
     /// [`ErrorKind::OffsetOutOfRange`] for an offset behind the high watermark; [`ErrorKind::Retry`] for
-    /// one behind what is pinned, the last stable offset, or what is durable where readers see more than
-    /// that: it says which, and up to where records can be deleted now; [`ErrorKind::Closed`],
+    /// one behind what is pinned, the last stable offset, what is written down of the producers, or what is durable where
+    /// readers see more than that: it says which, and up to where records can be deleted now; [`ErrorKind::Closed`],
     /// [`ErrorKind::Poisoned`]; those of the operating system, after which the start may be either when
     /// the partition is opened again.
     pub fn delete_records(&self, to: Offset) -> Result<Offset> {
+        let known = self.record_producers_before(to)?;
         let mut marks = self.marks.lock();
         self.check_open()?;
         let offsets = self.offsets();
@@ -32,6 +34,7 @@ impl Partition {
             return Err(self.out_of_range(to, offsets));
         }
         let hold = self.hold_before(offsets.durable);
+        let hold = known.filter(|known| known.from < hold.from).unwrap_or(hold);
         if to > hold.from {
             let from = hold.from;
             let what = format!("records can be deleted up to offset {from} now, not up to {to}: {hold}");
@@ -41,6 +44,19 @@ impl Partition {
             self.raise_start(&mut marks, to)?;
         }
         Ok(self.offsets().start)
+    }
+
+    /// Recovery passes over the segments before the start, whether or not they are removed by then. So what it will know
+    /// of the producers is to be written down behind them. What holds them where it is not.
+    fn record_producers_before(&self, to: Offset) -> Result<Option<Hold>> {
+        let segments = self.segments.load();
+        let behind = segments.iter().rfind(|segment| segment.base() <= to).map(|segment| segment.base());
+        let Some(behind) = behind.filter(|base| *base > segments[0].base()) else { return Ok(None) };
+        if self.snapshotted() < behind {
+            self.snapshot_at_rest()?;
+        }
+        let from = self.record_snapshot()?;
+        Ok((from < behind).then_some(Hold { from, holder: Holder::Producers }))
     }
 
     fn raise_start(&self, marks: &mut Marks, to: Offset) -> Result<()> {
@@ -56,6 +72,7 @@ impl Partition {
     /// # Errors
     /// Those of [`Self::delete_records`].
     pub(crate) fn remove_segments_before(&self, base: Offset) -> Result<()> {
+        self.record_snapshot()?;
         let mut marks = self.marks.lock();
         self.check_open()?;
         self.check_not_pinned(base)?;
@@ -82,6 +99,7 @@ impl Partition {
     /// # Errors
     /// Those of [`Self::append`].
     pub(crate) fn seal_active(&self) -> Result<()> {
+        // Where a sync begins before the writer is locked again it is made up for when somebody looks at what is held.
         self.snapshot_at_rest()?;
         let mut writer = self.lock_writer_with_room(|_| FILES_TO_ROLL);
         self.check_writable(&writer)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::snapshots::{FILES_OF_SNAPSHOT, may_snapshot};
+use super::snapshots::{FILES_OF_SNAPSHOT, has_snapshot_at_roll};
 use super::{Durability, Partition, Tail, replace};
 use crate::batch::{BatchHeader, ControlRecord, MarkerKind, SealedBatch, TimestampType, marker};
 use crate::error::{Error, ErrorKind, Result};
@@ -355,7 +355,7 @@ impl Partition {
         let mut is_due = false;
         if self.is_full_for(writer, header) {
             files += FILES_TO_ROLL;
-            is_due = !may_snapshot(writer);
+            is_due = !has_snapshot_at_roll(writer);
         } else if writer.tail.active.unsynced().is_none() {
             files += 1;
         }

@@ -8,9 +8,9 @@
 //! batch, everything that is kept synced, and whatever else is not believed removed, for good.
 //!
 //! After a crash, a snapshot and the index entries below it are believed if its offset is not above the
-//! recovery point: the round of syncs that made the records below it durable covered both. After a
-//! clean shutdown everything is believed, and nothing but the end of the last segment is read. In either
-//! case an index that disagrees with its segment is not believed: the segment is read again.
+//! recovery point: the round of syncs that made the records below it durable covered both, or the entries were synced
+//! before the snapshot was written. After a clean shutdown everything is believed, and nothing but the end of the last
+//! segment is read. In either case an index that disagrees with its segment is not believed: the segment is read again.
 //!
 //! What a sync has failed to take, and what is given up with it, was there for everybody who reads beside the
 //! writer. So it is cut off as a repair would: the marks say so until it is done, and files are replaced by shorter

@@ -144,6 +144,26 @@ fn a_file_that_cannot_be_written_anew_as_too_many_are_open_is_gone_on_in_and_wri
 }
 
 #[test]
+fn a_disk_that_is_full_when_the_file_is_to_be_written_anew_leaves_it_as_it_is() {
+    let mut kept = 0;
+    for operation in 0.. {
+        let storage = disk(1);
+        let mut file = create(&storage, RecoveryPoints::new());
+        storage.fail_with(std::io::ErrorKind::StorageFull, operation);
+        let Err(error) = file.ensure(key(1, 0), Offset(1)) else { break };
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        if file.is_poisoned() {
+            continue;
+        }
+        kept += 1;
+        raise(&mut file, key(2, 0), 5);
+        storage.crash();
+        assert_eq!(read_all(&storage).get(&key(2, 0)), Some(&Offset(5)), "operation {operation}");
+    }
+    assert!(kept > 2, "{kept} of the operations come before the file has another name");
+}
+
+#[test]
 fn however_many_partitions_there_are_a_round_does_not_write_the_file_anew() {
     let storage = disk(1);
     let partitions = FILE_BYTES_MAX as i32 / ENTRY_BYTES as i32 + 1;

@@ -24,6 +24,11 @@ fn idempotent(partition: &Partition, id: i64) -> Appended {
     partition.append(stamped(batch(0..3), id, 0, 0, false)).expect("it is acceptable")
 }
 
+/// Seals the active segment, as where a sync has begun since it was looked whether one is to follow.
+pub(crate) fn seal_behind_a_sync(partition: &Partition) {
+    partition.roll(&mut partition.lock_writer_with_room(|_| 6)).expect("the disk is fine");
+}
+
 /// A segment is sealed when all that it holds is synced already, and the power fails.
 pub(crate) fn check_sealed_at_rest(seed: u64) {
     let storage = disk(seed);
@@ -104,6 +109,63 @@ fn a_producer_whose_segment_is_removed_is_known_after_a_power_cut() {
     let (partition, _) = after_power_cut(&storage, partition);
     assert_eq!(partition.offsets().start, Offset(3));
     assert_eq!(idempotent(&partition, 1), Appended { duplicate: true, ..written });
+}
+
+#[test]
+fn a_producer_whose_records_are_deleted_is_known_after_a_crash_whatever_is_removed_by_then() {
+    for (is_flushed, is_killed) in [(false, false), (false, true), (true, false), (true, true)] {
+        let storage = disk(1);
+        let partition = create(&storage, PartitionConfig { segment_bytes: 100, ..roomy() });
+        let written = idempotent(&partition, 1);
+        flush(&partition).expect("the disk is fine");
+        idempotent(&partition, 2);
+        if is_flushed {
+            flush(&partition).expect("the disk is fine");
+        }
+        // The second segment began when all before it was synced.
+        let deleted = partition.delete_records(Offset(3));
+        if is_flushed {
+            assert_eq!(deleted.expect("its producer is written down"), Offset(3));
+        } else {
+            let error = deleted.expect_err("its producer is not written down");
+            assert_eq!(error.kind(), ErrorKind::Retry);
+            assert!(
+                error.to_string().ends_with("the producers are written down durably up to offset 0 only")
+            );
+        }
+        let durable = partition.durable();
+        drop(partition);
+        if is_killed {
+            storage.kill()
+        } else {
+            storage.crash()
+        }
+        let opened = Partition::open(site(&storage, roomy()), &unclean(durable.0));
+        let (partition, _) = opened.expect("what was synced is there");
+        assert_eq!(idempotent(&partition, 1), Appended { duplicate: true, ..written });
+    }
+}
+
+#[test]
+fn a_segment_that_was_sealed_while_a_sync_had_begun_is_not_held_for_good() {
+    for is_deleted in [false, true] {
+        let storage = disk(1);
+        let partition = create(&storage, roomy());
+        let written = idempotent(&partition, 1);
+        partition.snapshot_at_rest().expect("nothing is done, as a sync is to follow");
+        flush(&partition).expect("the disk is fine");
+        seal_behind_a_sync(&partition);
+        assert_eq!(partition.hold().from, Offset(0));
+        if is_deleted {
+            assert_eq!(partition.delete_records(Offset(3)).expect("nothing holds it"), Offset(3));
+        } else {
+            partition.seal_active().expect("the disk is fine");
+        }
+        assert_eq!(partition.hold().from, Offset(3));
+        let (partition, report) = after_power_cut(&storage, partition);
+        assert_eq!(report.scanned_bytes, 0);
+        assert_eq!(idempotent(&partition, 1), Appended { duplicate: true, ..written });
+    }
 }
 
 #[test]
