@@ -294,7 +294,7 @@ impl Segment {
     /// a batch has the largest timestamp that the time index ends with, and none has a larger one that was read when the
     /// segment was resumed; the aborted transactions ended in here, and nothing that is not believed stands before
     /// anything that would be; of a segment that is `whole`, nothing at all stands behind. Other entries of the indexes
-    /// by time and by offset are checked whenever they are used.
+    /// by time and by offset are checked whenever they are used. A bad batch speaks against no index.
     pub(crate) fn agrees_with_indexes(&self, next: Offset, whole: bool) -> Result<bool, ReadError> {
         let leftovers = [self.offsets.leftover(), self.times.leftover(), self.aborted.leftover()];
         let is_in_order = leftovers.iter().all(|leftover| match leftover {
@@ -305,10 +305,12 @@ impl Segment {
         if !is_in_order {
             return Ok(false);
         }
+        if !self.aborted.is_sound(next)? || !self.is_noted(next, whole)? {
+            return Ok(false);
+        }
         let last = self.times.last()?;
-        let is_timed = last.map(|largest| largest.timestamp) == self.max_timestamp()
-            && last.map_or(Ok(true), |largest| self.holds(largest))?;
-        Ok(is_timed && self.aborted.is_sound(next)? && self.is_noted(next, whole)?)
+        Ok(last.map(|largest| largest.timestamp) == self.max_timestamp()
+            && last.map_or(Ok(true), |largest| self.holds(largest))?)
     }
 
     /// Whether the indexes hold what was noted of them once they spoke of all that lies before `next`; of a segment that
@@ -360,11 +362,11 @@ impl Segment {
         leftovers.iter().any(|leftover| *leftover != Leftover::Nothing)
     }
 
-    /// Whether there is a batch of this last offset and timestamp.
+    /// Whether there is a batch of this last offset and timestamp, as far as what is before it can be read.
     fn holds(&self, largest: LargestTimestamp) -> Result<bool, ReadError> {
         match self.scan_behind(largest) {
             Ok(found) => Ok(found.is_some()),
-            Err(ReadError::Bad { .. }) => Ok(false),
+            Err(ReadError::Bad { .. }) => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -400,12 +402,29 @@ impl Segment {
     }
 
     /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none. What is sound
-    /// before a bad batch is read as if nothing followed; who reads on there is told.
+    /// before a bad batch is read as if nothing followed; who reads on there is told. Of a batch that is passed over on
+    /// the way to the range only the header is looked at, as in Kafka: what is bad in it is in nobody's way who does not
+    /// read it. Unless the header leads astray; then that batch is named.
     pub(crate) fn read(
+        &self,
+        range: ReadRange,
+        place: BatchPlace,
+        buffers: &ReadBuffers,
+    ) -> Result<Option<SegmentRead>, ReadError> {
+        match self.read_passing(range, place, buffers, Passed::Unread) {
+            Err(ReadError::Bad { error, .. }) if !matches!(error, BatchError::BadChecksum { .. }) => {
+                self.read_passing(range, place, buffers, Passed::Verified)
+            }
+            done => done,
+        }
+    }
+
+    fn read_passing(
         &self,
         range: ReadRange,
         mut place: BatchPlace,
         buffers: &ReadBuffers,
+        passed: Passed,
     ) -> Result<Option<SegmentRead>, ReadError> {
         let file = self.file()?;
         let bytes_usual = range.bytes_max.max(BatchHeader::BYTES);
@@ -417,7 +436,7 @@ impl Segment {
             }
             let mut buffer = buffers.take(bytes_wanted.min(available) as usize);
             read_exact(&*file, place.position, buffer.as_mut_slice())?;
-            let found = measure(buffer.as_ref(), place, range, self.density);
+            let found = measure(buffer.as_ref(), place, range, (self.density, passed));
             if found.end.position > found.wanted.position {
                 let relative = |to: BatchPlace| (to.position - place.position) as usize;
                 let bytes = buffer.freeze().slice(relative(found.wanted)..relative(found.end));
@@ -501,12 +520,19 @@ enum Stop {
     Bad(BatchError),
 }
 
+/// What is done with batches on the way to those that are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Unread,
+    Verified,
+}
+
 /// Finds the sound batches that `range` takes in `bytes`, which begin at `place`.
-fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange, density: Density) -> Measured {
+fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange, rules: (Density, Passed)) -> Measured {
     let (mut wanted, mut end) = (place, place);
     let stop = loop {
         let rest = &bytes[(end.position - place.position) as usize..];
-        match next_end(rest, end, range.bound, density) {
+        match next_end(rest, end, range, rules) {
             Ok(behind) => end = behind,
             Err(stop) => break stop,
         }
@@ -517,8 +543,13 @@ fn measure(bytes: &[u8], place: BatchPlace, range: ReadRange, density: Density) 
     Measured { wanted, end, stop }
 }
 
-/// Where the batch ends with which `rest` begins, at `place`, if it is sound and may be shown.
-fn next_end(rest: &[u8], place: BatchPlace, bound: Offset, density: Density) -> Result<BatchPlace, Stop> {
+/// Where the batch ends with which `rest` begins, at `place`, if it is passed over, or is sound and may be shown.
+fn next_end(
+    rest: &[u8],
+    place: BatchPlace,
+    ReadRange { from, bound, .. }: ReadRange,
+    (density, passed): (Density, Passed),
+) -> Result<BatchPlace, Stop> {
     if place.offset >= bound {
         return Err(Stop::Bound);
     }
@@ -529,7 +560,9 @@ fn next_end(rest: &[u8], place: BatchPlace, bound: Offset, density: Density) -> 
         Err(BatchError::Incomplete { needed }) => return Err(Stop::Buffer { needed }),
         parsed => parsed.map_err(Stop::Bad)?,
     };
-    batch.verify().map_err(Stop::Bad)?;
+    if passed == Passed::Verified || batch.header().next_offset() > from {
+        batch.verify().map_err(Stop::Bad)?;
+    }
     let end = place.behind(batch.header(), density).map_err(Stop::Bad)?;
     if batch.header().base_offset >= bound { Err(Stop::Bound) } else { Ok(end) }
 }

@@ -112,7 +112,7 @@ pub(super) fn assess(
     let (known, mut tail) = loop {
         let known = newest_known(site, &listing, &mut candidates);
         let is_last_resort = known.offset == listing.segments[0];
-        match resume(site, &listing, &known, border.clean_shutdown, mode) {
+        match resume(site, &listing, &known, (border.clean_shutdown, limits.recovery_point), mode) {
             Ok(Resumed::Tail(tail)) => break (known, *tail),
             Ok(Resumed::IndexDisagrees(base)) => {
                 tracing::warn!(partition = %site.name, segment = %base, "an index disagrees with its segment and is not believed");
@@ -182,7 +182,7 @@ fn resume(
     site: &PartitionSite,
     listing: &Listing,
     known: &Known,
-    clean_shutdown: bool,
+    (clean_shutdown, recovery_point): (bool, Offset),
     mode: OpenMode,
 ) -> Result<Resumed> {
     let interval = site.config.index_interval_bytes;
@@ -193,7 +193,7 @@ fn resume(
         let (base, next) = (pair[0], pair[1]);
         let segment = Segment::open_sealed(site, base, mode);
         let segment = Arc::new(segment.map_err(|error| open_error(site, base, error))?);
-        leader_epoch = check_complete(site, &segment, next)?.max(leader_epoch);
+        leader_epoch = check_complete(site, &segment, next, recovery_point)?.max(leader_epoch);
         if !agrees(site, &segment, next, true)? {
             return Ok(Resumed::IndexDisagrees(base));
         }
@@ -239,11 +239,24 @@ fn agrees(site: &PartitionSite, segment: &Segment, next: Offset, is_whole: bool)
 }
 
 /// Checks that a sealed segment ends where the next one begins, from its last index entry on. Returns the
-/// reign in which its last batch was written.
-fn check_complete(site: &PartitionSite, segment: &Arc<Segment>, next: Offset) -> Result<LeaderEpoch> {
+/// reign in which its last batch was written. A batch that is bad there, though it was synced, is left to whoever reads
+/// it, as it is anywhere else in the segment: what else the log holds is in order.
+fn check_complete(
+    site: &PartitionSite,
+    segment: &Arc<Segment>,
+    next: Offset,
+    recovery_point: Offset,
+) -> Result<LeaderEpoch> {
     let bytes = segment.bytes();
     let resumed = ActiveSegment::resume(segment.clone(), site.config.index_interval_bytes, next);
-    let (active, place) = resumed.map_err(|error| site.read_error(segment.path(), error))?;
+    let (active, place) = match resumed {
+        Err(error @ ReadError::Bad { .. }) if next <= recovery_point => {
+            let error = site.read_error(segment.path(), error);
+            tracing::error!(partition = %site.name, %error, "a synced batch is bad, and stops whoever reads it");
+            return Ok(LeaderEpoch(0));
+        }
+        resumed => resumed.map_err(|error| site.read_error(segment.path(), error))?,
+    };
     if place.position == bytes && site.density().allows(next, place.offset) {
         return Ok(active.leader_epoch);
     }

@@ -92,6 +92,81 @@ fn every_bad_byte_below_the_recovery_point_is_named_and_nothing_is_touched() {
     assert_eq!(numbers(&open(&storage, 10).expect("nothing is bad").0), (0..10).collect::<Vec<_>>());
 }
 
+/// Twelve batches of one record each in three segments at least, closed.
+fn sealed() -> (Arc<MemoryStorage>, PartitionConfig, Vec<Offset>) {
+    let (storage, config) = (disk(5), PartitionConfig { segment_bytes: 400, ..small() });
+    let partition = create(&storage, config.clone());
+    for number in 0..12 {
+        partition.append(batch([number])).expect("the disk is fine");
+    }
+    flush(&partition).expect("the disk is fine");
+    let bases = Listing::read(&*storage, Path::new(DIRECTORY)).expect("it is there").segments;
+    assert!(bases.len() > 2, "{bases:?}");
+    partition.close().expect("the disk is fine");
+    storage.kill();
+    (storage, config, bases)
+}
+
+#[test]
+fn a_bad_byte_in_a_sealed_segment_keeps_nobody_from_opening_the_log_and_reading_the_rest() {
+    let (storage, config, bases) = sealed();
+    for segment in 0..bases.len() - 1 {
+        let log = FileKind::Log.path(Path::new(DIRECTORY), bases[segment]);
+        let positions = positions(&storage, &log);
+        let meaningful = |position: &u64| {
+            let batch = positions.partition_point(|start| start <= position) - 1;
+            !(12..16).contains(&(position - positions[batch]))
+        };
+        for position in (0..positions[positions.len() - 1]).filter(meaningful) {
+            let bad = bases[segment].0 + positions.partition_point(|start| *start <= position) as i64 - 1;
+            storage.corrupt(&log, position, 0x10).expect("it exists");
+            for clean_shutdown in [true, false] {
+                let border = RecoveryBorder { clean_shutdown, ..unclean(12) };
+                let opened = Partition::open(site(&storage, config.clone()), &border);
+                let (partition, _) = opened.unwrap_or_else(|error| panic!("{position} of {log:?}: {error}"));
+                let read = |from| read_numbers(&partition, from, 1000, Isolation::ReadUncommitted);
+                let error = read(Offset(0)).expect_err("it is bad");
+                let said = format!("offset {bad}: {} is damaged at position", log.display());
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                assert!(error.to_string().contains(&said), "{error}");
+                let rest = read(bases[segment + 1]).expect("nothing is bad there");
+                assert_eq!(rest.len() as i64, 12 - bases[segment + 1].0);
+            }
+            storage.corrupt(&log, position, 0x10).expect("it exists");
+        }
+    }
+    let log = FileKind::Log.path(Path::new(DIRECTORY), bases[1]);
+    storage.corrupt(&log, 70, 0x10).expect("it exists");
+    let (partition, _) = Partition::open(site(&storage, config), &unclean(12)).expect("it is opened");
+    let appended = partition.append(batch([12])).expect("it is written to");
+    assert_eq!(appended.base_offset, Offset(12));
+}
+
+#[test]
+fn sound_records_behind_a_bad_batch_are_read_by_whoever_begins_there() {
+    let (storage, log) = ten();
+    let positions = positions(&storage, &log);
+    let (partition, _) = open(&storage, 10).expect("nothing is bad");
+    let bad = 3;
+    let (start, end) = (positions[bad], positions[bad + 1]);
+    for position in start..end {
+        storage.corrupt(&log, position, 0x10).expect("it exists");
+        for from in bad as i64 + 1..10 {
+            let read = read_numbers(&partition, Offset(from), 1000, Isolation::ReadUncommitted);
+            // What is behind the header, and the checksum in it, says nothing of where the next batch is.
+            let is_checked_only = position >= start + 61 || (17..21).contains(&(position - start));
+            match read {
+                Ok(read) => assert_eq!(read, (from..10).map(|n| (Offset(n), n)).collect::<Vec<_>>()),
+                Err(error) => {
+                    assert!(!is_checked_only, "{position}: {error}");
+                    assert!(error.to_string().contains("offset 3:"), "{position}: {error}");
+                }
+            }
+        }
+        storage.corrupt(&log, position, 0x10).expect("it exists");
+    }
+}
+
 #[test]
 fn a_reader_is_given_what_is_before_a_bad_byte_and_then_told_where_it_is() {
     let (storage, log) = ten();
