@@ -62,15 +62,15 @@ use crate::driver::Steps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::{Flush, FlushTarget};
 use crate::group::{GroupCoordinator, TopicList};
-use crate::partition::{Durability, Partition, PartitionContext};
+use crate::partition::{Durability, METADATA_FILE_NAME, Partition, PartitionContext, read_topic_id};
 use crate::progress::Progress;
-use crate::record::ProducerId;
+use crate::record::{ProducerId, TopicPartition};
 use crate::recovery::RecoveryReport;
 use crate::recovery_point::{RecoveryPointFile, RecoveryPoints};
 use crate::spawn::Drive;
 use crate::storage::{Storage, StorageLock, SyncPurpose, SyncReason};
 use crate::ticket::FlushTicket;
-use crate::topic::Topic;
+use crate::topic::{Topic, directory_name};
 use crate::transaction::{Coordinator, TransactionOptions, TransactionalProducer};
 
 use background::{Background, Core};
@@ -278,6 +278,37 @@ impl Log {
         self.inner.check_writable()
     }
 
+    /// Checks that it can be read, for those to whom a log that is closed must say so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a log that is closed.
+    pub(crate) fn check_not_closed(&self) -> Result<()> {
+        self.inner.check_not_closed()
+    }
+
+    /// Checks, in a log that was opened read-only, that nobody has deleted the topic of `partition` since the last
+    /// refresh. Files of it that are open could be read all the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if its directory is gone, or that of another topic of the same name.
+    pub(crate) fn check_not_deleted_elsewhere(&self, partition: &Partition) -> Result<()> {
+        if !self.inner.is_read_only {
+            return Ok(());
+        }
+        let TopicPartition { topic, partition: number } = partition.name();
+        let directory = self.inner.directory.join(directory_name(topic, *number));
+        let is_gone = match read_topic_id(&*self.inner.storage, &directory.join(METADATA_FILE_NAME)) {
+            Ok(id) => id != partition.topic_id(),
+            // Of anything else that is wrong with it, reading tells.
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if is_gone {
+            let what = format!("topic {topic}, partition {number}: the topic was deleted");
+            return Err(Error::new(ErrorKind::NotFound, what));
+        }
+        Ok(())
+    }
+
     /// An alarm that wakes a task in time.
     pub(crate) fn alarm(&self) -> Alarm {
         self.inner.core.alarms.alarm()
@@ -307,7 +338,8 @@ impl Log {
     }
 
     /// Finishes what is under way, aborts transactions that are open, makes everything durable and gives
-    /// the directory up. Appends are refused from then on. Where nothing was written nothing is.
+    /// the directory up. Appends are refused from then on, and consumers give no more records: those that wait for
+    /// some are told too. Where nothing was written nothing is.
     /// The same happens, without an answer, when the last handle is dropped. Closing twice does nothing.
     ///
     /// # Errors
@@ -339,6 +371,8 @@ impl Inner {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // Whoever waits for records hears that none come any more.
+        self.context.progress.raise();
         // Whoever is making or deleting a topic gets done with it; from here on nobody begins to.
         drop(self.catalogued.lock());
         let outcome = if self.is_read_only { Ok(()) } else { self.shut_down() };

@@ -116,7 +116,7 @@ pub(crate) fn latencies(
         while left > 0 {
             let read = consumer.poll(|_, _| ControlFlow::Continue(()))?;
             if read == 0 {
-                consumer.wait(PATIENCE);
+                consumer.wait(PATIENCE)?;
                 continue;
             }
             left -= read as u64;
@@ -175,7 +175,7 @@ pub(crate) fn soak(bytes: u64, each: u64, data: &Path) -> Result<Vec<f64>, Failu
                 })?;
                 left -= count;
                 if count == 0 {
-                    consumer.wait(PATIENCE);
+                    consumer.wait(PATIENCE)?;
                 }
             }
             // Whoever writes has gone if nobody listens.

@@ -94,7 +94,7 @@ impl Reader<'_> {
     /// Waits until there may be more. What another process appends is not announced: it is looked for.
     /// Returns why the log cannot be read on, if it cannot as it is.
     fn wait(&self) -> Result<Option<lotic_log::Error>, Failure> {
-        self.consumer.wait(LOOK_AGAIN);
+        self.consumer.wait(LOOK_AGAIN)?;
         match self.log.refresh() {
             Err(error) if passes(&error) => Ok(Some(error)),
             outcome => Ok(outcome.map(|()| None)?),

@@ -42,7 +42,7 @@ impl Consumer {
     /// # Errors
     /// `Invalid` without a group. `Fenced` if this consumer is no member any more, and so what it has read
     /// may be read by others: the next poll makes it a member again. `Retry` if a rebalance is under way:
-    /// poll, then commit what is still its own. Those of appending and syncing.
+    /// poll, then commit what is still its own. `Closed` once the log is closed. Those of appending and syncing.
     pub fn commit(&mut self) -> Result<()> {
         self.commit_up_to(|assigned| assigned.position)
     }
@@ -114,6 +114,7 @@ impl Consumer {
         place: impl Fn(&Assigned) -> Option<Offset>,
     ) -> Result<Vec<OffsetCommit>> {
         self.group()?;
+        self.log.check_not_closed()?;
         let is_member = self.member.is_some();
         let commit = |assigned: &Assigned| {
             let offset =
@@ -132,8 +133,9 @@ impl Consumer {
         let commit = |(partition, to): &(TopicPartition, OffsetAndMetadata)| {
             Ok(self.get(partition)?.commit(to.offset, &to.metadata))
         };
-        let commits: Vec<_> = offsets.iter().map(commit).collect::<Result<_>>()?;
         self.group()?;
+        self.log.check_not_closed()?;
+        let commits: Vec<_> = offsets.iter().map(commit).collect::<Result<_>>()?;
         self.write_commits(&commits)
     }
 
@@ -188,11 +190,11 @@ impl Consumer {
     }
 
     fn write_commits(&mut self, commits: &[OffsetCommit]) -> Result<()> {
-        if let Some(read) = self.sync_read(commits)? {
-            read.wait()?;
+        if let Some(read) = self.or_closed(self.sync_read(commits))? {
+            self.or_closed(read.wait())?;
         }
-        if let Some(written) = self.append_commits(commits)? {
-            written.wait()?;
+        if let Some(written) = self.or_closed(self.append_commits(commits))? {
+            self.or_closed(written.wait())?;
         }
         self.note_committed(commits);
         Ok(())
@@ -200,11 +202,11 @@ impl Consumer {
 
     /// The same for who must not block.
     pub(super) async fn write_commits_async(&mut self, commits: &[OffsetCommit]) -> Result<()> {
-        if let Some(read) = self.sync_read(commits)? {
-            read.await?;
+        if let Some(read) = self.or_closed(self.sync_read(commits))? {
+            self.or_closed(read.await)?;
         }
-        if let Some(written) = self.append_commits(commits)? {
-            written.await?;
+        if let Some(written) = self.or_closed(self.append_commits(commits))? {
+            self.or_closed(written.await)?;
         }
         self.note_committed(commits);
         Ok(())

@@ -600,7 +600,7 @@ fn members_in_threads_read_every_record_once() {
             while read.load(Ordering::SeqCst) < RECORDS {
                 let count = consumer.poll(|_, _| ControlFlow::Continue(())).expect("readable");
                 read.fetch_add(count, Ordering::SeqCst);
-                consumer.wait(Duration::from_millis(5));
+                consumer.wait(Duration::from_millis(5)).expect("open");
             }
             // One that left now, its positions not committed, would have another read its partitions again.
             consumer

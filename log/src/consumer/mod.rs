@@ -13,6 +13,8 @@ mod subscription;
 #[cfg(test)]
 mod auto_commit_tests;
 #[cfg(test)]
+mod closed_tests;
+#[cfg(test)]
 mod group_tests;
 #[cfg(test)]
 mod static_tests;
@@ -269,8 +271,20 @@ impl Consumer {
     /// `OffsetOutOfRange` if a position lies outside of its partition, or nothing says where to begin,
     /// unless the options say otherwise; `Corrupt`; those of reading; those of the rebalance listener; those
     /// of [`Self::commit`] for one that commits by itself, which goes on at the next poll and tries again
-    /// when the time has come. The positions stand behind the last record given.
+    /// when the time has come; `NotFound` once the topic of a partition that was assigned by hand is deleted, by
+    /// another process too; `Closed` once the log is closed. The positions stand behind the last record given.
     pub fn poll(
+        &mut self,
+        visit: impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
+    ) -> Result<usize> {
+        self.log.check_not_closed()?;
+        match self.poll_open(visit) {
+            Ok(0) => self.log.check_not_closed().map(|()| 0),
+            polled => self.or_closed(polled),
+        }
+    }
+
+    fn poll_open(
         &mut self,
         mut visit: impl FnMut(&TopicPartition, RecordView<'_>) -> ControlFlow<()>,
     ) -> Result<usize> {
@@ -282,6 +296,7 @@ impl Consumer {
         for _ in 0..self.assigned.len() {
             let index = self.turn % self.assigned.len();
             self.turn = index + 1;
+            self.log.check_not_deleted_elsewhere(&self.assigned[index].partition)?;
             match self.assigned[index].read(&self.options, now, &mut self.scratch, &mut visit) {
                 Ok(0) => {}
                 // The next poll lets go of it.
@@ -320,7 +335,10 @@ impl Consumer {
     /// whether there may. What another process appends to a log opened read-only is not noticed. A member of
     /// a group that waits stays one, however long; one that does not poll though there may be more does not
     /// wait.
-    pub fn wait(&self, timeout: Duration) -> bool {
+    ///
+    /// # Errors
+    /// `Closed` once the log is closed, which ends the waiting.
+    pub fn wait(&self, timeout: Duration) -> Result<bool> {
         let longest = match &self.member {
             Some(_) => self.sign_of_life_interval(),
             None => timeout,
@@ -333,11 +351,16 @@ impl Consumer {
             if !progress.wait(self.seen, time) {
                 left -= time;
                 if left.is_zero() {
-                    return false;
+                    return self.log.check_not_closed().map(|()| false);
                 }
             }
         }
-        true
+        self.log.check_not_closed().map(|()| true)
+    }
+
+    /// The outcome, unless it is an error of a log that is closed, whatever the closing has made it say.
+    fn or_closed<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.or_else(|error| self.log.check_not_closed().and(Err(error)))
     }
 
     fn assign_one(&self, name: &TopicPartition) -> Result<Assigned> {

@@ -24,7 +24,8 @@ pub struct ConsumedRecord {
     pub record: Record,
 }
 
-/// The records that a consumer reads, one by one, those that are still to come too: it never ends.
+/// The records that a consumer reads, one by one, those that are still to come too: it never ends. Once the log is
+/// closed it answers `Closed` whenever it is asked, and whoever awaits it then is woken to hear that.
 ///
 /// The records of one fetch are copied out ahead of being asked for, so the consumer's positions run
 /// ahead of what was yielded; [`RecordStream::into_consumer`] sets them back, and
@@ -92,6 +93,10 @@ impl RecordStream {
         true
     }
 
+    fn check_not_closed(&self) -> Result<()> {
+        self.consumer.as_ref().expect(HAS_CONSUMER).log.check_not_closed()
+    }
+
     fn read_ahead(&mut self) -> Result<usize> {
         let ahead = &mut self.ahead;
         let consumer = self.consumer.as_mut().expect(HAS_CONSUMER);
@@ -124,6 +129,9 @@ impl Stream for RecordStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let stream = self.get_mut();
+        if let Err(closed) = stream.check_not_closed() {
+            return Poll::Ready(Some(Err(closed)));
+        }
         loop {
             if let Some(record) = stream.ahead.pop_front() {
                 return Poll::Ready(Some(Ok(record)));

@@ -177,6 +177,8 @@ impl Consumer {
                 break;
             }
             let asked = self.ask();
+            // The closing has disbanded the group: nothing was taken away from this member.
+            self.log.check_not_closed()?;
             if asked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced) {
                 // What another consumer of its name has is not its own any more.
                 self.give_up_all(Event::Lost)?;

@@ -433,12 +433,12 @@ fn a_consumer_that_waits_wakes_when_a_record_becomes_readable() {
     let log = Arc::new(setup());
     let mut consumer = consumer(&log, ConsumerOptions::default());
     assert_eq!(read(&mut consumer, 1), []);
-    assert!(!consumer.wait(Duration::from_millis(1)), "there is nothing new");
+    assert!(!consumer.wait(Duration::from_millis(1)).expect("open"), "there is nothing new");
     let writer = log.clone();
     let thread = spawn::spawn("writer", move || append(&writer, &name(0), &["a"])).expect("a thread");
     let mut got = Vec::new();
     while got.is_empty() {
-        assert!(consumer.wait(Duration::from_secs(60)), "it is woken");
+        assert!(consumer.wait(Duration::from_secs(60)).expect("open"), "it is woken");
         got = read(&mut consumer, 1);
     }
     assert_eq!(values(got), ["a"]);

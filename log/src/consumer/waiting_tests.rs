@@ -70,14 +70,14 @@ fn a_member_that_waits_is_heard_of_when_it_begins_to_and_one_that_should_poll_in
     let before = group(&log);
     for _ in 0..3 {
         log.clock.advance(POLL_INTERVAL_MAX);
-        assert!(!consumer.wait(Duration::ZERO), "nothing comes");
+        assert!(!consumer.wait(Duration::ZERO).expect("open"), "nothing comes");
         step_all(&log);
         assert_eq!(group(&log), before);
     }
     append(&log, &tp("in", 0), &["a"]);
     for _ in 0..3 {
         log.clock.advance(POLL_INTERVAL_MAX / 2);
-        assert!(consumer.wait(LONG), "there is more to read");
+        assert!(consumer.wait(LONG).expect("open"), "there is more to read");
         step_all(&log);
     }
     assert_eq!(group(&log).0, GroupState::Empty, "it has not polled for too long");
@@ -94,7 +94,7 @@ fn a_member_that_waits_for_longer_than_its_poll_interval_is_heard_of_all_the_whi
     settle(&mut [&mut consumer]);
     let before = group(&log);
     let waiting = spawn("wait", move || {
-        assert!(consumer.wait(LONG), "a record comes in the end");
+        assert!(consumer.wait(LONG).expect("open"), "a record comes in the end");
         consumer
     });
     let clock = SystemClock::new();

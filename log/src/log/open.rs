@@ -146,7 +146,11 @@ fn take_in(inner: &Inner) -> Result<()> {
     }
     catalogued.catalogue = catalogue;
     let is_changed = !inner.topics.read().values().map(summary).eq(topics.values().map(summary));
+    let is_there = |topic: &Topic| topics.get(topic.name()).is_some_and(|now| now.id() == topic.id());
+    let gone: Vec<_> = inner.topics.read().values().filter(|topic| !is_there(topic)).cloned().collect();
     *inner.topics.write() = topics;
+    // Whoever has a partition of one, and a file of it, is told.
+    gone.iter().flat_map(Topic::partitions).for_each(|partition| partition.delete());
     if is_changed {
         inner.note_topics_changed();
     }
