@@ -26,6 +26,8 @@ mod waiting_tests;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use hashbrown::HashSet;
+
 use crate::batch::{DecompressionBuffer, RecordView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Log;
@@ -127,7 +129,8 @@ impl Consumer {
     }
 
     /// Reads these partitions from now on, instead of those before: each from where its group has
-    /// committed, else from [`ConsumerOptions::start`]. Partitions that stay keep their positions. An
+    /// committed, else from [`ConsumerOptions::start`]. One that is named twice counts once. Partitions that stay
+    /// keep their positions. An
     /// offset committed for an earlier topic of the same name is not believed, and that is reported. A
     /// member of a group leaves it. Where nobody has committed in this log yet, the topic for that is made here,
     /// unless the log was opened read-only: so no commit has to.
@@ -137,7 +140,9 @@ impl Consumer {
     /// [`Log::create_topic`]; those of reading what was committed; those of [`Self::commit`] for one that commits by
     /// itself.
     pub fn assign(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        let assigned = partitions.iter().map(|name| self.assign_one(name)).collect::<Result<_>>()?;
+        let mut named = HashSet::new();
+        let once = partitions.iter().filter(|name| named.insert(*name));
+        let assigned = once.map(|name| self.assign_one(name)).collect::<Result<_>>()?;
         self.make_offsets_topic()?;
         self.commit_by_itself()?;
         self.leave();

@@ -94,6 +94,18 @@ fn every_partition_is_read_in_order_and_they_take_turns() {
 }
 
 #[test]
+fn a_partition_that_is_assigned_twice_is_read_once_and_the_others_keep_their_order() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b"]);
+    append(&log, &name(1), &["x"]);
+    let mut consumer = Consumer::new(&log, ConsumerOptions::default()).expect("a consumer");
+    consumer.assign(&[name(1), name(0), name(1), name(0)]).expect("both exist");
+    assert_eq!(consumer.assignment().collect::<Vec<_>>(), [&name(1), &name(0)]);
+    assert_eq!(consumer.lag(), 3);
+    assert_eq!(values(read(&mut consumer, 100)), ["x", "a", "b"]);
+}
+
+#[test]
 fn a_consumer_that_breaks_off_goes_on_behind_the_record_it_broke_on() {
     let log = setup();
     append(&log, &name(0), &["a", "b", "c"]);
