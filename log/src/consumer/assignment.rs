@@ -45,7 +45,8 @@ impl Assigned {
 
     /// How many offsets lie before the end; none before it is known where to begin.
     pub(super) fn lag(&self, isolation: Isolation) -> Option<u64> {
-        let lag = self.end(isolation).0 - self.position?.0;
+        // What other software has committed may be any number.
+        let lag = self.end(isolation).0.saturating_sub(self.position?.0);
         Some(u64::try_from(lag).unwrap_or(0))
     }
 

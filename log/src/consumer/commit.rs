@@ -127,7 +127,7 @@ impl Consumer {
     /// Writes these offsets down for the group, durably, whatever the positions are.
     ///
     /// # Errors
-    /// `Invalid` for a partition that is not assigned, or metadata that is too long; those of
+    /// `Invalid` for a partition that is not assigned, a negative offset, or metadata that is too long; those of
     /// [`Self::commit`].
     pub fn commit_offsets(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
         let commit = |(partition, to): &(TopicPartition, OffsetAndMetadata)| {

@@ -196,9 +196,15 @@ impl Consumer {
     /// Goes on at `offset`. Whether there is such a record shows when it is read.
     ///
     /// # Errors
-    /// `Invalid` if the partition is not assigned.
+    /// `Invalid` if the partition is not assigned, or the offset is negative.
     pub fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
-        self.find(partition)?.position = Some(offset);
+        let assigned = self.find(partition)?;
+        if offset < Offset(0) {
+            let TopicPartition { topic, partition } = partition;
+            let what = format!("topic {topic}, partition {partition}: offset {offset} is negative");
+            return Err(Error::new(ErrorKind::Invalid, format!("{what}, and so no record's")));
+        }
+        assigned.position = Some(offset);
         Ok(())
     }
 
@@ -251,7 +257,8 @@ impl Consumer {
     /// How many offsets lie between the positions and the ends: the lag, in records or a little more.
     /// Partitions of which it is not known yet where they are read from count for nothing.
     pub fn lag(&self) -> u64 {
-        self.assigned.iter().filter_map(|assigned| assigned.lag(self.options.isolation)).sum()
+        let lags = self.assigned.iter().filter_map(|assigned| assigned.lag(self.options.isolation));
+        lags.fold(0, u64::saturating_add)
     }
 
     /// The lag in one partition; none if it is not known yet where it is read from.

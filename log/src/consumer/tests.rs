@@ -136,6 +136,22 @@ fn a_consumer_seeks_to_offsets_times_and_ends() {
 }
 
 #[test]
+fn a_negative_offset_is_not_sought_and_the_position_stays() {
+    let log = setup();
+    append(&log, &name(0), &["a", "b"]);
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    consumer.seek(&name(0), Offset(1)).expect("assigned");
+    for offset in [-1, i64::MIN] {
+        let error = consumer.seek(&name(0), Offset(offset)).expect_err("no record has it");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let named = format!("topic in, partition 0: offset {offset}");
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+    assert_eq!(consumer.lag(), 1);
+    assert_eq!(values(read(&mut consumer, 100)), ["b"]);
+}
+
+#[test]
 fn a_position_outside_of_the_partition_is_an_error_that_names_it() {
     let log = setup();
     append(&log, &name(1), &["a"]);

@@ -79,7 +79,8 @@ pub struct GroupPartition {
 impl GroupPartition {
     /// How many offsets lie between what was committed and the end.
     pub fn lag(&self) -> Option<u64> {
-        let behind = self.end?.0 - self.committed.as_ref()?.offset.0;
+        // What other software has committed may be any number.
+        let behind = self.end?.0.saturating_sub(self.committed.as_ref()?.offset.0);
         Some(u64::try_from(behind).unwrap_or(0))
     }
 }
@@ -87,7 +88,7 @@ impl GroupPartition {
 impl GroupDescription {
     /// How far it is behind in all partitions that it has committed for.
     pub fn lag(&self) -> u64 {
-        self.partitions.iter().filter_map(GroupPartition::lag).sum()
+        self.partitions.iter().filter_map(GroupPartition::lag).fold(0, u64::saturating_add)
     }
 }
 

@@ -35,7 +35,7 @@ mod replaced_tests;
 mod state;
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod write;
 
 pub use admin::{OffsetReset, ResetTo};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::batch::{BatchBuilder, Compression};
+use crate::batch::{BatchBuilder, Compression, SealedBatch};
 use crate::clock::ManualClock;
 use crate::consumer::{Consumer, ConsumerOptions};
 use crate::error::{ErrorKind, Result};
@@ -136,6 +136,69 @@ fn a_group_of_a_topic_that_is_gone_or_was_made_again_has_no_lag() {
     assert_eq!(partitions(&log, "g"), [(0, Some(1), None, None), (1, Some(2), None, None)]);
     log.create_topic("in", 1);
     assert_eq!(partitions(&log, "g"), [(0, None, Some(0), None), (1, Some(2), None, None)]);
+}
+
+#[test]
+fn no_negative_offset_is_committed_and_whoever_tries_is_told_of_which_partition() {
+    let log = setup();
+    commit(&log, "g", &[(0, 1), (1, 0)]);
+    let mut consumer = Consumer::new(&log, options("g")).expect("a consumer");
+    consumer.assign(&[tp(0), tp(1)]).expect("there");
+    let offsets = [(tp(0), Offset(2).into()), (tp(1), Offset(-3).into())];
+    let is_refused = |outcome: Result<()>| {
+        let error = outcome.expect_err("no record has it");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("group g, in-1: offset -3"), "{error}");
+    };
+    is_refused(consumer.commit_offsets(&offsets));
+
+    let producer = log.transactional("t").expect("it is free");
+    producer.begin().expect("none is open");
+    let group = ConsumerGroupMetadata::new("g");
+    is_refused(producer.send_offsets_to_transaction(&offsets, &group));
+    producer.abort().expect("aborted");
+    // Kafka's tools too go to where the partition begins.
+    log.reset_offsets("h", &[tp(0)], ResetTo::Offset(Offset(-3))).expect("reset");
+    assert_eq!(committed(&log, "h"), [(0, 0)]);
+    assert_eq!(committed(&log, "g"), [(0, 1), (1, 0)], "none of those that it was with");
+}
+
+/// The batch that commits any offset at all, as other software may.
+pub(crate) fn any_commit(group: &str, name: &TopicPartition, offset: i64) -> SealedBatch {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    format::Key { group, topic: &name.topic, partition: name.partition }.encode(&mut key);
+    let committed = format::Value {
+        offset: Offset(offset),
+        leader_epoch: None,
+        topic_id: None,
+        committed_at: Timestamp(0),
+        metadata: "",
+    };
+    committed.encode(&mut value);
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.push(Timestamp(0), Some(&key), Some(&value), &[]).expect("fits");
+    builder.seal()
+}
+
+#[test]
+fn however_far_off_what_other_software_has_committed_is_there_is_a_lag() {
+    let log = setup();
+    let home = offsets_partition(&log).expect("made");
+    for (partition, offset) in [(0, i64::MIN), (1, i64::MAX)] {
+        home.append(any_commit("g", &tp(partition), offset)).expect("appended");
+    }
+    log.flush(&[home], SyncPurpose::Records).wait().expect("synced");
+    let lag = i64::MAX as u64;
+    let expected = [(0, Some(i64::MIN), Some(4), Some(lag)), (1, Some(i64::MAX), Some(4), Some(0))];
+    assert_eq!(partitions(&log, "g"), expected);
+    assert_eq!(log.group("g").expect("known").lag(), lag);
+    let mut consumer = Consumer::new(&log, options("g")).expect("a consumer");
+    consumer.assign(&[tp(0), tp(1)]).expect("there");
+    assert_eq!(consumer.lag(), lag);
+    let mut group = log.group("g").expect("known");
+    let behind = group.partitions[0].clone();
+    group.partitions = vec![behind; 3];
+    assert_eq!(group.lag(), u64::MAX);
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub struct OffsetCommit {
 /// transaction it commits them with that.
 ///
 /// # Errors
-/// `Invalid` if the group's name is empty or longer than Kafka's format counts, there are no commits, or
-/// the metadata of one is too long.
+/// `Invalid` if the group's name is empty or longer than Kafka's format counts, there are no commits, an offset is
+/// negative, or the metadata of one is too long.
 pub fn offset_commits(group: &str, commits: &[OffsetCommit], now: Timestamp) -> Result<SealedBatch> {
     check_group_name(group)?;
     if commits.is_empty() {
@@ -39,6 +39,10 @@ pub fn offset_commits(group: &str, commits: &[OffsetCommit], now: Timestamp) -> 
         key.clear();
         value.clear();
         let TopicPartition { topic, partition } = &commit.partition;
+        if commit.offset < Offset(0) {
+            let what = format!("group {group}, {topic}-{partition}: offset {} is negative", commit.offset);
+            return Err(Error::new(ErrorKind::Invalid, format!("{what}, and so no record's")));
+        }
         let length = commit.metadata.len();
         if length > METADATA_BYTES_MAX {
             let what = format!("group {group}, {topic}-{partition}: metadata of {length} bytes");

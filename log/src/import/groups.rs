@@ -8,13 +8,14 @@ use super::decisions::Decisions;
 use crate::error::Result;
 use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
 use crate::log::Log;
-use crate::record::TopicId;
+use crate::record::{Offset, TopicId};
 use crate::storage::SyncPurpose;
 
 /// How many offsets go into a batch.
 const COMMITS_PER_BATCH_MAX: usize = 1000;
 
-/// Commits here what was committed there for these topics. Returns how many offsets that were.
+/// Commits here what was committed there for these topics, but for negative offsets: Kafka's consumers take them for
+/// none. Returns how many offsets that were.
 pub(super) fn import(
     log: &Log,
     broker: &BrokerDirectory,
@@ -36,7 +37,7 @@ pub(super) fn import(
     for group in groups {
         let mut commits: Vec<_> = theirs
             .group(group)
-            .filter(|(partition, _)| ours.get(group, partition).is_none())
+            .filter(|(partition, theirs)| ours.get(group, partition).is_none() && theirs.offset >= Offset(0))
             .filter_map(|(partition, committed)| {
                 let topic_id = *ids.get(&*partition.topic)?;
                 let is_of_it = committed.topic_id.is_none_or(|id| id == topic_id);

@@ -14,6 +14,7 @@ use crate::catalogue;
 use crate::cleanup::CleanupPolicy;
 use crate::clock::ManualClock;
 use crate::files::Listing;
+use crate::group::tests::any_commit;
 use crate::group::{CommittedOffsets, OffsetCommit, offset_commits, offsets_partition};
 use crate::log::LogOptions;
 use crate::partition::{Isolation, Partition};
@@ -532,4 +533,23 @@ fn committed_offsets_come_along_if_asked_for_and_replace_none() {
     let offsets = CommittedOffsets::read(&log).expect("it is sound");
     let of = |partition| offsets.get("readers", &commit(partition, 0).partition).map(|one| one.offset);
     assert_eq!((of(0), of(1)), (Some(Offset(10)), Some(Offset(20))));
+}
+
+#[test]
+fn negative_offsets_that_were_committed_with_the_broker_stay_behind() {
+    let storage = broker();
+    let log = open_broker(&storage);
+    let name = |partition| TopicPartition::new("orders", PartitionId(partition));
+    let offsets = offsets_partition(&log).expect("the disk is fine");
+    append(&offsets, any_commit("readers", &name(0), -1));
+    append(&offsets, any_commit("readers", &name(1), 1));
+    stop_broker(&storage, log);
+
+    let log = open(&storage, DATA);
+    let options = ImportOptions { topics: Vec::new(), groups: true };
+    let imported = log.import_kafka_directory(Path::new(BROKER), &options, |_| {}).expect("it is sound");
+    assert_eq!(imported.committed_offsets, 1);
+    let offsets = CommittedOffsets::read(&log).expect("it is sound");
+    let of = |partition| offsets.get("readers", &name(partition)).map(|one| one.offset);
+    assert_eq!((of(0), of(1)), (None, Some(Offset(1))));
 }

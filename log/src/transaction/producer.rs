@@ -105,7 +105,7 @@ impl TransactionalProducer {
     ///
     /// `Fenced` if the group's partitions were shared out anew since: abort the transaction, and read
     /// again from what was committed. `Retry` if that is under way: abort it, poll, and do it again.
-    /// `NotFound` for a partition that is not there; `Invalid` for metadata that is too long; those of
+    /// `NotFound` for a partition that is not there; `Invalid` for a negative offset or metadata that is too long; those of
     /// [`Self::append`].
     pub fn send_offsets_to_transaction(
         &self,
