@@ -165,6 +165,37 @@ fn room_is_waited_for_without_blocking() {
 }
 
 #[test]
+fn whoever_names_a_partition_and_awaits_waits_for_room_without_blocking_and_is_told_where_there_is_no_such_one()
+ {
+    let (log, producer) = setup(ProducerOptions { buffer_bytes_max: 1_000, ..ProducerOptions::default() });
+    // By its key it would go to partition 3.
+    let record = || Record { key: Some(Bytes::from_static(b"abc")), ..value(600) };
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = Box::pin(producer.send_to_async("in", PartitionId(1), record()));
+    assert!(first.as_mut().poll(&mut context).is_pending(), "it lingers");
+    let mut dropped = Box::pin(producer.send_to_async("in", PartitionId(1), record()));
+    let mut second = Box::pin(producer.send_to_async("in", PartitionId(2), record()));
+    for waiting in [&mut dropped, &mut second] {
+        assert!(waiting.as_mut().poll(&mut context).is_pending(), "there is no room");
+    }
+    drop(dropped);
+    settle(&log, &producer);
+    let Poll::Ready(place) = first.as_mut().poll(&mut context) else { panic!("it is written") };
+    assert_eq!(place.expect("written").partition, PartitionId(1));
+    assert!(second.as_mut().poll(&mut context).is_pending(), "there is room for it now");
+    producer.flush().expect("written");
+    let Poll::Ready(place) = second.as_mut().poll(&mut context) else { panic!("it is written") };
+    assert_eq!(place.expect("written").partition, PartitionId(2));
+    assert_eq!(ends(&log), [0, 1, 1, 0]);
+    for partition in [-1, 4] {
+        let sent = producer.send_to_async("in", PartitionId(partition), record());
+        let error = futures::executor::block_on(sent).expect_err("0 to 3");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("topic in has no partition"), "{error}");
+    }
+}
+
+#[test]
 fn a_partition_that_is_named_is_taken_whatever_the_key_and_has_to_exist() {
     let (log, producer) = setup(ProducerOptions::default());
     // By its key it would go to partition 3.

@@ -169,7 +169,8 @@ impl Producer {
         self.future(self.shared.push(Destination::of(topic), &record))
     }
 
-    /// Sends a record to this partition, whatever its key; see [`Self::send`].
+    /// Sends a record to this partition, whatever its key; see [`Self::send`]. Blocks while the buffer is full
+    /// ([`Self::send_to_async`] does not).
     pub fn send_to(&self, topic: &str, partition: PartitionId, record: Record) -> SendFuture {
         self.future(self.shared.push(Destination { topic, partition: Some(partition) }, &record))
     }
@@ -181,6 +182,21 @@ impl Producer {
     /// Those that [`Self::send`]'s future tells.
     pub async fn send_async(&self, topic: &str, record: Record) -> Result<RecordPlace> {
         let pushed = self.shared.push_async(Destination::of(topic), &record).await;
+        self.future(pushed).await
+    }
+
+    /// Sends a record to this partition, whatever its key, and waits for it; see [`Self::send_async`].
+    ///
+    /// # Errors
+    /// Those that [`Self::send_to`]'s future tells.
+    pub async fn send_to_async(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        record: Record,
+    ) -> Result<RecordPlace> {
+        let to = Destination { topic, partition: Some(partition) };
+        let pushed = self.shared.push_async(to, &record).await;
         self.future(pushed).await
     }
 
