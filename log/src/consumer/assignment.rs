@@ -97,8 +97,17 @@ impl Assigned {
 
     /// The first record with this timestamp or a later one, or behind the last one.
     pub(super) fn at_time(&self, time: Timestamp, isolation: Isolation) -> Result<Offset> {
+        self.first(OffsetSpec::AtOrAfter(time), isolation)
+    }
+
+    /// The first record with the largest timestamp, or behind the last one.
+    pub(super) fn at_max_timestamp(&self, isolation: Isolation) -> Result<Offset> {
+        self.first(OffsetSpec::MaxTimestamp, isolation)
+    }
+
+    fn first(&self, spec: OffsetSpec, isolation: Isolation) -> Result<Offset> {
         let end = self.end(isolation);
-        let found = self.partition.find_offset(OffsetSpec::AtOrAfter(time), isolation)?;
+        let found = self.partition.find_offset(spec, isolation)?;
         Ok(found.map_or(end, |found| found.offset.min(end)))
     }
 

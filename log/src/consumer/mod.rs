@@ -242,6 +242,19 @@ impl Consumer {
         Ok(found)
     }
 
+    /// Goes on at the record with the largest timestamp, the first one of several, or behind the last record if
+    /// there is none. Returns the position.
+    ///
+    /// # Errors
+    /// `Invalid` if the partition is not assigned; those of reading.
+    pub fn seek_to_max_timestamp(&mut self, partition: &TopicPartition) -> Result<Offset> {
+        let isolation = self.options.isolation;
+        let assigned = self.find(partition)?;
+        let found = assigned.at_max_timestamp(isolation)?;
+        assigned.position = Some(found);
+        Ok(found)
+    }
+
     /// The next offset to be read.
     ///
     /// # Errors

@@ -136,6 +136,52 @@ fn a_consumer_seeks_to_offsets_times_and_ends() {
 }
 
 #[test]
+fn a_consumer_seeks_to_the_first_record_of_the_largest_timestamp_among_those_that_it_is_shown() {
+    let log = setup();
+    let target = partition(&log, &name(0));
+    let write = |times: &[i64], stamp: Option<ProducerStamp>| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for time in times {
+            builder.push(Timestamp(*time), None, Some(b"v"), &[]).expect("fits");
+        }
+        let mut batch = builder.seal();
+        match stamp {
+            Some(stamp) => {
+                batch.stamp(Some(stamp));
+                target.append_to_transaction(batch).expect("appended");
+            }
+            None => drop(target.append(batch).expect("appended")),
+        }
+        log.flush(std::slice::from_ref(&target), SyncPurpose::Records).wait().expect("synced");
+    };
+    let mut shown_all = consumer(&log, ConsumerOptions::default());
+    let sought = |consumer: &mut Consumer| {
+        let sought = consumer.seek_to_max_timestamp(&name(0)).expect("readable");
+        assert_eq!(consumer.position(&name(0)).expect("assigned"), sought);
+        sought.0
+    };
+    assert_eq!(sought(&mut shown_all), 0, "there is no record");
+    write(&[5, 9, 9, 2], None);
+    assert_eq!(sought(&mut shown_all), 1);
+    assert_eq!(read(&mut shown_all, 100).len(), 3);
+    write(
+        &[11],
+        Some(ProducerStamp {
+            id: ProducerId(1),
+            epoch: ProducerEpoch(0),
+            base_sequence: Sequence(0),
+            transactional: true,
+        }),
+    );
+    assert_eq!(sought(&mut shown_all), 4);
+    let committed = ConsumerOptions { isolation: Isolation::ReadCommitted, ..ConsumerOptions::default() };
+    let mut shown_committed = consumer(&log, committed);
+    assert_eq!(sought(&mut shown_committed), 1, "whether the last one counts is open");
+    let error = shown_all.seek_to_max_timestamp(&name(7)).expect_err("not assigned");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
 fn a_negative_offset_is_not_sought_and_the_position_stays() {
     let log = setup();
     append(&log, &name(0), &["a", "b"]);
