@@ -9,6 +9,7 @@ use super::*;
 use crate::batch::{BatchBuilder, Compression, MarkerKind, ProducerStamp};
 use crate::group::{CommittedOffset, CommittedOffsets, OFFSETS_TOPIC, offsets_partition};
 use crate::partition::{Durability, Isolation, Partition};
+use crate::producer::{Producer, ProducerOptions};
 use crate::record::{PartitionId, ProducerEpoch, ProducerId, Record, Sequence};
 use crate::spawn::{self, Drive};
 use crate::storage::SyncPurpose;
@@ -179,6 +180,27 @@ fn a_consumer_seeks_to_the_first_record_of_the_largest_timestamp_among_those_tha
     assert_eq!(sought(&mut shown_committed), 1, "whether the last one counts is open");
     let error = shown_all.seek_to_max_timestamp(&name(7)).expect_err("not assigned");
     assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn timestamps_before_1970_are_taken_and_found() {
+    let log = setup();
+    let producer = Producer::new(&log, ProducerOptions::default()).expect("a producer");
+    let times = [i64::from(i32::MIN) * 1000, -2, -1, 0].map(Timestamp);
+    for time in times {
+        let record = Record { timestamp: Some(time), value: Some(Bytes::new()), ..Record::default() };
+        producer.send_to("in", PartitionId(0), record).wait().expect("taken");
+    }
+    let mut consumer = consumer(&log, ConsumerOptions::default());
+    let mut given = Vec::new();
+    let read = consumer.read_to_end(|_, record| {
+        given.push(record.timestamp);
+        Ok::<_, Error>(())
+    });
+    assert_eq!((read.expect("readable"), &given[..]), (4, &times[..]));
+    for (offset, time) in (0..).zip(times) {
+        assert_eq!(consumer.seek_to_time(&name(0), time).expect("readable"), Offset(offset));
+    }
 }
 
 #[test]

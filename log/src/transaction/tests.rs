@@ -77,6 +77,33 @@ fn records_are_seen_in_all_partitions_once_the_ticket_is_done_and_never_if_abort
 }
 
 #[test]
+fn readers_of_uncommitted_records_see_a_transaction_of_a_synced_topic_once_something_syncs_it() {
+    let storage = MemoryStorage::new(1);
+    let log = open(&storage);
+    let out = topic(&log, 1);
+    let partition = &out.partitions()[0];
+    let shown = || {
+        let fetched = partition.fetch(Offset(0), usize::MAX, Isolation::ReadUncommitted).unwrap();
+        fetched.batches().map(|batch| batch.unwrap().header().is_control).collect::<Vec<_>>()
+    };
+    let producer = log.transactional("a").unwrap();
+    write(&producer, out.partitions(), "aborted");
+    step_all(&log);
+    assert_eq!(shown(), [], "open");
+    producer.abort().unwrap();
+    step_all(&log);
+    assert_eq!(shown(), [], "nobody waits for what was aborted");
+    partition.append(batch("of no transaction")).unwrap();
+    log.flush(out.partitions(), SyncPurpose::Records).wait().unwrap();
+    assert_eq!(shown(), [false, true, false]);
+    write(&producer, out.partitions(), "committed");
+    step_all(&log);
+    assert_eq!(shown().len(), 3, "open");
+    producer.commit(&[]).wait().unwrap();
+    assert_eq!(shown().len(), 4, "its records are synced before it is decided");
+}
+
+#[test]
 fn a_large_transaction_is_synced_while_it_is_open_one_sync_at_a_time() {
     let storage = MemoryStorage::new(1);
     let log = open(&storage);
