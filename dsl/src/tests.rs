@@ -380,6 +380,7 @@ fn a_program_that_cannot_be_is_refused_with_all_that_is_wrong() {
     let _ = keyed.aggregate("sums", count());
     let _ = keyed.aggregate("..", count());
     keyed.to("no good");
+    keyed.to("__consumer_offsets");
     keyed.to("none").partitions(0);
     let table = flow.table::<String, i64>("table").keys(Json).record_time(Lateness::none());
     keyed.join_newest("joined", &table, |_, _, factor| *factor).to("out").partitions(3);
@@ -392,6 +393,7 @@ fn a_program_that_cannot_be_is_refused_with_all_that_is_wrong() {
     let wrong = [
         "flow \"wrong name\"",
         "cannot be named \"no good\"",
+        "topic __consumer_offsets holds what consumer groups have committed: the log makes it itself",
         "topic none: 0 partitions; 1 to",
         "step \"..\"",
         "topic readings is read twice",

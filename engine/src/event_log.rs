@@ -69,7 +69,8 @@ impl TopicSpec {
         Err(Error::new(ErrorKind::Incompatible, context))
     }
 
-    /// Whether a topic can be called so and have so many partitions.
+    /// Whether a topic can be called so and have so many partitions. Those that the log keeps for itself can be read
+    /// only.
     ///
     /// # Errors
     /// `Invalid`, saying what is possible.
@@ -80,7 +81,8 @@ impl TopicSpec {
             owner: self.owner.clone(),
             ..TopicConfig::default()
         };
-        Ok(config.check(&self.name)?)
+        let checked = if self.create { config.check_creatable(&self.name) } else { config.check(&self.name) };
+        Ok(checked?)
     }
 }
 
@@ -233,4 +235,24 @@ pub trait EventLog: Send + Sync + 'static {
     /// Calls `wake` when a commit may have moved on or records may have become visible. It may be called
     /// from any thread, also without reason.
     fn on_progress(&self, wake: Arc<dyn Fn() + Send + Sync>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_the_log_keeps_for_itself_can_be_read_and_not_written() {
+        let spec = |create| TopicSpec {
+            name: "__consumer_offsets".to_owned(),
+            partitions: None,
+            compacted: false,
+            create,
+            key_format: None,
+            owner: None,
+        };
+        spec(false).check_possible().expect("it is read");
+        let error = spec(true).check_possible().expect_err("it would be written");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
 }

@@ -21,6 +21,7 @@
 //! | `sound_batches` | finding what is sound among bytes of which some are damaged |
 //! | `open_files` | files that are open while they are used, up to a bound |
 //! | `unsynced_files` | files that are open because they are not synced, up to a bound |
+//! | `internal_topic` | which topics the log keeps for itself |
 //! | `message_reader` | the values in Kafka's internal topics |
 //! | `producer_state` | idempotence and open transactions of a partition, and their snapshots |
 //! | [`Cleanup`], `retention`, `compaction`, `upkeep` | what becomes of old records: settings, decisions, who sees to it |
@@ -52,6 +53,7 @@ pub mod flusher;
 pub mod group;
 mod import;
 mod index;
+mod internal_topic;
 mod log;
 mod message_reader;
 #[cfg(test)]

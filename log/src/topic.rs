@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::batch::{BATCH_BYTES_MAX, Compression, TimestampType};
 use crate::cleanup::{Cleanup, CleanupPolicy, CompactionConfig, Retention};
 use crate::error::{Error, ErrorKind, Result};
+use crate::internal_topic::check_not_internal;
 use crate::partition::{Durability, Partition, PartitionConfig};
 use crate::record::{PartitionId, TopicId, TopicPartition};
 
@@ -106,7 +107,7 @@ impl TopicConfig {
         }
     }
 
-    /// Whether a topic can be made so, and be called `name`. Making one checks it too.
+    /// Whether a topic can be so, and be called `name`. Making or altering one checks it too.
     ///
     /// # Errors
     /// `Invalid`, saying what is wrong and what is possible.
@@ -144,6 +145,15 @@ impl TopicConfig {
             return Ok(());
         };
         Err(Error::new(ErrorKind::Invalid, format!("topic {name}: {what}")))
+    }
+
+    /// Whether somebody can make a topic so: [`Self::check`], and that it is none of those that the log makes itself.
+    ///
+    /// # Errors
+    /// `Invalid`, saying what is wrong and what is possible.
+    pub fn check_creatable(&self, name: &str) -> Result<()> {
+        self.check(name)?;
+        check_not_internal(name, ": the log makes it itself, with settings of its own")
     }
 
     fn times(&self) -> impl Iterator<Item = Duration> {
@@ -211,6 +221,14 @@ impl Topic {
     /// How it was made.
     pub fn config(&self) -> &TopicConfig {
         &self.inner.config
+    }
+
+    /// Checks that producers may write to it. The log alone writes to its internal topics.
+    ///
+    /// # Errors
+    /// `Invalid` for an internal topic.
+    pub fn check_producible(&self) -> Result<()> {
+        check_not_internal(self.name(), ": the log alone writes to it")
     }
 
     /// All partitions; the index is the [`PartitionId`].

@@ -28,6 +28,7 @@ const JSON_REST_BYTES: usize = 4 << 10;
 pub(crate) fn run(data: &Path, options: &ProduceOptions) -> Result<ExitCode, Failure> {
     let log = open(data)?;
     let topic = log.topic(&options.topic)?;
+    topic.check_producible()?;
     let compression = options.compression;
     let defaults = ProducerOptions::default();
     let record_bytes_max = topic.config().batch_bytes_max.min(defaults.buffer_bytes_max);

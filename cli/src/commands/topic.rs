@@ -109,7 +109,7 @@ fn set<T>(setting: &mut T, value: Option<T>) {
 fn create(data: &Path, options: &CreateOptions) -> Result<(), Failure> {
     let config = options.config();
     // Before there is a folder for a topic that cannot be.
-    config.check(&options.topic)?;
+    config.check_creatable(&options.topic)?;
     let log = open_or_begin(data)?;
     let topic = log.create_topic(&options.topic, config)?;
     log.close()?;

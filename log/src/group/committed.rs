@@ -379,7 +379,7 @@ fn offsets_topic(log: &Log) -> Result<Topic> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         found => return found,
     }
-    match log.create_topic(OFFSETS_TOPIC, TopicConfig::internal(SEGMENT_BYTES)) {
+    match log.create_internal_topic(OFFSETS_TOPIC, TopicConfig::internal(SEGMENT_BYTES)) {
         // Somebody else was first.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => log.topic(OFFSETS_TOPIC),
         made => made,

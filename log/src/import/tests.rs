@@ -367,7 +367,7 @@ fn what_cannot_be_imported_is_refused_by_name() {
     let storage = broker();
     check(&storage, &["oders"], ErrorKind::NotFound, &["oders", "did you mean orders?", "/broker"]);
     let log = open_broker(&storage);
-    log.create_topic("__consumer_offsets", small(1)).expect("a new topic");
+    log.create_internal_topic("__consumer_offsets", small(1)).expect("a new topic");
     stop_broker(&storage, log);
     check(&storage, &["__consumer_offsets"], ErrorKind::Invalid, &["__consumer_offsets"]);
 
@@ -442,7 +442,8 @@ fn open_transactions_end_as_the_broker_has_decided() {
     append(&payments, batch(&["committed"], stamp(8, 0, 0, true)));
     append(&payments, batch(&["aborted"], stamp(9, 0, 0, true)));
     let config = TopicConfig { cleanup: CleanupPolicy::Compact, ..small(1) };
-    let table = log.create_topic("__transaction_state", config).expect("a new topic").partitions()[0].clone();
+    let table = log.create_internal_topic("__transaction_state", config).expect("a new topic");
+    let table = table.partitions()[0].clone();
     for (id, epoch, status) in [(8, 1, TransactionStatus::PrepareCommit), (9, 0, TransactionStatus::Ongoing)]
     {
         let record = TransactionRecord {

@@ -9,13 +9,12 @@ use super::{Inner, Log};
 use crate::catalogue::CatalogueEntry;
 use crate::compaction::CompactionReport;
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::OFFSETS_TOPIC;
+use crate::internal_topic::{check_not_internal, is_internal};
 use crate::partition::Partition;
 use crate::record::{Offset, PartitionId};
 use crate::storage::SyncPurpose;
 use crate::ticket::Ticket;
 use crate::topic::{Topic, TopicConfig, no_such_topic};
-use crate::transaction::TRANSACTION_TOPIC;
 
 impl Log {
     /// Changes the settings of a topic while it is read and written: cleanup, retention, compaction,
@@ -36,9 +35,10 @@ impl Log {
     /// appends are not synced, this syncs them first.
     ///
     /// # Errors
-    /// Those of [`Partition::delete_records`]; [`ErrorKind::NotFound`].
+    /// Those of [`Partition::delete_records`]; [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for an internal topic.
     pub fn delete_records(&self, topic: &str, partition: PartitionId, to: Offset) -> Result<Offset> {
         self.inner.check_writable()?;
+        check_not_internal(topic, " and no record of it can be deleted")?;
         let partition = self.topic(topic)?.partition(partition)?;
         let offsets = partition.offsets();
         if offsets.durable < to && to <= offsets.high_watermark {
@@ -130,7 +130,7 @@ impl Inner {
 
 /// Checks that only such settings differ as can be changed.
 fn check_alterable(name: &str, before: &TopicConfig, after: &TopicConfig) -> Result<()> {
-    let is_internal = name == TRANSACTION_TOPIC || name == OFFSETS_TOPIC;
+    let is_internal = is_internal(name);
     let what = if after.partitions < before.partitions {
         format!(
             "its {} partitions cannot become {}: records would be lost",

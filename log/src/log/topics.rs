@@ -17,7 +17,7 @@ use crate::catalogue::{Catalogue, CatalogueEntry, DeletedTopic};
 use crate::consistent_cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flusher::Flush;
-use crate::group::OFFSETS_TOPIC;
+use crate::internal_topic::{check_not_internal, is_internal};
 use crate::partition::{Durability, Partition, PartitionSite};
 use crate::record::{Offset, PartitionId, ProducerId, TopicId, TopicPartition};
 use crate::recovery::RecoveryBorder;
@@ -86,8 +86,19 @@ impl Log {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`]; [`ErrorKind::Invalid`] for a name or a setting that is not
-    /// possible; [`ErrorKind::Closed`]; those of the operating system.
+    /// possible, and for an internal topic, which the log makes itself; [`ErrorKind::Closed`]; those of the
+    /// operating system.
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        config.check_creatable(name)?;
+        self.inner.create_topic(name, config)
+    }
+
+    /// Makes one of the topics that the log keeps for itself.
+    ///
+    /// # Errors
+    /// Those of [`Self::create_topic`].
+    pub(crate) fn create_internal_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        debug_assert!(is_internal(name), "{name}");
         self.inner.create_topic(name, config)
     }
 
@@ -110,18 +121,11 @@ impl Log {
     /// that a fetch is reading go when it is done.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::Closed`]; those of the operating system.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for an internal one; [`ErrorKind::Closed`]; those of the
+    /// operating system.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.inner.check_writable()?;
-        let holds = match name {
-            TRANSACTION_TOPIC => "the outcome of transactions",
-            OFFSETS_TOPIC => "what consumer groups have committed",
-            _ => "",
-        };
-        if !holds.is_empty() {
-            let what = format!("topic {name} holds {holds} and cannot be deleted");
-            return Err(Error::new(ErrorKind::Invalid, what));
-        }
+        check_not_internal(name, " and cannot be deleted")?;
         let topic = self.topic(name)?;
         self.inner.delete_topic(&topic)
     }

@@ -369,10 +369,14 @@ impl Shared {
     }
 
     /// Gives the topic lanes, or finds out where those of a stale route go now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for an internal topic.
     fn resolve(&self, name: &str) -> Result<()> {
         // Before the topic: what changes in between is looked up again.
         let topics_version = self.log.topics_version();
         let topic = self.log.topic(name)?;
+        topic.check_producible()?;
         let config = LaneConfig {
             batch_bytes: self.options.batch_bytes,
             topic_bytes_max: topic.config().batch_bytes_max,

@@ -186,7 +186,7 @@ impl std::fmt::Debug for TransactionalProducer {
 fn home(log: &Log) -> Result<Arc<Partition>> {
     let made = match log.topic(TRANSACTION_TOPIC) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            log.create_topic(TRANSACTION_TOPIC, TopicConfig::internal(SEGMENT_BYTES))
+            log.create_internal_topic(TRANSACTION_TOPIC, TopicConfig::internal(SEGMENT_BYTES))
         }
         found => found,
     };

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lotic_tests::files::Files;
 use serde_json::{Value, json};
 
 use super::{Lotic, segment};
@@ -42,6 +43,37 @@ fn a_topic_that_cannot_be_leaves_no_folder() {
         assert!(said.contains("topic words: ") && said.contains('1'), "{said}");
         assert!(!lotic.data().exists(), "{setting}");
     }
+}
+
+#[test]
+fn what_the_log_keeps_for_itself_can_be_read_and_not_changed() {
+    const OFFSETS: &str = "__consumer_offsets";
+    let lotic = Lotic::new();
+    for topic in [OFFSETS, "__transaction_state"] {
+        let said = lotic.refuses(1, &["topic", "create", topic, "--partitions", "3"], "");
+        assert!(said.contains(&format!("topic {topic} holds ")), "{said}");
+        assert!(!lotic.data().exists(), "{topic}");
+    }
+    let lotic = Lotic::with_topic("words", "one\ntwo\n");
+    lotic.prints(&["consume", "words", "--group", "readers", "-n", "1"]);
+    let before = Files::below(&lotic.data()).unwrap();
+    let commands: [(&[&str], &str); 6] = [
+        (&["topic", "create", OFFSETS], ""),
+        (&["topic", "delete", OFFSETS], ""),
+        (&["produce", OFFSETS], "k\n"),
+        // Nobody is let type the first line in vain.
+        (&["produce", OFFSETS], ""),
+        (&["delete-records", OFFSETS, "--partition", "0", "--before", "end"], ""),
+        (&["delete-records", OFFSETS, "--partition", "0", "--before", "1"], ""),
+    ];
+    for (arguments, input) in commands {
+        let said = lotic.refuses(1, arguments, input);
+        let expected = format!("lotic: topic {OFFSETS} holds what consumer groups have committed");
+        assert!(said.starts_with(&expected), "{arguments:?}: {said}");
+    }
+    Files::below(&lotic.data()).unwrap().check_unchanged_since(&before).unwrap();
+    assert_ne!(lotic.prints(&["consume", OFFSETS]), "");
+    assert_eq!(lotic.prints(&["consume", "words", "--group", "readers"]), "two\n");
 }
 
 #[test]
