@@ -18,6 +18,9 @@ pub(super) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 pub(super) const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// What a broker writes into each of its data directories: whose it is.
+const PROPERTIES_FILE_NAME: &str = "meta.properties";
+
 /// The topics in which a broker keeps its own affairs.
 const INTERNAL_TOPICS: [&str; 5] =
     [OFFSETS_TOPIC, TRANSACTIONS_TOPIC, METADATA_TOPIC, "__share_group_state", "__remote_log_metadata"];
@@ -63,10 +66,11 @@ impl BrokerDirectory {
         let mut topics = BTreeMap::new();
         check_no_log_of_ours(&*storage, path)?;
         let entries = storage.list(path).map_err(|error| failed("list", path, error))?;
-        for entry in entries.iter().filter(|entry| entry.is_directory) {
-            if let Some(partition) = parse_partition(&entry.name) {
-                add(&*storage, path, partition, &mut topics)?;
-            }
+        let directories = entries.iter().filter(|entry| entry.is_directory);
+        let partitions: Vec<_> = directories.filter_map(|entry| parse_partition(&entry.name)).collect();
+        check_is_brokers(&*storage, path, &partitions)?;
+        for partition in partitions {
+            add(&*storage, path, partition, &mut topics)?;
         }
         if topics.is_empty() {
             let what = format!("{} holds no partition of a Kafka broker", path.display());
@@ -185,6 +189,23 @@ fn check_no_log_of_ours(storage: &dyn Storage, path: &Path) -> Result<()> {
     let what =
         format!("{path} is a directory of Lotic, not of a Kafka broker: it has a catalogue, {catalogue}");
     Err(Error::new(ErrorKind::Invalid, what))
+}
+
+/// Checks that a broker has been here. A name like that of a partition's directory says nothing: `/etc` may hold a
+/// `dbus-1`. Where a broker has been, such a directory is a partition's, and what is missing in it is an error.
+fn check_is_brokers(storage: &dyn Storage, path: &Path, partitions: &[TopicPartition]) -> Result<()> {
+    let metadata = |partition: &TopicPartition| path.join(partition.to_string()).join(METADATA_FILE_NAME);
+    let mut signs = partitions.iter().map(metadata).chain([path.join(PROPERTIES_FILE_NAME)]);
+    // What may not be looked into is no sign of a broker.
+    if signs.any(|sign| storage.exists(&sign).unwrap_or(false)) {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is no data directory of a Kafka broker: it has no {PROPERTIES_FILE_NAME}, and no directory in it a \
+         {METADATA_FILE_NAME}",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::NotFound, what))
 }
 
 /// Takes note of a partition's directory.

@@ -110,11 +110,11 @@ impl Log {
     /// topic when it is there.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such topic, [`ErrorKind::AlreadyExists`] if there is another
-    /// one of its name here, [`ErrorKind::Invalid`] for an internal topic, a partition that is missing, a
-    /// directory that a broker has to mend first or one that is a log of Lotic; [`ErrorKind::Corrupt`] names the
-    /// file, and [`ErrorKind::Unsupported`] one of a format that is not read; [`ErrorKind::Closed`]; those of the
-    /// operating system. Topics that were told of stay.
+    /// [`ErrorKind::NotFound`] if there is no such topic, or the directory is no broker's;
+    /// [`ErrorKind::AlreadyExists`] if there is another one of its name here, [`ErrorKind::Invalid`] for an internal
+    /// topic, a partition that is missing, a directory that a broker has to mend first or one that is a log of Lotic;
+    /// [`ErrorKind::Corrupt`] names the file, and [`ErrorKind::Unsupported`] one of a format that is not read;
+    /// [`ErrorKind::Closed`]; those of the operating system. Topics that were told of stay.
     pub fn import_kafka_directory(
         &self,
         directory: &Path,

@@ -387,8 +387,15 @@ fn what_cannot_be_imported_is_refused_by_name() {
     check(&storage, &["orders"], ErrorKind::AlreadyExists, &["orders"]);
 
     let storage = MemoryStorage::new(1);
-    storage.create_dir_all(Path::new(BROKER)).expect("the disk is fine");
-    check(&storage, &[], ErrorKind::NotFound, &["/broker"]);
+    storage.create_dir_all(&Path::new(BROKER).join("dbus-1")).expect("the disk is fine");
+    check(&storage, &[], ErrorKind::NotFound, &["/broker is no data directory of a Kafka broker"]);
+    write(&storage, "meta.properties", "version=1\n");
+    check(&storage, &[], ErrorKind::NotFound, &["/broker/dbus-1/partition.metadata"]);
+    storage.remove_dir_all(&Path::new(BROKER).join("dbus-1")).expect("it exists");
+    check(&storage, &[], ErrorKind::NotFound, &["/broker holds no partition of a Kafka broker"]);
+    let storage = broker();
+    storage.create_dir_all(&Path::new(BROKER).join("dbus-1")).expect("the disk is fine");
+    check(&storage, &[], ErrorKind::NotFound, &["/broker/dbus-1/partition.metadata"]);
 
     let storage = broker();
     drop(open_broker(&storage));

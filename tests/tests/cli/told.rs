@@ -113,6 +113,13 @@ fn an_import_takes_no_file_and_no_log_of_lotic_for_a_brokers_directory() {
     refuses(&theirs.data(), "is a directory of Lotic, not of a Kafka broker: it has a catalogue");
     refuses(&segment(&theirs.data()), ".log is not a directory");
     refuses(&theirs.data().join("nothing"), "nothing: No such file or directory");
+    // Called like a partition's directory, as in `/etc`.
+    let other = theirs.folder.path().join("etc");
+    fs::create_dir_all(other.join("dbus-1")).unwrap();
+    refuses(
+        &other,
+        "etc is no data directory of a Kafka broker: it has no meta.properties, and no directory in it a",
+    );
 }
 
 #[test]
