@@ -62,6 +62,7 @@ Examples:
   lotic consume orders
   lotic consume orders --partition 2 --offset 1047 --max-records 10 --json
   lotic consume orders --from-time 2013-01-01T10:00:00Z --read-committed
+  lotic consume orders --from-end --follow
   lotic consume orders --group reports --follow"
 );
 
@@ -229,6 +230,11 @@ fn parse_before(text: &str) -> Result<BeforeOffset, String> {
     offset.map_err(|said| format!("{said}, or `end`"))
 }
 
+/// An offset to start at. Deletion has a word for the end: it may be expected here.
+fn parse_start(text: &str) -> Result<i64, String> {
+    parse_offset(text).map_err(|said| format!("{said}; --from-beginning and --from-end start at the ends"))
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
     /// Copy topics out of the data directory of a stopped Apache Kafka broker.
@@ -333,13 +339,17 @@ pub(crate) struct Start {
     /// At the first record, whatever the group has committed.
     #[arg(long)]
     pub(crate) from_beginning: bool,
+    /// Behind the last record there is now, whatever the group has committed: with --follow, only what comes from
+    /// now on is printed.
+    #[arg(long)]
+    pub(crate) from_end: bool,
     /// At this offset of the partition; an offset says nothing about other partitions.
     #[arg(
         long,
         value_name = "OFFSET",
         requires = "partition",
         allow_negative_numbers = true,
-        value_parser = parse_offset
+        value_parser = parse_start
     )]
     pub(crate) offset: Option<i64>,
     /// At the first record with this timestamp or a later one: `2013-01-01T10:00:00Z`, `2013-01-01` for its

@@ -174,6 +174,7 @@ fn reading_starts_where_it_is_told() {
         assert_eq!(lotic.prints(&arguments), expected, "{more:?}");
     };
     check(&["--from-beginning"], "one\ntwo\nthree\n");
+    check(&["--from-end"], "");
     check(&["--partition", "0", "--offset", "2"], "three\n");
     check(&["--from-time", "0"], "one\ntwo\nthree\n");
     check(&["--from-time", "2013-01-01T10:00:00Z"], "one\ntwo\nthree\n");
@@ -181,8 +182,11 @@ fn reading_starts_where_it_is_told() {
 
     let said = lotic.refuses(2, &["consume", "words", "--offset", "2"], "");
     assert!(said.contains("--partition"), "{said}");
-    let said = lotic.refuses(2, &["consume", "words", "--from-beginning", "--from-time", "0"], "");
-    assert!(said.contains("cannot be used with"), "{said}");
+    for other in [["--from-time", "0"].as_slice(), &["--from-end"]] {
+        let both = [&["consume", "words", "--from-beginning"], other].concat();
+        let said = lotic.refuses(2, &both, "");
+        assert!(said.contains("cannot be used with"), "{said}");
+    }
     let said = lotic.refuses(1, &["consume", "words", "--partition", "0", "--offset", "7"], "");
     assert!(said.contains("words") && said.contains('7'), "{said}");
     let said = lotic.refuses(1, &["consume", "words", "--partition", "4"], "");
@@ -218,6 +222,11 @@ fn a_group_goes_on_where_it_stopped() {
     assert_eq!(lotic.prints(&["consume", "words", "--group", "others"]), "one\ntwo\nthree\nfour\n");
     let again = [&group[..], &["--from-beginning"]].concat();
     assert_eq!(lotic.prints(&again), "one\ntwo\nthree\nfour\n");
+
+    let end = ["consume", "words", "--group", "latecomers"];
+    assert_eq!(lotic.prints(&[&end[..], &["--from-end"]].concat()), "");
+    lotic.reads(&["produce", "words"], "five\n");
+    assert_eq!(lotic.prints(&end), "five\n");
 }
 
 #[test]

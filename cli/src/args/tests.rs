@@ -137,6 +137,7 @@ fn a_negative_number_is_answered_with_what_is_possible() {
         assert!(said.contains(expected), "{words}: {said}");
     };
     check("lotic consume t --partition 0 --offset -1", "an offset is a number from 0 on");
+    check("lotic consume t --partition 0 --offset end", "--from-beginning and --from-end start at the ends");
     check("lotic consume t --partition -1", "a partition is a number from 0 on");
     check("lotic consume t --max-records -1", "a count is a number from 0 on");
     check("lotic delete-records t --partition 0 --before -1", "an offset is a number from 0 on, or `end`");

@@ -82,6 +82,8 @@ impl Reader<'_> {
         for partition in &self.partitions {
             if start.from_beginning {
                 self.consumer.seek_to_beginning(partition)?;
+            } else if start.from_end {
+                self.consumer.seek_to_end(partition)?;
             } else if let Some(offset) = start.offset {
                 self.consumer.seek(partition, Offset(offset))?;
             } else if let Some(time) = start.from_time {
@@ -275,7 +277,7 @@ mod tests {
         ConsumeOptions {
             topic: "words".to_owned(),
             partition: None,
-            start: Start { from_beginning: false, offset: None, from_time: None },
+            start: Start { from_beginning: false, from_end: false, offset: None, from_time: None },
             group: Some(GROUP.to_owned()),
             follow: true,
             read_committed: false,
@@ -330,6 +332,35 @@ mod tests {
         }
         let failed = reader.go_on(refusal(), folder.path(), &options(), &interrupted).err();
         assert_eq!(failed.expect("that was too often").to_string(), "not now");
+    }
+
+    #[test]
+    fn who_starts_at_the_end_reads_what_comes_from_then_on_in_every_partition() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = written_by_another(folder.path());
+        log.alter_topic("words", |config| config.partitions = 2).expect("there is one");
+        let producer = Producer::new(&log, ProducerOptions::default()).expect("a producer");
+        let send = |value: &'static str| {
+            for partition in [0, 1].map(PartitionId) {
+                let record = Record { value: Some(value.into()), ..Record::default() };
+                producer.send_to("words", partition, record).wait().expect("it is sent");
+            }
+        };
+        send("before");
+        let options = ConsumeOptions { group: None, ..options() };
+        let start = Start { from_end: true, ..options.start };
+        let read_only = open_read_only(folder.path()).expect("it is sound");
+        let mut reader = with(&BRIEF, Reader::new(read_only, &options).expect("there is the topic"));
+        reader.seek(&start).expect("there is an end");
+        send("after");
+        reader.log.refresh().expect("it is sound");
+        let mut values = Vec::new();
+        let mut note = |_: &_, record: RecordView<'_>| {
+            values.push(record.value.map(<[u8]>::to_vec));
+            ControlFlow::Continue(())
+        };
+        while reader.consumer.poll(&mut note).expect("it is readable") > 0 {}
+        assert_eq!(values, [Some(b"after".to_vec()), Some(b"after".to_vec())]);
     }
 
     #[test]
