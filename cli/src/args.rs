@@ -195,7 +195,7 @@ pub(crate) enum Command {
 pub(crate) struct CompactOptions {
     /// The topic's name.
     pub(crate) topic: String,
-    /// One object a compaction: partition, keys, clean_end, bytes_before, bytes_after.
+    /// One object a compaction: topic, partition, keys, clean_end, bytes_before, bytes_after.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -279,7 +279,7 @@ pub(crate) struct ProduceOptions {
     /// The topic's name.
     pub(crate) topic: String,
     /// What stands between key and value in a line. Without it, records have no key.
-    #[arg(long, short = 'K', value_name = "TEXT", conflicts_with = "json")]
+    #[arg(long, short = 'K', value_name = "TEXT", conflicts_with = "json", value_parser = parse_separator)]
     pub(crate) key_separator: Option<String>,
     /// How batches are compressed: none, gzip, snappy, lz4, zstd; gzip and zstd take a level, as in zstd:9.
     /// Without it, as the topic says.
@@ -293,6 +293,14 @@ pub(crate) struct ProduceOptions {
     /// How the end is told.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Report::Text)]
     pub(crate) report: Report,
+}
+
+/// Reads what stands between key and value. An empty separator stands everywhere: each key would be empty.
+fn parse_separator(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("it is empty: no line says where its key ends".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// How `produce` tells what it has written.

@@ -53,7 +53,7 @@ fn a_topic_is_made_with_every_setting_that_it_can_be_altered_in() {
         "cleanup=compact,delete",
         "retention-time=7d",
         "retention-bytes=none",
-        "segment-bytes=1000",
+        "segment-bytes=1M",
         "batch-bytes-max=500",
         "timestamp-type=append",
         "segment-age=1h",
@@ -144,10 +144,21 @@ fn a_negative_number_is_answered_with_what_is_possible() {
     check("lotic repair t --partition 0 --truncate-at -1", "an offset is a number from 0 on");
     check("lotic group reset g --all-topics --to-offset -1", "an offset is a number from 0 on");
     check("lotic topic alter t --retention-time -1", "or `none`");
-    check("lotic topic alter t --retention-bytes -1", "a size is a number of bytes, or `none`");
+    check("lotic topic alter t --retention-bytes -1", "a size is a number of bytes, or of KiB");
+    check("lotic topic alter t --retention-bytes -1", "1G, or `none`");
     check("lotic topic alter t --segment-bytes -1", "a size is a number of bytes");
     check("lotic topic alter t --dirty-percent -1", "-1 is not in 0..=99");
     assert!(Arguments::try_parse_from(["lotic", "consume", "t", "--from-time", "-1"]).is_ok(), "in 1969");
+}
+
+#[test]
+fn a_separator_of_nothing_is_refused_by_name() {
+    for words in [["-K", ""], ["--key-separator", ""]] {
+        let said = Arguments::try_parse_from([&["lotic", "produce", "t"], &words[..]].concat())
+            .expect_err("nothing stands between key and value")
+            .to_string();
+        assert!(said.contains("'--key-separator <TEXT>': it is empty"), "{said}");
+    }
 }
 
 #[test]

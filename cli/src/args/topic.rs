@@ -16,7 +16,7 @@ const CREATE_EXAMPLES: &str = with_exit_status!(
 Examples:
   lotic topic create orders --partitions 6 --compression zstd
   lotic topic create prices --cleanup compact
-  lotic topic create traces --retention-time 7d --durability 1s
+  lotic topic create traces --retention-time 7d --retention-bytes 10G --durability 1s
   lotic topic create clicks --config timestamp-type=append --config retention-time=7d"
 );
 
@@ -58,7 +58,7 @@ pub(crate) enum TopicCommand {
     /// it is compacted at more than 50 percent, with tombstones kept for 1d.
     ///
     /// `topic alter` changes all but the durability and the index interval. Times are written 500ms, 30s, 10min,
-    /// 12h or 7d; `none` is no limit.
+    /// 12h or 7d; sizes in bytes, or as 64K, 512MiB or 1G, which are powers of 1024; `none` is no limit.
     #[command(after_long_help = CREATE_EXAMPLES)]
     Create(CreateOptions),
     /// Print the names of all topics, internal ones (`__...`) too.
@@ -85,8 +85,8 @@ pub(crate) enum TopicCommand {
     /// Change a topic's settings, or add partitions. What is not named stays as it is. Needs the directory
     /// for itself.
     ///
-    /// Times are written 500ms, 30s, 10min, 12h or 7d; `none` takes a limit away. A topic's durability and index
-    /// interval are chosen when it is made, and stay.
+    /// Times are written 500ms, 30s, 10min, 12h or 7d; sizes in bytes, or as 64K, 512MiB or 1G, which are powers of
+    /// 1024; `none` takes a limit away. A topic's durability and index interval are chosen when it is made, and stay.
     #[command(after_long_help = ALTER_EXAMPLES)]
     Alter(AlterOptions),
     /// Delete a topic with all its records, for good, and what groups have committed for it. Needs the

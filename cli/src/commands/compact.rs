@@ -35,6 +35,7 @@ fn print(out: &mut impl Write, report: &CompactionReport) -> io::Result<()> {
 
 fn print_json(out: &mut impl Write, report: &CompactionReport) -> io::Result<()> {
     let object = json!({
+        "topic": report.partition.topic,
         "partition": report.partition.partition.0,
         "keys": report.keys,
         "clean_end": report.clean_end.0,

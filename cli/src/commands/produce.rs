@@ -136,7 +136,7 @@ fn record(line: &[u8], separator: Option<&str>) -> Result<Record, String> {
     let Some(separator) = separator else {
         return Ok(Record { value: Some(line.to_vec().into()), ..Record::default() });
     };
-    let found = line.windows(separator.len().max(1)).position(|window| window == separator.as_bytes());
+    let found = line.windows(separator.len()).position(|window| window == separator.as_bytes());
     let Some(at) = found else {
         return Err(format!("no {separator:?} between key and value"));
     };

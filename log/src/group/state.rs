@@ -113,11 +113,11 @@ impl State {
         match self.member_count(group) {
             0 => Ok(()),
             count => {
-                let what = format!("group {group} has {count} members");
-                Err(Error::new(
-                    ErrorKind::Locked,
-                    format!("{what}: its offsets are changed once they are gone"),
-                ))
+                let plural = if count == 1 { "" } else { "s" };
+                let what = format!(
+                    "group {group} has {count} member{plural}: it can be changed or deleted once it has none"
+                );
+                Err(Error::new(ErrorKind::Locked, what))
             }
         }
     }

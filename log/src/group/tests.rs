@@ -244,14 +244,15 @@ fn a_group_with_members_is_neither_reset_nor_deleted() {
     log.reset_offsets("g", std::slice::from_ref(&other), ResetTo::Earliest).expect("nobody is there yet");
     let mut consumer = member(&log, "g");
     consumer.commit().expect("committed");
-    let refused = |outcome: Result<()>| {
+    let refused = |outcome: Result<()>, said: &str| {
         let error = outcome.expect_err("it has members");
         assert_eq!(error.kind(), ErrorKind::Locked);
-        assert!(error.to_string().contains("group g"), "{error}");
+        assert_eq!(error.to_string(), said);
     };
-    refused(log.reset_offsets("g", &[tp(0)], ResetTo::Latest).map(drop));
-    refused(log.delete_group("g"));
-    refused(log.delete_offsets("g", &[tp(0)]));
+    let used = "group g has 1 member: it can be changed or deleted once it has none";
+    refused(log.reset_offsets("g", &[tp(0)], ResetTo::Latest).map(drop), used);
+    refused(log.delete_group("g"), used);
+    refused(log.delete_offsets("g", &[tp(0)]), "group g has members that read topic in");
     log.delete_offsets("g", std::slice::from_ref(&other)).expect("no member reads that topic");
     assert_eq!(log.group("g").expect("known").partitions.len(), 2);
     drop(consumer);

@@ -31,6 +31,12 @@ fn what_a_command_has_changed_is_told_as_json_if_that_is_asked_for() {
     lotic.prints(&["consume", "words", "--group", "readers", "-n", "4"]);
     assert_eq!(lotic.json(&["group", "delete", "readers", "--json"]), [json!({ "group": "readers" })]);
 
+    lotic.prints(&["topic", "create", "prices", "--cleanup", "compact", "--segment-bytes", "1M"]);
+    lotic.reads(&["produce", "prices", "-K", "="], "a=1\na=2\n");
+    let compacted = lotic.json(&["compact", "prices", "--json"]).remove(0);
+    assert_eq!((&compacted["topic"], &compacted["partition"]), (&json!("prices"), &json!(0)));
+    assert_eq!(lotic.json(&["topic", "describe", "prices", "--json"])[0]["segment_bytes"], 1 << 20);
+
     let gone = json!({ "name": "words", "id": made["id"], "partitions": 1, "cleanup": "delete" });
     assert_eq!(lotic.json(&["topic", "delete", "words", "--json"]), [gone]);
 }
