@@ -154,7 +154,7 @@ impl Flusher {
     }
 
     /// Sees to it that the recovery point of `target` is at or behind `offset`, up to which it is synced; that is durable
-    /// when this returns. Waits for the disk only where it has not been written down yet. Others may step meanwhile.
+    /// when this returns. Waits for the disk only where it has not been written down yet.
     ///
     /// # Errors
     /// Those of the operating system; `Poisoned` where the points are held.

@@ -404,19 +404,23 @@ impl Segment {
     /// Reads the batches of `range`, looking from `place` on. `None` if the segment shows none. What is sound
     /// before a bad batch is read as if nothing followed; who reads on there is told. Of a batch that is passed over on
     /// the way to the range only the header is looked at, as in Kafka: what is bad in it is in nobody's way who does not
-    /// read it. Unless the header leads astray; then that batch is named.
+    /// read it. Where the headers do not lead to the first offset one of them may be bad: then all of it is looked at,
+    /// and the bad batch named.
     pub(crate) fn read(
         &self,
         range: ReadRange,
         place: BatchPlace,
         buffers: &ReadBuffers,
     ) -> Result<Option<SegmentRead>, ReadError> {
-        match self.read_passing(range, place, buffers, Passed::Unread) {
-            Err(ReadError::Bad { error, .. }) if !matches!(error, BatchError::BadChecksum { .. }) => {
-                self.read_passing(range, place, buffers, Passed::Verified)
+        let read = self.read_passing(range, place, buffers, Passed::Unread);
+        let is_sure = match &read {
+            Ok(Some(read)) => {
+                BatchHeader::parse(&read.bytes).is_ok_and(|header| header.base_offset <= range.from)
             }
-            done => done,
-        }
+            Ok(None) => false,
+            Err(error) => matches!(error, ReadError::Bad { error: BatchError::BadChecksum { .. }, .. }),
+        };
+        if is_sure { read } else { self.read_passing(range, place, buffers, Passed::Verified) }
     }
 
     fn read_passing(

@@ -298,7 +298,11 @@ impl Upkeep {
         let expired = expired(&facts, cleanup, now);
         if hold.holder == Holder::Producers && hold.from < view.active.base() {
             // Nothing is sure to be appended with which they would be; the next visit finds it done.
-            partition.snapshot_at_rest()?;
+            if let Err(error) = partition.snapshot_at_rest()
+                && !is_passing(&error)
+            {
+                tracing::warn!(partition = %partition.name(), %error, "what is held stays so");
+            }
         }
         if let Some(hold) = partition.note_held_back(expired.is_held.then_some(hold)) {
             tracing::info!(partition = %partition.name(), "old records stay for now: {hold}");

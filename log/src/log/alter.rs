@@ -41,7 +41,8 @@ impl Log {
         check_not_internal(topic, " and no record of it can be deleted")?;
         let partition = self.topic(topic)?.partition(partition)?;
         let offsets = partition.offsets();
-        if offsets.durable < to && to <= offsets.high_watermark {
+        // Also what is behind: with it the producers of what goes may be written down.
+        if offsets.durable < offsets.end && to <= offsets.high_watermark {
             self.flush(std::slice::from_ref(&partition), SyncPurpose::Records).wait()?;
         }
         let start = partition.delete_records(to)?;

@@ -80,8 +80,9 @@ impl Partition {
         let syncs: Vec<_> = indexes.iter().map(|index| index.file().sync(SyncPurpose::Snapshot)).collect();
         self.await_beside(&syncs)?;
         let path = FileKind::Snapshot.path(&self.site.directory, end);
-        let snapshot = self.write_new(&path, &producers).map_err(|error| self.site.io("write", &path, error));
-        let snapshot = snapshot.map_err(|error| self.fail_write(error))?;
+        // Where it fails nothing is in doubt: what is not whole is not believed.
+        let snapshot =
+            self.write_new(&path, &producers).map_err(|error| self.site.io("write", &path, error))?;
         let sync = snapshot.sync(SyncPurpose::Snapshot);
         let named = names.sync(SyncPurpose::Directory).map_err(|error| self.sync_error(error));
         self.await_beside(&[sync]).and(named)?;

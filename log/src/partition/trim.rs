@@ -26,13 +26,15 @@ impl Partition {
     /// [`ErrorKind::Poisoned`]; those of the operating system, after which the start may be either when
     /// the partition is opened again.
     pub fn delete_records(&self, to: Offset) -> Result<Offset> {
-        let known = self.record_producers_before(to)?;
-        let mut marks = self.marks.lock();
         self.check_open()?;
         let offsets = self.offsets();
         if to > offsets.high_watermark {
             return Err(self.out_of_range(to, offsets));
         }
+        let known = self.record_producers_before(to, offsets.end)?;
+        let mut marks = self.marks.lock();
+        self.check_open()?;
+        let offsets = self.offsets();
         let hold = self.hold_before(offsets.durable);
         let hold = known.filter(|known| known.from < hold.from).unwrap_or(hold);
         if to > hold.from {
@@ -47,11 +49,13 @@ impl Partition {
     }
 
     /// Recovery passes over the segments before the start, whether or not they are removed by then. So what it will know
-    /// of the producers is to be written down behind them. What holds them where it is not.
-    fn record_producers_before(&self, to: Offset) -> Result<Option<Hold>> {
+    /// of the producers is to be written down behind them: where `to` is the `end`, at the end, as a segment may begin
+    /// there. What holds them where it is not.
+    fn record_producers_before(&self, to: Offset, end: Offset) -> Result<Option<Hold>> {
         let segments = self.segments.load();
-        let behind = segments.iter().rfind(|segment| segment.base() <= to).map(|segment| segment.base());
-        let Some(behind) = behind.filter(|base| *base > segments[0].base()) else { return Ok(None) };
+        let base = || segments.iter().rfind(|segment| segment.base() <= to).map(|segment| segment.base());
+        let behind = if to == end { Some(to) } else { base() };
+        let Some(behind) = behind.filter(|behind| *behind > segments[0].base()) else { return Ok(None) };
         if self.snapshotted() < behind {
             self.snapshot_at_rest()?;
         }

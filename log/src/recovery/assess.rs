@@ -240,7 +240,7 @@ fn agrees(site: &PartitionSite, segment: &Segment, next: Offset, is_whole: bool)
 
 /// Checks that a sealed segment ends where the next one begins, from its last index entry on. Returns the
 /// reign in which its last batch was written. A batch that is bad there, though it was synced, is left to whoever reads
-/// it, as it is anywhere else in the segment: what else the log holds is in order.
+/// it, who is told, as it is anywhere else in the segment. Of batches that are missing at the end nobody would be.
 fn check_complete(
     site: &PartitionSite,
     segment: &Arc<Segment>,

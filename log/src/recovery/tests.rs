@@ -168,6 +168,36 @@ fn sound_records_behind_a_bad_batch_are_read_by_whoever_begins_there() {
 }
 
 #[test]
+fn a_bad_batch_that_seems_to_end_before_what_is_wanted_is_named_all_the_same() {
+    // The last offset's distance from the first one is in bytes 23..27 of a batch: from 2 it becomes 0.
+    const DELTA: u64 = 26;
+    for (has_gaps, segment_bytes, wanted) in
+        [(false, 1 << 20, [10, 11]), (false, 300, [4, 5]), (true, 1 << 20, [4, 5]), (true, 1 << 20, [10, 11])]
+    {
+        let storage = disk(5);
+        let config = PartitionConfig { has_gaps, segment_bytes, ..small() };
+        let partition = create(&storage, config);
+        for number in 0..4 {
+            partition.append(batch(3 * number..3 * number + 3)).expect("the disk is fine");
+        }
+        flush(&partition).expect("the disk is fine");
+        let bases = Listing::read(&*storage, Path::new(DIRECTORY)).expect("it is there").segments;
+        let base = *bases.iter().rfind(|base| base.0 <= wanted[0]).expect("there is one");
+        let log = FileKind::Log.path(Path::new(DIRECTORY), base);
+        let bad = wanted[0] / 3 * 3;
+        let position = positions(&storage, &log)[((bad - base.0) / 3) as usize];
+        storage.corrupt(&log, position + DELTA, 2).expect("it exists");
+        for from in wanted {
+            let fetched = partition.fetch(Offset(from), 1000, Isolation::ReadUncommitted);
+            let error = fetched.expect_err("what is wanted is bad");
+            let said = format!("offset {bad}: {} is damaged at position {position}: ", log.display());
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains(&said), "{from}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_reader_is_given_what_is_before_a_bad_byte_and_then_told_where_it_is() {
     let (storage, log) = ten();
     let positions = positions(&storage, &log);

@@ -147,6 +147,51 @@ fn a_producer_whose_records_are_deleted_is_known_after_a_crash_whatever_is_remov
 }
 
 #[test]
+fn a_producer_is_known_after_a_crash_though_all_there_was_is_deleted_and_a_segment_begins_there() {
+    for is_killed in [false, true] {
+        let storage = disk(1);
+        let partition = create(&storage, PartitionConfig { segment_bytes: 100, ..roomy() });
+        let written = idempotent(&partition, 1);
+        flush(&partition).expect("the disk is fine");
+        assert_eq!(partition.delete_records(Offset(3)).expect("it is durable"), Offset(3));
+        idempotent(&partition, 2);
+        assert_eq!(partition.segments.load().len(), 2);
+        drop(partition);
+        if is_killed {
+            storage.kill()
+        } else {
+            storage.crash()
+        }
+        let (partition, _) = Partition::open(site(&storage, roomy()), &unclean(3)).expect("it is there");
+        assert_eq!(idempotent(&partition, 1), Appended { duplicate: true, ..written });
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_when_the_producers_are_to_be_written_down_keeps_nobody_from_writing() {
+    // How many operations of a deletion may fail and nothing is in doubt.
+    let harmless = |is_written_down: bool| {
+        let fails = |operation: u64| {
+            let storage = disk(1);
+            let partition = create(&storage, roomy());
+            idempotent(&partition, 1);
+            flush(&partition).expect("the disk is fine");
+            if is_written_down {
+                partition.snapshot_at_rest().expect("the disk is fine");
+            }
+            storage.fail_with(std::io::ErrorKind::StorageFull, operation);
+            let error = partition.delete_records(Offset(3)).err()?;
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+            let is_harmless = !partition.is_poisoned();
+            assert!(!is_harmless || !idempotent(&partition, 2).duplicate);
+            Some(is_harmless)
+        };
+        (0..).map_while(fails).filter(|is_harmless| *is_harmless).count()
+    };
+    assert_eq!(harmless(false), harmless(true) + 2, "the snapshot is made and written");
+}
+
+#[test]
 fn a_segment_that_was_sealed_while_a_sync_had_begun_is_not_held_for_good() {
     for is_deleted in [false, true] {
         let storage = disk(1);
