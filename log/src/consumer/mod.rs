@@ -196,15 +196,9 @@ impl Consumer {
     /// Goes on at `offset`. Whether there is such a record shows when it is read.
     ///
     /// # Errors
-    /// `Invalid` if the partition is not assigned, or the offset is negative.
+    /// `Invalid` if the partition is not assigned.
     pub fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
-        let assigned = self.find(partition)?;
-        if offset < Offset(0) {
-            let TopicPartition { topic, partition } = partition;
-            let what = format!("topic {topic}, partition {partition}: offset {offset} is negative");
-            return Err(Error::new(ErrorKind::Invalid, format!("{what}, and so no record's")));
-        }
-        assigned.position = Some(offset);
+        self.find(partition)?.position = Some(offset);
         Ok(())
     }
 
