@@ -344,7 +344,8 @@ impl RecoveryPointFile {
         Ok(std::mem::take(&mut self.risen))
     }
 
-    /// Writes the file anew once it has grown past its bound. Where it cannot be begun, the one there is goes on, and it is tried again when it has grown by [`FILE_BYTES_MAX`]. Says whether it is anew.
+    /// Writes the file anew once it has grown past its bound. Where it cannot be begun, the one there is goes on, and it
+    /// is tried again when it has grown by [`FILE_BYTES_MAX`]. Says whether it is anew.
     fn write_anew_if_long(&mut self) -> io::Result<bool> {
         if self.end < self.bytes_max {
             return Ok(false);
